@@ -1,0 +1,5 @@
+"""``python -m greenml``."""
+
+from greenml.cli import main
+
+main()

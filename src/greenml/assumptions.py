@@ -1,0 +1,241 @@
+"""What is assumed of a run: looks each factor up, says how it was found, and makes the totals.
+
+The same for a run that was just measured, one that was imported, and one that is accounted again elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from greenml import accounting, tables
+from greenml.errors import FactorError, SettingsError
+from greenml.factors import cloud_prices, facility, fixed, grid_average, places, skus
+from greenml.model import Place, Price, Sku, Source
+from greenml.record import Factor, Factors, Note, PlaceRecord, RunRecord, SourceRef, Totals
+from greenml.settings import Settings
+
+NOTE_CODES = ("factor", "price-missing", "tier-missing")
+
+
+def check(settings: Settings) -> Settings:
+    """Check what the settings mean.
+
+    Returns:
+        The settings, with names as the tables have them.
+
+    Raises:
+        SettingsError: a SKU, region or tier does not exist, or a figure is out of range; says what would be right.
+    """
+    sku = skus.find(settings.sku) if settings.sku else None
+    if settings.region not in ("", "auto"):
+        places.find(settings.region, sku.cloud if sku else "")
+    if settings.carbon_intensity is not None:
+        fixed.carbon_intensity(settings.carbon_intensity)
+    if settings.price_per_hour is not None:
+        fixed.price(settings.price_per_hour)
+    if settings.pue is not None:
+        fixed.pue(settings.pue)
+    tier = cloud_prices.tier_name(settings.tier) if settings.tier else None
+    return replace(settings, sku=sku.name if sku else "", tier=tier)
+
+
+def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | None = None) -> RunRecord:
+    """Return the record with its place, factors and totals; what was measured stays as it is.
+
+    Args:
+        record: of a run, measured or imported.
+        settings: what the user said of it.
+        found: what the machine said of itself: cloud, region, sku, tier, each with ``from``.
+
+    Raises:
+        SettingsError: a setting names something that does not exist.
+    """
+    sku, place, known_from = _where(record, settings, found or {})
+    when = _middle(record)
+    nodes = settings.nodes or max(1, len(record.hosts))
+    notes = [note for note in record.notes if note.code not in NOTE_CODES]
+    factors, more = _factors(settings, sku, place, _start(record), record.ended or when)
+    fields = asdict(place)
+    if not place.cloud and found and found.get("cloud"):
+        fields["cloud"] = found["cloud"]
+    return record.model_copy(
+        update={
+            "place": PlaceRecord(
+                **fields,
+                sku=sku.name if sku else "",
+                sku_label=sku.label if sku else "",
+                tier=settings.tier or (found or {}).get("tier"),
+                nodes=nodes,
+                known_from=known_from,
+            ),
+            "factors": factors,
+            "totals": _totals(record, factors, nodes),
+            "notes": notes + more,
+        }
+    )
+
+
+def again(record: RunRecord, **changes: Any) -> RunRecord:  # noqa: ANN401  settings of several types
+    """Account a record again with other assumptions, without measuring again.
+
+    Args:
+        record: that was accounted before.
+        changes: settings to change: sku, region, tier, nodes, carbon_intensity, price_per_hour, pue. What the user
+            had given before stays, unless it belongs to a place or SKU that changes.
+
+    Raises:
+        SettingsError: a change names something that does not exist.
+    """
+    place, factors = record.place, record.factors
+    changes = {name: value for name, value in changes.items() if value is not None}
+    kept: dict[str, Any] = {"sku": place.sku, "region": place.region, "tier": place.tier, "nodes": place.nodes}
+    if "region" not in changes:
+        kept["carbon_intensity"] = _given(factors.carbon_intensity)
+        kept["pue"] = _given(factors.pue)
+    if not changes.keys() & {"sku", "region", "tier"}:
+        kept["price_per_hour"] = next((_given(price) for price in factors.prices.values()), None)
+    known_from = {**place.known_from, **dict.fromkeys(changes, "what-if")}
+    settings = check(Settings(**{**kept, **changes}, known_from=known_from))
+    names = ", ".join(f"{name} {value}" for name, value in changes.items())
+    made = account(record, settings)
+    note = Note(code="what-if", text=f"what-if: accounted again with {names}; energy and time are those measured")
+    return made.model_copy(update={"notes": [note, *made.notes]}) if changes else made
+
+
+def _given(factor: Factor | None) -> float | None:
+    return factor.value if factor is not None and factor.scope == "given" else None
+
+
+def _start(record: RunRecord) -> datetime:
+    return record.started.astimezone(timezone.utc)
+
+
+def _middle(record: RunRecord) -> datetime:
+    start = _start(record)
+    return start + ((record.ended or start) - start) / 2
+
+
+def _where(record: RunRecord, settings: Settings, found: Mapping[str, Any]) -> tuple[Sku | None, Place, dict[str, str]]:
+    """Settle SKU and place: what the user said, else what the record or the machine says."""
+    known_from = {
+        name: value for name, value in settings.known_from.items() if name in ("sku", "region", "tier", "nodes")
+    }
+    told = record.place
+
+    def settle(name: str, given: str, recorded: str) -> str:
+        if given:
+            return given
+        value = recorded or str(found.get(name, ""))
+        if value:
+            known_from[name] = told.known_from.get(name, "record") if recorded else str(found.get("from", ""))
+        return value
+
+    sku_name = settle("sku", settings.sku, told.sku)
+    region = settle("region", settings.region if settings.region != "auto" else "", told.region)
+    cloud = told.cloud or found.get("cloud", "")
+    try:
+        sku = skus.find(sku_name) if sku_name else None
+    except SettingsError:
+        if settings.sku:
+            raise
+        sku = None  # a size that the machine itself names and the tables do not know
+    if not settings.region and settings.sku and sku:
+        cloud = sku.cloud
+    try:
+        place = places.find(region, (sku.cloud if sku else "") or cloud) if region else places.unknown()
+    except SettingsError:
+        if settings.region not in ("", "auto"):
+            raise
+        place = places.unknown()
+    if not place.region and not place.country_iso3 and (country := told.country_iso3):
+        place = places.find(country)
+        known_from["region"] = told.known_from.get("country_iso3", "record")
+    return sku, place, known_from
+
+
+def _factors(
+    settings: Settings, sku: Sku | None, place: Place, start: datetime, end: datetime
+) -> tuple[Factors, list[Note]]:
+    notes: list[Note] = []
+    when = start + (end - start) / 2
+    given = settings.carbon_intensity
+    intensity = None
+    try:
+        intensity = (
+            fixed.carbon_intensity(given) if given is not None else grid_average.carbon_intensity(place, start, end)
+        )
+    except FactorError as error:
+        notes.append(Note(code="factor", text=str(error)))
+    ratio = fixed.pue(settings.pue) if settings.pue is not None else facility.pue(place, when)
+    prices: dict[str, Price] = {}
+    if settings.price_per_hour is not None:
+        tier = settings.tier or "dedicated"
+        prices = {tier: fixed.price(settings.price_per_hour, tier, sku.name if sku else "", place.region)}
+    elif sku:
+        prices = cloud_prices.prices(sku, place, when)
+        if not prices:
+            notes.append(Note(code="price-missing", text=_reason(sku, place, when)))
+        elif settings.tier and settings.tier not in prices:
+            where = place.region or "this region"
+            text = f"no {settings.tier} price of {sku.name} in {where}; there are {', '.join(prices)}"
+            notes.append(Note(code="tier-missing", text=text))
+    return (
+        Factors(
+            carbon_intensity=None if intensity is None else Factor(
+                value=intensity.grams_per_kwh, low=intensity.low, high=intensity.high, unit="g CO2e/kWh",
+                scope=intensity.scope, code=intensity.code, year=intensity.year, basis=intensity.basis,
+                assumed=intensity.assumed, source=_source(intensity.source), note=intensity.note,
+            ),
+            pue=Factor(
+                value=ratio.ratio, low=ratio.low, high=ratio.high, unit="1", scope=ratio.scope,
+                code=_code(ratio.scope, place), year=ratio.year,
+                assumed=ratio.scope == "none", source=_source(ratio.source), note=ratio.note,
+            ),
+            prices={tier: _price(one) for tier, one in sorted(prices.items())},
+            tables_version=tables.version(),
+        ),
+        notes,
+    )  # fmt: skip
+
+
+def _code(scope: str, place: Place) -> str:
+    return {"region": f"{place.cloud}/{place.region}", "provider": place.cloud}.get(scope, "")
+
+
+def _price(price: Price) -> Factor:
+    return Factor(
+        value=price.usd_per_hour,
+        low=price.low,
+        high=price.high,
+        unit="USD/h",
+        scope="given" if not price.as_of else "sku",
+        code=" in ".join(part for part in (price.sku, price.region) if part),
+        derived=price.derived,
+        source=SourceRef(name=price.source.name, url=price.source.url, published=price.as_of or price.source.published),
+        note=price.note,
+    )
+
+
+def _source(source: Source) -> SourceRef:
+    return SourceRef(name=source.name, url=source.url, published=source.published)
+
+
+def _reason(sku: Sku, place: Place, when: datetime) -> str:
+    try:
+        cloud_prices.price(sku, place, "dedicated", when)
+    except FactorError as error:
+        return str(error)
+    return ""
+
+
+def _totals(record: RunRecord, factors: Factors, nodes: int) -> list[Totals]:
+    whole = [(device, device.usage) for device in record.devices]
+    made = [accounting.totals("run", record.duration_seconds, whole, factors, nodes)]
+    by_id = {device.id: device for device in record.devices}
+    for phase in record.phases:
+        used = [(by_id[name], usage) for name, usage in phase.usage.items() if name in by_id]
+        made.append(accounting.totals(phase.path, phase.seconds, used, factors, nodes))
+    return made

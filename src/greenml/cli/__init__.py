@@ -1,0 +1,70 @@
+"""The command line: one file a command. A user's mistake is one line and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from greenml import __version__
+from greenml.errors import GreenMLError
+
+# Command to its module: commands are imported when they are asked for, so that each starts fast.
+COMMANDS = {
+    "run": "run",
+    "report": "report",
+    "finish": "finish",
+    "import": "import_",
+    "doctor": "doctor",
+    "skus": "skus",
+    "regions": "regions",
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are modules of this package, each with ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which a person meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"greenml.cli.{COMMANDS[cmd_name]}").command
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="greenml")
+def group() -> None:
+    """Measure what a training run used: energy, carbon, cost, and the model card's tables for them."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with the command's code."""
+    try:
+        code = group.main(arguments, standalone_mode=False, prog_name="greenml")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.UsageError as error:
+        hint = f"; see '{error.ctx.command_path} --help'" if error.ctx is not None else ""
+        _fail(f"{error.format_message().rstrip('.')}{hint}")
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except click.Abort:
+        sys.exit(130)
+    except GreenMLError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str) -> None:
+    click.echo(f"greenml: {' '.join(text.split())}", err=True)
+    sys.exit(2)

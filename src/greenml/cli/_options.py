@@ -1,0 +1,25 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_ASSUMED = (
+    click.option("--sku", help="The cloud's machine size, for the price: ND40rs_v2 ('greenml skus' lists them)."),
+    click.option("--region", help="Where it runs: westus2, SWE ('greenml regions' lists them)."),
+    click.option("--tier", help="Which price was paid: dedicated, low_priority or spot."),
+    click.option("--nodes", type=int, help="Machines billed."),
+    click.option("--carbon-intensity", type=float, metavar="G_PER_KWH", help="In place of the tables, g CO2e/kWh."),
+    click.option("--price-per-hour", type=float, metavar="USD", help="In place of the tables, USD per node and hour."),
+    click.option("--pue", type=float, help="Power usage effectiveness, in place of the tables."),
+)
+
+
+def assumed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where and on what a run happened."""
+    for option in reversed(_ASSUMED):
+        function = option(function)
+    return function

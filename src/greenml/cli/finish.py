@@ -1,0 +1,23 @@
+"""``greenml finish``: the record of a run that could not write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("finish")
+@click.argument("path", metavar="RUN.JSON", default="run.json", type=click.Path(path_type=Path))
+def command(path: Path) -> None:
+    """Write RUN.JSON from the traces that a killed or preempted run left."""
+    from greenml import finishing
+    from greenml.errors import RecordError
+    from greenml.seats import run_dir_of
+
+    run_dir = path if path.is_dir() else run_dir_of(path)
+    output = path.with_suffix(".json") if path.is_dir() else path
+    if not run_dir.is_dir():
+        raise RecordError(f"{path}: no trace folder {run_dir} to finish it from")
+    record = finishing.finish(run_dir, output)
+    click.echo(f"{output}: {record.status}, {len(record.attempts)} attempt(s), {record.duration_seconds:.1f} s")

@@ -1,0 +1,207 @@
+"""Keeps a trace bounded: old samples become coarser, and what was measured stays.
+
+Neighbouring samples are merged until the file is half its limit again. Energy at a merged sample's end is the
+same number as before; a sample that a phase's edge forced is never merged, so phases keep their exact energy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from greenml.model import Rollup, Span
+from greenml.trace import Line, TraceWriter, read_lines, rollups_of, sample_line
+
+LIMIT_BYTES = 8_000_000
+MAX_SPANS = 10_000
+MAX_NOTES = 500
+
+
+def merge(first: Rollup, second: Rollup) -> Rollup:
+    """Return what two neighbouring samples of a device say together.
+
+    Sums stay sums, means are weighted with time, peaks are the larger, the counter is the later one.
+    """
+    seconds = (first.end_seconds - first.start_seconds, second.end_seconds - second.start_seconds)
+
+    def mean(one: float | None, other: float | None) -> float | None:
+        if one is None or other is None or not sum(seconds):
+            return one if other is None else other
+        return (one * seconds[0] + other * seconds[1]) / sum(seconds)
+
+    def most(one: float | None, other: float | None) -> float | None:
+        return max((value for value in (one, other) if value is not None), default=None)
+
+    powers = [one for one in (first.power_joules, second.power_joules) if one is not None]
+    return Rollup(
+        first.start_seconds,
+        second.end_seconds,
+        second.energy_joules,
+        sum(powers) if powers else None,
+        first.power_seconds + second.power_seconds,
+        most(first.power_max_watts, second.power_max_watts),
+        first.swing_joules + second.swing_joules,
+        mean(first.utilization_ratio, second.utilization_ratio),
+        mean(first.memory_utilization_ratio, second.memory_utilization_ratio),
+        mean(first.memory_mean_bytes, second.memory_mean_bytes),
+        most(first.memory_max_bytes, second.memory_max_bytes),  # type: ignore[arg-type]
+    )
+
+
+def _mergeable(first: dict[str, Rollup], second: dict[str, Rollup], resolution_seconds: float) -> bool:
+    for key, one in first.items():
+        other = second.get(key)
+        if other is None:
+            continue
+        if (one.energy_joules is None) != (other.energy_joules is None):
+            return False
+        if one.energy_joules is not None and other.energy_joules < one.energy_joules:  # type: ignore[operator]
+            return False  # a reset: its place is kept
+        if one.start_seconds == one.end_seconds:
+            return False  # the first reading of all is the curve's origin
+        if other.end_seconds - one.start_seconds > resolution_seconds:
+            return False
+    return True
+
+
+def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
+    """Join a phase's stretches across its shortest pauses until there are no more than ``most``.
+
+    Returns:
+        The spans, and how many seconds of pauses they now hold.
+    """
+    pause, blurred = 0.05, 0.0
+    while len(spans) > most:
+        joined: list[Span] = []
+        latest: dict[str, int] = {}
+        for span in sorted(spans, key=lambda one: one.start_seconds):
+            at = latest.get(span.path)
+            end = joined[at].end_seconds if at is not None else None
+            if at is not None and end is not None and span.start_seconds - end <= pause:
+                blurred += max(0.0, span.start_seconds - end)
+                joined[at] = replace(joined[at], end_seconds=span.end_seconds)
+            else:
+                latest[span.path] = len(joined)
+                joined.append(span)
+        spans, pause = joined, pause * 2
+    return spans, blurred
+
+
+def _phases(lines: list[Line]) -> tuple[list[tuple[int, Span]], list[tuple[int, Span]]]:
+    begun: dict[int, tuple[int, Line]] = {}
+    closed: list[tuple[int, Span]] = []
+    for at, line in enumerate(lines):
+        if "begin" in line:
+            begun[line["begin"]] = (at, line)
+        elif "end" in line and line["end"] in begun:
+            where, first = begun.pop(line["end"])
+            closed.append((where, Span(first["phase"], first["t"], line["t"])))
+    return closed, [(where, Span(line["phase"], line["t"], None)) for where, line in begun.values()]
+
+
+def _limit_phases(lines: list[Line], most: int) -> list[Line]:
+    closed, _ = _phases(lines)
+    if len(closed) <= most:
+        return lines
+    spans, blurred = join_spans([span for _, span in closed], most // 2)
+    still_open = {line["begin"] for line in lines if "begin" in line} - {line["end"] for line in lines if "end" in line}
+    kept = [line for line in lines if not ("begin" in line or "end" in line) or line.get("begin") in still_open]
+    edges = sorted(t for span in spans for t in (span.start_seconds, span.end_seconds or span.start_seconds))
+    kept = _keep_edges(kept, edges)
+    events: list[Line] = []
+    for number, span in enumerate(spans):
+        events.append({"phase": span.path, "begin": -1 - number, "t": span.start_seconds})
+        events.append({"end": -1 - number, "t": span.end_seconds})
+    text = f"{len(closed):,} phase spans became {len(spans):,}: {blurred:.1f} s of pauses between them count as phase"
+    kept.append({"note": "phases-joined", "text": text, "t": kept[-1].get("t", 0.0)})
+    header = [line for line in kept if "t" not in line]
+    return header + sorted((line for line in kept + events if "t" in line), key=lambda line: line["t"])
+
+
+def _keep_edges(lines: list[Line], edges: list[float]) -> list[Line]:
+    """Drop the edge mark of samples that belong to no remaining edge."""
+    import bisect
+
+    kept = []
+    for line in lines:
+        if "edge" in line:
+            at = bisect.bisect_left(edges, line["t"])
+            if at == 0 or line["t"] - edges[at - 1] > 1.0:
+                line = {name: value for name, value in line.items() if name != "edge"}  # noqa: PLW2901
+        kept.append(line)
+    return kept
+
+
+def _once(lines: list[Line]) -> list[Line]:
+    """Fold metrics and parameters into one line each, and drop notes past the limit."""
+    metrics: Line = {}
+    params: Line = {}
+    kept: list[Line] = []
+    notes = 0
+    for line in lines:
+        if "metrics" in line:
+            metrics.update(line["metrics"])
+        elif "params" in line:
+            params.update(line["params"])
+        elif "note" in line:
+            notes += 1
+            if notes <= MAX_NOTES:
+                kept.append(line)
+        else:
+            kept.append(line)
+    last = max((line["t"] for line in kept if "t" in line), default=0.0)
+    if metrics:
+        kept.append({"metrics": metrics, "t": last})
+    if params:
+        kept.append({"params": params, "t": last})
+    return kept
+
+
+def _merged(lines: list[Line], resolution_seconds: float) -> list[Line]:
+    kept: list[Line] = []
+    last: dict[str, float] = {}
+    open_group: dict[str, Rollup] | None = None
+    open_time = 0.0
+    for line in lines:
+        if "d" not in line or "edge" in line:
+            if open_group is not None:
+                kept.append(sample_line(open_time, open_group))
+                open_group = None
+            kept.append(line)
+            for key, rollup in rollups_of(line, last) if "d" in line else ():
+                last[key] = rollup.end_seconds
+            continue
+        group = dict(rollups_of(line, last))
+        last.update({key: one.end_seconds for key, one in group.items()})
+        if open_group is not None and _mergeable(open_group, group, resolution_seconds):
+            open_group |= {key: merge(open_group[key], one) if key in open_group else one for key, one in group.items()}
+        else:
+            if open_group is not None:
+                kept.append(sample_line(open_time, open_group))
+            open_group = group
+        open_time = line["t"]
+    if open_group is not None:
+        kept.append(sample_line(open_time, open_group))
+    return kept
+
+
+def compact(writer: TraceWriter, limit_bytes: int = LIMIT_BYTES, resolution_seconds: float = 2.0) -> float:
+    """Shrink a trace to at most half of its limit, as far as merging goes.
+
+    Args:
+        writer: the trace, which only this process writes.
+        limit_bytes: its limit.
+        resolution_seconds: where to start: samples are merged up to this long.
+
+    Returns:
+        The resolution at which it fitted.
+    """
+    size = writer.size_bytes or 1
+    lines = _once(_limit_phases(read_lines(writer.path, size), MAX_SPANS))
+    samples = len(lines)
+    while True:
+        lines = _merged(lines, resolution_seconds)
+        if len(lines) / samples * size <= limit_bytes / 2 or resolution_seconds > 1e6:
+            break
+        resolution_seconds *= 2
+    writer.replace(lines, size)
+    return resolution_seconds

@@ -1,0 +1,1 @@
+"""The bundled tables. Sources, dates and licences: SOURCES.md."""

@@ -1,0 +1,77 @@
+"""finish(): a run directory to its run.json; the same for a finished run, a killed one and a running one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from greenml import assembly, assumptions, trace
+from greenml import record as records
+from greenml.claims import FileLock
+from greenml.errors import RecordError, SettingsError
+from greenml.model import Trace
+from greenml.record import RunRecord
+from greenml.seats import run_dir_of
+from greenml.settings import Settings
+
+
+def traces(run_dir: Path) -> list[Trace]:
+    """Read every trace of a run directory that can be read."""
+    return assembly.load(run_dir)[0]
+
+
+def finish(run_dir: Path, output: Path) -> RunRecord:
+    """Make the record of a run directory and write it.
+
+    Raises:
+        RecordError: there is no trace to make it from, or it cannot be written.
+    """
+    try:
+        with FileLock(run_dir / "lock"):
+            made = make(run_dir)
+            records.write(made, output)
+            return made
+    except OSError as error:
+        raise RecordError(f"{run_dir}: cannot be locked: {error.strerror or error}") from None
+
+
+def make(run_dir: Path) -> RunRecord:
+    """Make the record of a run directory, with the factors that its settings ask for; nothing is written.
+
+    Raises:
+        RecordError: there is no trace to make it from.
+    """
+    measured, lead = assembly.assemble(run_dir)
+    settings, found = _settings(lead.header.get("settings", {})), dict(lead.found.get("place", {}))
+    cloud = lead.header.get("host_facts", {}).get("cloud", "")
+    if cloud and not found.get("cloud"):
+        found |= {"cloud": cloud, "from": "the machine's DMI data"}
+    try:
+        return assumptions.account(measured, settings, found)
+    except SettingsError as error:  # a table of a later version no longer has it
+        made = assumptions.account(measured, Settings(), found)
+        return made.model_copy(update={"notes": [*made.notes, records.Note(code="factor", text=str(error))]})
+
+
+def _settings(stored: dict[str, Any]) -> Settings:
+    names = {field.name for field in fields(Settings)} - {"output"}
+    return Settings(**{name: value for name, value in stored.items() if name in names})
+
+
+def open_record(path: Path) -> RunRecord:
+    """Return the record at a path: of a run.json, of a run directory, or of the traces beside a missing run.json.
+
+    A run.json that is older than its traces (a later process or attempt wrote on) is made again, not written.
+
+    Raises:
+        RecordError: there is neither, or it cannot be read.
+    """
+    if path.is_dir():
+        inside = path / "run.json"
+        return open_record(inside) if inside.exists() or run_dir_of(inside).is_dir() else make(path)
+    run_dir = run_dir_of(path)
+    newest = max((one.stat().st_mtime for one in trace.paths(run_dir)), default=0.0)
+    if newest and (not path.exists() or path.stat().st_mtime < newest):
+        return make(run_dir)
+    return records.read(path)

@@ -1,0 +1,294 @@
+"""Figures to words: the only place where a figure is rounded or leaves SI.
+
+What is not known is said in words with its reason; it is never printed as 0. A figure that is not zero is
+never rounded to zero, and none is written with an exponent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
+
+from greenml.record import Factor, Quantity, RunRecord, SourceRef
+from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, JOULES_PER_KWH, SECONDS_PER_HOUR
+
+JOULES_PER_WH = 3600.0
+JOULES_PER_KJ = 1000.0
+GRAMS_PER_TONNE = 1_000_000.0
+GRAMS_PER_MG = 1e-3
+
+NOT_MEASURED = "not measured"
+NOT_KNOWN = "not known"
+
+TIER_NAMES = {"low_priority": "low priority", "spot": "spot", "dedicated": "dedicated"}
+SENSOR_NAMES = {
+    "nvml": "NVML",
+    "amdsmi": "AMD SMI",
+    "rapl": "RAPL",
+    "azure_monitor": "Azure Monitor",
+    "codecarbon": "CodeCarbon",
+}
+IMPORTED_SENSORS = ("azure_monitor", "codecarbon")
+STATUS_WORDS = {
+    "running": "still running; figures so far",
+    "killed": "killed; figures up to its last reading",
+    "failed": "failed; figures up to the failure",
+    "interrupted": "interrupted; figures up to the interruption",
+}
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """Write a number with this many significant digits, in fixed notation."""
+    if value == 0:
+        return "0"
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"
+
+
+def number(value: float, digits: int = 6) -> str:
+    """Write a number with at most this many significant digits, without trailing zeros."""
+    text = significant(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def plain(text: str) -> str:
+    """Write another tool's number without an exponent and without rounding; other text stays as it is."""
+    if "e" not in text.lower():
+        return text
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return text
+    return f"{value:f}" if value.is_finite() else text
+
+
+def at_least(value: float, decimals: int) -> str:
+    """Write a number with this many decimals, or more where it would read as zero."""
+    text = f"{value:.{decimals}f}"
+    return significant(value, 2) if value != 0 and float(text) == 0 else text
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: ``4.70s``, ``43m 51.05s``, ``1h 02m 03.4s``."""
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    if round(seconds, 2) < 60:
+        return f"{at_least(seconds, 2)}s"
+    if round(seconds, 2) < SECONDS_PER_HOUR:
+        minutes, centiseconds = divmod(round(seconds * 100), 6000)
+        return f"{minutes}m {centiseconds / 100:05.2f}s"
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}h {minutes % 60:02d}m {tenths / 10:04.1f}s"
+
+
+def seconds(value: float) -> str:
+    """Write seconds, to the hundredth."""
+    return f"{at_least(value, 2)} s"
+
+
+def energy(joules: float) -> str:
+    """Write an energy in kWh, Wh or J, by its size."""
+    size = abs(joules)
+    if size >= 0.1 * JOULES_PER_KWH:
+        return f"{significant(joules / JOULES_PER_KWH)} kWh"
+    if size >= 0.1 * JOULES_PER_WH:
+        return f"{significant(joules / JOULES_PER_WH)} Wh"
+    return f"{significant(joules)} J"
+
+
+def mass(grams: float) -> str:
+    """Write a mass of CO2e in t, kg, g or mg, by its size."""
+    size = abs(grams)
+    if size >= GRAMS_PER_TONNE:
+        return f"{significant(grams / GRAMS_PER_TONNE)} t CO2e"
+    if size >= GRAMS_PER_KG:
+        return f"{significant(grams / GRAMS_PER_KG)} kg CO2e"
+    if size >= 1 or size == 0:
+        return f"{significant(grams)} g CO2e"
+    return f"{significant(grams / GRAMS_PER_MG)} mg CO2e"
+
+
+def kilograms(grams: float) -> str:
+    """Write the number of kg, six significant digits."""
+    return number(grams / GRAMS_PER_KG)
+
+
+def kilowatt_hours(joules: float) -> str:
+    """Write the number of kWh, six significant digits."""
+    return number(joules / JOULES_PER_KWH)
+
+
+def kilojoules(joules: float) -> str:
+    """Write the number of kJ, two decimals."""
+    return at_least(joules / JOULES_PER_KJ, 2)
+
+
+def hours(value: float) -> str:
+    """Write seconds as hours."""
+    return f"{number(value / SECONDS_PER_HOUR, 4)} h"
+
+
+def gigabytes(value: float) -> str:
+    """Write the number of GB (1e9 bytes), two decimals."""
+    return at_least(value / BYTES_PER_GB, 2)
+
+
+def money(usd: float) -> str:
+    """Write dollars and cents, or more digits below a cent."""
+    return f"${usd:,.2f}" if round(abs(usd), 2) > 0 or usd == 0 else f"${significant(usd, 2)}"
+
+
+def percent(ratio: float) -> str:
+    """Write a share as a percentage, one decimal."""
+    return f"{at_least(ratio * 100, 1)}%"
+
+
+def watts(value: float) -> str:
+    """Write a power."""
+    return f"{at_least(value, 1)} W"
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment in UTC, to the second, without its zone, as CodeCarbon does."""
+    utc = moment.astimezone(timezone.utc) if moment.tzinfo else moment
+    return utc.replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def minute(moment: datetime) -> str:
+    """Write a moment for people: ``2021-07-06 21:15 UTC``."""
+    return f"{timestamp(moment)[:16].replace('T', ' ')} UTC"
+
+
+def missing(why: str = "", words: str = NOT_MEASURED) -> str:
+    """Say that a figure is not there, and why."""
+    return f"{words} ({why})" if why else words
+
+
+def unknown(quantity: Quantity | None, *, reason: bool = True) -> str:
+    """Say that a quantity is not known, in the words that fit how it would be known."""
+    if quantity is None:
+        return NOT_KNOWN
+    words = NOT_KNOWN if quantity.basis in ("assumed", "derived") else NOT_MEASURED
+    return missing(quantity.why if reason else "", words)
+
+
+def figure(quantity: Quantity | None, write: Callable[[float], str], *, reason: bool = True) -> str:
+    """Write a quantity's value, or say in words that it is not known and why."""
+    if quantity is None or quantity.value is None:
+        return unknown(quantity, reason=reason)
+    return write(quantity.value)
+
+
+def reason(quantity: Quantity | None) -> str:
+    """Return why a quantity is not known, else empty."""
+    return quantity.why if quantity is not None and quantity.value is None else ""
+
+
+def optional(value: float | None, write: Callable[[float], str], words: str = NOT_MEASURED) -> str:
+    """Write a figure, or say that there is none."""
+    return words if value is None else write(value)
+
+
+def interval(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
+    """Write a band, a shared unit once: ``646.2 to 714.2 Wh``; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    first, last = write(low), write(high)
+    if first == last:
+        return ""
+    number_text, _, unit = first.partition(" ")
+    if unit and last.endswith(f" {unit}"):
+        first = number_text
+    return f"{first} to {last}"
+
+
+def band(quantity: Quantity | None, write: Callable[[float], str]) -> str:
+    """Write the band of a known quantity; empty where it has none."""
+    if quantity is None or quantity.value is None:
+        return ""
+    return interval(quantity.low, quantity.high, write)
+
+
+def sensors(record: RunRecord, kind: str) -> str:
+    """Name the sensors that tell a kind's energy, each once: ``NVML counter``; empty where none does."""
+    names: dict[str, None] = {}
+    for device in record.devices:
+        if device.kind == kind and device.method and device.usage.energy_joules is not None:
+            sensor = SENSOR_NAMES.get(device.sensor, device.sensor)
+            method = device.method if device.method in ("counter", "gauge") else ""
+            names[f"{sensor} {method}".strip()] = None
+    return ", ".join(name for name in names if name != "estimate")
+
+
+def known_how(record: RunRecord, kind: str, quantity: Quantity) -> str:
+    """Say how a kind's energy is known: ``measured (NVML counter)``."""
+    by = sensors(record, kind)
+    how = f"{quantity.basis} ({by})" if by else quantity.basis
+    return f"{how}, {quantity.why}" if quantity.why else how
+
+
+def tier(name: str) -> str:
+    """Name a price tier in words."""
+    return TIER_NAMES.get(name, name.replace("_", " "))
+
+
+def source(ref: SourceRef) -> str:
+    """Name a source with its date."""
+    return f"{ref.name}, {ref.published}" if ref.published else ref.name
+
+
+def factor(value: Factor) -> str:
+    """Write a factor with its band, where it was found, its year, and its source."""
+    unit = "" if value.unit == "1" else value.unit
+
+    def write(one: float) -> str:
+        return f"{number(one, 4)} {unit}".strip()
+
+    spread = interval(value.low, value.high, write)
+    found = " ".join(part for part in (value.scope.replace("_", " "), value.code) if part)
+    facts = [
+        found,
+        str(value.year or ""),
+        value.basis,
+        "derived" if value.derived else "",
+        "assumed" if value.assumed else "",
+    ]
+    text = write(value.value) + (f" ({spread})" if spread else "")
+    details = ", ".join(part for part in facts if part)
+    note = f". {value.note.rstrip('.')}" if value.note else ""
+    return f"{text}; {details}; source: {source(value.source)}{note}"
+
+
+def price(name: str, value: Factor) -> str:
+    """Write a tier's price, unrounded to the cent, with what it is for, its date and source."""
+    cents = round(value.value, 2) == value.value
+    amount = money(value.value) if cents else f"${number(value.value)}"
+    facts = [
+        value.code or value.scope,
+        "derived" if value.derived else "",
+        source(value.source),
+        value.note.rstrip("."),
+    ]
+    return f"{tier(name)} {amount} ({', '.join(part for part in facts if part)})"
+
+
+def hardware(record: RunRecord) -> str:
+    """Name what the run ran on, from its devices: ``8 X Tesla V100-SXM2-32GB``; empty where nothing tells."""
+    for kind in ("gpu", "cpu"):
+        counts: dict[str, int] = {}
+        for device in record.devices:
+            if device.kind == kind and device.method != "reported":
+                counts[device.name] = counts.get(device.name, 0) + device.count
+        if counts:
+            return ", ".join(f"{count} X {name}" for name, count in counts.items())
+    return ", ".join(dict.fromkeys(host.cpu_model for host in record.hosts if host.cpu_model))
+
+
+def machine(record: RunRecord) -> str:
+    """Name the SKU with its label and the nodes; empty where there is none."""
+    place = record.place
+    if not place.sku:
+        return ""
+    label = f"{place.sku} ({place.sku_label})" if place.sku_label else place.sku
+    return f"{label}, {place.nodes} nodes" if place.nodes > 1 else label

@@ -1,0 +1,279 @@
+"""A summary for a terminal: plain characters, good at 80 columns, colours on request."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from rich.box import Box
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from greenml.record import PhaseRecord, Quantity, RunRecord, Totals
+from greenml.reports import _format
+from greenml.reports._devices import device_rows
+from greenml.units import GRAMS_PER_KG, JOULES_PER_KWH
+
+RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+STATUS_STYLES = {"completed": "green", "running": "cyan"}
+
+
+def render(record: RunRecord, width: int = 100, color: bool = False) -> str:
+    """Render the headline, the figures, phases, devices, factors and notes.
+
+    Args:
+        record: the run.
+        width: columns to fill, at least 60.
+        color: with ANSI colours.
+    """
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=max(width, 60),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    for part in _parts(record):
+        console.print(part)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).rstrip() + "\n"
+
+
+def _parts(record: RunRecord) -> list[RenderableType]:
+    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals", _figures(record))]
+    if record.phases:
+        parts += _section("Phases", _phases(record))
+    if record.devices:
+        parts += _section("Devices", _devices(record))
+    parts += _section("Factors", _factors(record))
+    if record.notes:
+        parts += _section("Notes", _list([note.text for note in record.notes]))
+    return parts
+
+
+def _section(title: str, body: RenderableType) -> list[RenderableType]:
+    return [Text(title, style="bold"), Padding(body, (0, 0, 0, 1)), ""]
+
+
+def _headline(record: RunRecord) -> list[RenderableType]:
+    words = _format.STATUS_WORDS.get(record.status, record.status)
+    head = Text(record.name or record.run_id, style="bold")
+    head.append("  ")
+    head.append(words, style=STATUS_STYLES.get(record.status, "red"))
+    lines: list[RenderableType] = [head]
+    attempts = f" in {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
+    when = f"{_format.minute(record.started)} to {_format.minute(record.ended) if record.ended else 'now'}"
+    lines.append(Text(f"{_format.duration(record.duration_seconds)}{attempts}, {when}"))
+    place = record.place
+    where = ", ".join(
+        dict.fromkeys(
+            part
+            for part in (
+                _format.machine(record) or _format.hardware(record),
+                place.cloud,
+                place.billing_name or place.display_name or place.region,
+                place.country_name,
+            )
+            if part
+        )
+    )
+    if where:
+        lines.append(Text(where))
+    if record.error:
+        lines.append(Text(record.error, style="red"))
+    return lines
+
+
+def _table(
+    *columns: str,
+    right: frozenset[int] = frozenset(),
+    whole: frozenset[int] = frozenset(),
+    header: bool = True,
+) -> Table:
+    """Return an empty table; ``right`` columns are figures, ``whole`` ones never wrap."""
+    table = Table(box=RULE if header else None, show_header=header, show_edge=False, pad_edge=False, header_style="dim")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in whole)
+    return table
+
+
+def _figures(record: RunRecord) -> Table:
+    table = _table("", "value", "band", "known how", whole=frozenset({0, 1, 2}))
+    total = record.total()
+    table.add_row(*_energy_row("GPU energy", record, "gpu", total.gpu_energy_joules if total else None))
+    table.add_row(*_energy_row("CPU energy", record, "cpu", total.cpu_energy_joules if total else None))
+    table.add_row(*_energy_row("DRAM energy", record, "dram", total.dram_energy_joules if total else None))
+    table.add_row(*_row("IT energy", total.it_energy_joules if total else None, _format.energy))
+    table.add_row(*_row("with PUE", total.facility_energy_joules if total else None, _format.energy))
+    table.add_row(*_row("Emissions", total.emissions_grams if total else None, _format.mass))
+    for tier, cost in (total.cost_usd if total else {}).items():
+        table.add_row(*_row(f"Cost, {_format.tier(tier)}", cost, _format.money))
+    if total is None or not total.cost_usd:
+        table.add_row("Cost", _format.missing("no price", _format.NOT_KNOWN), "", "")
+    for name, value in _use(total):
+        table.add_row(name, value, "", "")
+    for row in _reported(record):
+        table.add_row(*row)
+    return table
+
+
+def _reported(record: RunRecord) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for reported in record.reported:
+        tool = _format.SENSOR_NAMES.get(reported.tool, reported.tool)
+        for name, key, unit, write in (
+            ("energy", "energy_consumed", JOULES_PER_KWH, _format.energy),
+            ("emissions", "emissions", GRAMS_PER_KG, _format.mass),
+        ):
+            try:
+                value = write(float(reported.row[key]) * unit)
+            except (KeyError, ValueError):
+                value = _format.NOT_KNOWN
+            rows.append((f"{reported.scope} {name}", value, "", f"reported ({tool})"))
+    return rows
+
+
+def _use(total: Totals | None) -> list[tuple[str, str]]:
+    if total is None:
+        return []
+    memory = _format.NOT_MEASURED
+    if total.gpu_memory_mean_bytes is not None or total.gpu_memory_peak_bytes is not None:
+        mean = _format.optional(total.gpu_memory_mean_bytes, _format.gigabytes)
+        memory = f"{mean}/{_format.optional(total.gpu_memory_peak_bytes, _format.gigabytes)} GB"
+    host = _format.optional(total.host_memory_peak_bytes, lambda value: f"{_format.gigabytes(value)} GB")
+    return [
+        ("GPU utilization", _format.optional(total.gpu_utilization_ratio, _format.percent)),
+        ("CPU utilization", _format.optional(total.cpu_utilization_ratio, _format.percent)),
+        ("GPU memory avg/peak", memory),
+        ("Host memory peak", host),
+    ]
+
+
+def _row(name: str, quantity: Quantity | None, write: Callable[[float], str]) -> tuple[str, str, str, str]:
+    how = _format.reason(quantity)
+    if quantity is not None and quantity.value is not None:
+        how = f"{quantity.basis}, partial" if quantity.why else quantity.basis
+    return name, _format.figure(quantity, write, reason=False), _format.band(quantity, write), how
+
+
+def _energy_row(name: str, record: RunRecord, kind: str, quantity: Quantity | None) -> tuple[str, str, str, str]:
+    how = _format.reason(quantity)
+    if quantity is not None and quantity.value is not None:
+        how = _format.known_how(record, kind, quantity)
+    return (
+        name,
+        _format.figure(quantity, _format.energy, reason=False),
+        _format.band(quantity, _format.energy),
+        how,
+    )
+
+
+def _phases(record: RunRecord) -> Table:
+    table = _table("phase", "time", "times", "IT energy", "emissions", "GPU use", right=frozenset({1, 2, 3, 4, 5}))
+    for phase in sorted(record.phases, key=lambda one: _order(record, one)):
+        depth = phase.path.count("/")
+        total = record.total(phase.path)
+        table.add_row(
+            "  " * depth + phase.path.rsplit("/", 1)[-1],
+            _format.duration(phase.seconds),
+            str(phase.count),
+            *_phase_figures(total),
+        )
+    _add_remainder(table, record)
+    return table
+
+
+def _order(record: RunRecord, phase: PhaseRecord) -> tuple[tuple[float, int, str], ...]:
+    """Sort phases by their start, else as the record has them; each one's children right after it."""
+    names = phase.path.split("/")
+    keys = []
+    for depth in range(len(names)):
+        path = "/".join(names[: depth + 1])
+        found = next(((index, one) for index, one in enumerate(record.phases) if one.path == path), None)
+        start = min((start for start, _ in found[1].spans), default=0.0) if found else 0.0
+        keys.append((start, found[0] if found else 0, names[depth]))
+    return tuple(keys)
+
+
+def _phase_figures(total: Totals | None) -> tuple[str, str, str]:
+    if total is None:
+        return (_format.NOT_KNOWN, _format.NOT_KNOWN, _format.NOT_KNOWN)
+    return (
+        _short(total.it_energy_joules, _format.energy),
+        _short(total.emissions_grams, _format.mass),
+        _format.optional(total.gpu_utilization_ratio, _format.percent, _format.NOT_KNOWN),
+    )
+
+
+def _short(quantity: Quantity, write: Callable[[float], str]) -> str:
+    return _format.optional(quantity.value, write, _format.NOT_KNOWN)
+
+
+def _add_remainder(table: Table, record: RunRecord) -> None:
+    """Close the table: what no top-level phase covers, so that the lines add up to the run's."""
+    top = [phase for phase in record.phases if "/" not in phase.path]
+    run = record.total()
+    totals = [record.total(phase.path) for phase in top]
+    left = record.duration_seconds - sum(phase.seconds for phase in top)
+    if left < -0.01 * max(record.duration_seconds, 1.0):
+        table.add_row("(phases overlap in time)", "", "", "", "", "")
+    else:
+        energy = _left([one.it_energy_joules if one else None for one in (run, *totals)])
+        emissions = _left([one.emissions_grams if one else None for one in (run, *totals)])
+        table.add_row(
+            "outside phases",
+            _format.duration(max(left, 0.0)),
+            "",
+            _format.optional(energy, _format.energy, _format.NOT_KNOWN),
+            _format.optional(emissions, _format.mass, _format.NOT_KNOWN),
+            "",
+        )
+    energies = _phase_figures(run)
+    table.add_row("run", _format.duration(record.duration_seconds), "", *energies, style="bold")
+
+
+def _left(quantities: list[Quantity | None]) -> float | None:
+    """Return the first less the others; None where one is not known, or where the others exceed it."""
+    values = [one.value for one in quantities if one is not None and one.value is not None]
+    if len(values) < len(quantities):
+        return None
+    left = values[0] - sum(values[1:])
+    if abs(left) <= 1e-9 * abs(values[0]):
+        return 0.0
+    return left if left > 0 else None
+
+
+def _devices(record: RunRecord) -> Table:
+    rows = device_rows(record)
+    table = _table("device", "energy", "mean power", "use", "memory peak", "how", right=frozenset({1, 2, 3, 4}))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _factors(record: RunRecord) -> RenderableType:
+    factors = record.factors
+    carbon, pue = factors.carbon_intensity, factors.pue
+    lines = [
+        f"Carbon intensity: {_format.factor(carbon) if carbon else _format.NOT_KNOWN}",
+        f"PUE: {_format.factor(pue) if pue else _format.NOT_KNOWN}",
+    ]
+    prices = [_format.price(tier, one) for tier, one in factors.prices.items()]
+    lines += [f"Price of a node per hour: {price}" for price in prices] or [f"Price: {_format.NOT_KNOWN}"]
+    if factors.tables_version:
+        lines.append(f"Tables: {factors.tables_version}")
+    return _list(lines)
+
+
+def _list(lines: list[str]) -> Table:
+    table = _table("", "", header=False)
+    for line in lines:
+        table.add_row("-", " ".join(line.split()))
+    return table

@@ -1,0 +1,386 @@
+"""track() and Run: where a person meets greenml, and the stages meet each other.
+
+``track()`` raises on misuse. Once it has started, nothing here raises into training code: trouble becomes a note.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenml import compaction, job, seats, surroundings, trace
+from greenml.claims import Claims
+from greenml.errors import RecordError
+from greenml.model import Device, Rollup, Sensor, Wanted
+from greenml.sampler import Sampler
+from greenml.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    from greenml.record import RunRecord
+
+log = logging.getLogger("greenml")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_active: weakref.WeakSet[Run] = weakref.WeakSet()
+_hooked = False
+
+
+def track(
+    output: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    sku: str | None = None,
+    region: str | None = None,
+    tier: str | None = None,
+    nodes: int | None = None,
+    gpus: str | list[int | str] | None = None,
+    interval: float | None = None,
+    carbon_intensity: float | None = None,
+    price_per_hour: float | None = None,
+    pue: float | None = None,
+    resume: bool = False,
+) -> Run:
+    """Measure a block of code: a context manager, a decorator, or a run to ``start()`` and ``stop()``.
+
+    What is not given here is looked for in the environment (``GREENML_SKU`` ...), then in ``[tool.greenml]`` of
+    pyproject.toml.
+
+    Args:
+        output: where the record goes, a file that ends in .json or a folder; ``run.json`` by default. A record that
+            is there already is kept: the new one is then named ``run-2.json``.
+        name: of the run.
+        sku: the cloud's machine size, for the price: ``ND40rs_v2``. ``greenml skus`` lists them.
+        region: where it runs: ``westus2``, ``SWE``; ``auto`` asks the cloud's link-local metadata service.
+        tier: which price was paid: ``dedicated``, ``low_priority`` or ``spot``.
+        nodes: machines billed; as many as took part by default.
+        gpus: ``all`` of the node, or a list of indices, UUIDs or UUID prefixes; those CUDA shows by default.
+        interval: seconds between readings; what the sensors need by default (1 s, or 0.1 s without a counter).
+        carbon_intensity: g CO2e per kWh, in place of the tables.
+        price_per_hour: USD per node and hour, in place of the tables.
+        pue: power usage effectiveness, in place of the tables.
+        resume: add an attempt to the run that is at ``output``, if one is.
+
+    Raises:
+        SettingsError: a value is wrong, or the output cannot be written; one line says what would be right.
+    """
+    arguments = {
+        "output": output, "name": name, "sku": sku, "region": region, "tier": tier, "nodes": nodes, "gpus": gpus,
+        "interval": interval, "carbon_intensity": carbon_intensity, "price_per_hour": price_per_hour, "pue": pue,
+    }  # fmt: skip
+    settings = resolve(arguments)
+    if any(value is not None for value in (settings.carbon_intensity, settings.price_per_hour, settings.pue)) or (
+        settings.sku or settings.region or settings.tier
+    ):
+        from greenml import assumptions
+
+        settings = assumptions.check(settings)
+    return Run(settings, resume=resume)
+
+
+class Run:
+    """A run that is being measured. Made by ``track()``.
+
+    Attributes:
+        output: where the record goes, once started.
+        record: the record, once stopped; None where another process of the run writes it.
+    """
+
+    def __init__(
+        self, settings: Settings, *, resume: bool = False, watches: bool = False, command: list[str] | None = None
+    ) -> None:
+        self.settings = settings
+        self.output = settings.output
+        self.record: RunRecord | None = None
+        self._resume, self._watches, self._command = resume, watches, command
+        self._seat: seats.Seat | None = None
+        self._writer: trace.TraceWriter | None = None
+        self._pid = 0
+        self._lock = threading.RLock()
+        self._stack = threading.local()
+        self._spans: dict[int, str] = {}
+        self._next = 0
+        self._keys: dict[Device, str] = {}
+        self._resolution = 2.0
+        self._pids: tuple[float, list[int]] = (-math.inf, [])
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run's traces, once started."""
+        return self._seat.run_dir if self._seat is not None else seats.run_dir_of(self.output)
+
+    def start(self) -> Run:
+        """Begin to measure; returns within two seconds whatever the hardware does.
+
+        Raises:
+            SettingsError: the output cannot be written.
+        """
+        if self._writer is not None or self.record is not None:
+            return self
+        me = job.current()
+        begun, now = time.monotonic(), time.time()
+        header = {
+            **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
+            "start_seconds": begun, "unix_seconds": now, "name": self.settings.name, "watches": self._watches,
+            "greenml_version": _version(), "settings": _plain(self.settings),
+            "command": self._command or surroundings.command(),
+            "host_facts": {**surroundings.host(), "cloud": job.cloud()},
+        }  # fmt: skip
+        self._seat, self._writer = seats.take(self.settings.output, me, header, resume=self._resume)
+        self._pid, self.output = os.getpid(), self._seat.output
+        if self.output != self.settings.output and not os.environ.get(seats.RUN_DIR_VARIABLE):
+            log.warning("greenml: %s belongs to another run; this one goes to %s", self.settings.output, self.output)
+        self._claims = Claims(f"{self._seat.run_id}:{self._seat.run_dir.resolve()}")
+        self._sampler = Sampler(
+            self._discover, self._claims.take, self._write_samples, self._note, tick=self._tick,
+            interval_seconds=self.settings.interval,
+        )  # fmt: skip
+        _hook()
+        _active.add(self)
+        self._sampler.start()
+        return self
+
+    def stop(self, status: str = "completed", error: str | None = None) -> RunRecord | None:
+        """End the measurement and write the record.
+
+        Args:
+            status: completed, failed or interrupted.
+            error: what went wrong, in a line.
+
+        Returns:
+            The record; None in a process of many that leaves it to another.
+        """
+        with self._lock:
+            if not self._mine() or self._writer is None:
+                return self.record
+            _active.discard(self)
+            for number in reversed(list(self._spans)):
+                self._close_span(number)
+            self._sampler.stop()
+            end = {"status": status, "error": error, "t": time.monotonic()}
+            self._writer.write(end)
+            if self._writer.failed:
+                log.warning("greenml: the trace %s could not be written: %s", self._writer.path, self._writer.failed)
+            self._writer.close()
+            self._writer = None
+            self._claims.release()
+            self.record = self._finish()
+            return self.record
+
+    def _finish(self) -> RunRecord | None:
+        """Write the record, if this process speaks for the run or is the last of it."""
+        assert self._seat is not None  # noqa: S101  only a started run gets here
+        try:
+            from greenml import finishing
+
+            rank = job.current().rank
+            if rank not in (None, 0) and any(one.alive for one in finishing.traces(self._seat.run_dir)):
+                return None
+            return finishing.finish(self._seat.run_dir, self.output)
+        except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
+            log.warning(
+                "greenml: %s was not written (%s); 'greenml finish %s' makes it",
+                self.output,
+                error,
+                self.output,
+            )
+            return None
+
+    def __enter__(self) -> Run:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop(*_outcome(error))
+
+    def __call__(self, function: Function) -> Function:
+        """Measure every call of a function, each a run of its own."""
+
+        @functools.wraps(function)
+        def tracked(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the function has it
+            with Run(self.settings, resume=self._resume):
+                return function(*args, **kwargs)
+
+        return tracked  # type: ignore[return-value]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Mark a stretch of the run, such as ``train``; nests (``train/eval``) and repeats."""
+        number = self.begin_phase(name)
+        try:
+            yield
+        finally:
+            self.end_phase(number)
+
+    def begin_phase(self, name: str) -> int:
+        """Begin a phase where a ``with`` block does not fit; returns the number that ``end_phase`` takes."""
+        if not self._mine():
+            return -1
+        open_here: list[int] = getattr(self._stack, "open", [])
+        self._stack.open = open_here
+        with self._lock:
+            parent = next((self._spans[one] for one in reversed(open_here) if one in self._spans), "")
+            path = f"{parent}/{_segment(name)}" if parent else _segment(name)
+            self._next += 1
+            self._spans[self._next] = path
+            open_here.append(self._next)
+            self._write({"phase": path, "begin": self._next, "t": time.monotonic()})
+            self._sampler.mark()
+            return self._next
+
+    def end_phase(self, number: int) -> None:
+        """End a phase that ``begin_phase`` began; a second time does nothing."""
+        if self._mine():
+            with self._lock:
+                self._close_span(number)
+            open_here: list[int] = getattr(self._stack, "open", [])
+            if number in open_here:
+                open_here.remove(number)
+
+    def _close_span(self, number: int) -> None:
+        if self._spans.pop(number, None) is not None:
+            self._write({"end": number, "t": time.monotonic()})
+            self._sampler.mark()
+
+    def log(self, metrics: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401  results of any kind
+        """Keep results; of a name logged twice the later one."""
+        self._keep("metrics", {**(metrics or {}), **more})
+
+    def params(self, params: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401
+        """Keep hyperparameters; of a name given twice the later one."""
+        self._keep("params", {**(params or {}), **more})
+
+    def note(self, text: str, code: str = "user") -> None:
+        """Keep a sentence that every report of this run prints."""
+        if self._mine():
+            self._note(code, str(text))
+
+    def _keep(self, what: str, values: Mapping[str, Any]) -> None:
+        if values and self._mine():
+            self._write({what: {str(key): plain(value) for key, value in values.items()}, "t": time.monotonic()})
+
+    def _discover(self, note: Callable[[str, str], None], probing: Callable[[str, str], None]) -> Iterator[Sensor]:
+        from greenml import sensors
+
+        wanted = Wanted(gpus=self.settings.gpus, pids=self._run_pids)
+        yield from sensors.discover(wanted, note, probing)
+        probing("surroundings", "")
+        found: dict[str, Any] = {"environment": surroundings.environment()}
+        if self.settings.region == "auto":
+            from greenml import metadata_service
+
+            probing("metadata service", "")
+            found["place"] = metadata_service.ask(job.cloud(), note)
+        self._write({"found": found, "t": time.monotonic()})
+
+    def _run_pids(self) -> Iterable[int]:
+        """Return the processes of the run on this host, from the traces' names; looked up every 10 s."""
+        when, pids = self._pids
+        if self._seat is not None and time.monotonic() - when > 10.0:
+            host = socket.gethostname()
+            names = [path.stem.rsplit("-", 3) for path in trace.paths(self._seat.run_dir)]
+            pids = [int(parts[2]) for parts in names if len(parts) == 4 and parts[1] == host and parts[2].isdigit()]
+            self._pids = (time.monotonic(), pids)
+        return pids
+
+    def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
+        for device in rollups.keys() - self._keys.keys():
+            self._keys[device] = str(len(self._keys))
+            self._write(trace.device_line(self._keys[device], device))
+        self._write(trace.sample_line(now, {self._keys[device]: one for device, one in rollups.items()}, edge=edge))
+
+    def _tick(self) -> None:
+        if self._writer is not None and self._writer.size_bytes > compaction.LIMIT_BYTES:
+            with contextlib.suppress(RecordError):
+                self._resolution = compaction.compact(self._writer, resolution_seconds=self._resolution)
+
+    def _note(self, code: str, text: str) -> None:
+        self._write({"note": code, "text": text, "t": time.monotonic()})
+
+    def _write(self, line: trace.Line) -> None:
+        writer = self._writer
+        if writer is not None:
+            writer.write(line)
+
+    def _mine(self) -> bool:
+        """False in a forked child, which neither writes nor finishes its parent's run."""
+        return self._pid == os.getpid() and self._writer is not None
+
+    def _forget(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.forget()
+            self._claims.forget()
+
+
+def _hook() -> None:
+    """Once a process: finish at interpreter exit, and let forked children go. No signal handler is taken."""
+    global _hooked  # noqa: PLW0603
+    if not _hooked:
+        _hooked = True
+        atexit.register(_at_exit)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_in_child)
+
+
+def _at_exit() -> None:
+    for run in list(_active):
+        run.stop(*_outcome(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)))
+
+
+def _in_child() -> None:
+    for run in list(_active):
+        run._forget()
+    _active.clear()
+
+
+def _outcome(error: BaseException | None) -> tuple[str, str | None]:
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "completed", None
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "KeyboardInterrupt"
+    return "failed", " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def _segment(name: str) -> str:
+    return str(name).strip().replace("/", "-") or "phase"
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a value as JSON can hold it: scalars of numpy and torch as numbers, not-a-number as text."""
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if hasattr(value, "tolist") and callable(value.tolist):
+        with contextlib.suppress(Exception):
+            return plain(value.tolist())
+    return str(value)
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {**asdict(settings), "output": Path(settings.output).name}
+
+
+def _version() -> str:
+    from greenml import __version__
+
+    return __version__

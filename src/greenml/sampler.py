@@ -1,0 +1,327 @@
+"""One daemon thread that reads the sensors, on a schedule that does not drift.
+
+It probes the hardware too, so that a driver call that never returns holds up nobody: ``start()`` and ``stop()``
+wait a bounded time and go on without it, and the trace says what is missing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from greenml.errors import GreenMLError, SensorLostError
+from greenml.model import Device, Reading, Rollup, Sensor
+
+PATIENCE_SECONDS = 1.0  # how long start() and stop() wait for the hardware
+FLUSH_SECONDS = 1.0  # a killed run loses no more than this
+CLAIM_SECONDS = 1.0  # how often a device that another process measures is asked for
+SLOW_SECONDS = 2.0  # a read longer than this is noted
+GAP_INTERVALS = 5  # power is not integrated across more missed readings than these
+MIN_GAP_SECONDS = 0.5
+MIN_MARK_SECONDS = 0.02  # hardware counters move every 10 to 100 ms: edges closer than this share a reading
+
+Note = Callable[[str, str], None]
+Discover = Callable[[Note, Note], Iterator[Sensor]]  # note(code, text); probing(module, "")
+Write = Callable[[float, dict[Device, Rollup], bool], None]
+
+
+@dataclass(slots=True)
+class Window:
+    """What a device's readings since the last flush add up to."""
+
+    max_gap_seconds: float
+    opened_seconds: float  # power that a driver buffered before is not ours
+    last_seconds: float | None = None  # of the last read
+    begun_seconds: float | None = None  # of the window: the last read of the one before
+    energy_joules: float | None = None
+    last_power: tuple[float, float] | None = None
+    power_joules: float | None = None
+    power_seconds: float = 0.0
+    power_max_watts: float | None = None
+    swing_joules: float = 0.0
+    _sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    memory_max_bytes: int | None = None
+
+    def add(self, at_seconds: float, reading: Reading) -> None:
+        """Take in a reading that was made at a time (monotonic)."""
+        self.energy_joules = reading.energy_joules
+        if reading.power_samples:
+            for when, watts in reading.power_samples:
+                self._power(when, watts)
+        elif reading.power_watts is not None:
+            self._power(at_seconds, reading.power_watts)
+        weight = at_seconds - self.last_seconds if self.last_seconds is not None else 0.0
+        for name in ("utilization_ratio", "memory_utilization_ratio", "memory_bytes"):
+            value = getattr(reading, name)
+            if value is not None:
+                total, weights = self._sums.get(name, (0.0, 0.0))
+                weighed = max(weight, 1e-9)  # a lone first reading counts, if nothing follows
+                self._sums[name] = (total + value * weighed, weights + weighed)
+        if reading.memory_bytes is not None:
+            self.memory_max_bytes = max(reading.memory_bytes, self.memory_max_bytes or 0)
+        if self.begun_seconds is None:
+            self.begun_seconds = self.last_seconds if self.last_seconds is not None else at_seconds
+        self.last_seconds = at_seconds
+
+    def _power(self, when: float, watts: float) -> None:
+        """Add a power reading by the trapezoid rule; across a wide gap nothing is added."""
+        if self.last_power is not None:
+            then, before = self.last_power
+            seconds = when - max(then, self.opened_seconds)
+            if when <= then:
+                return
+            if 0 < seconds <= self.max_gap_seconds:
+                self.power_joules = (self.power_joules or 0.0) + (watts + before) / 2 * seconds
+                self.power_seconds += seconds
+                self.swing_joules += abs(watts - before) / 2 * seconds
+        self.last_power = (when, watts)
+        self.power_max_watts = max(watts, self.power_max_watts or 0.0)
+
+    def take(self) -> Rollup | None:
+        """Return the window as a rollup and begin the next; None where nothing was read."""
+        if self.begun_seconds is None or self.last_seconds is None:
+            return None
+
+        def mean(name: str) -> float | None:
+            total, weights = self._sums.get(name, (0.0, 0.0))
+            return total / weights if weights else None
+
+        rollup = Rollup(
+            self.begun_seconds, self.last_seconds, self.energy_joules,
+            self.power_joules, self.power_seconds, self.power_max_watts, self.swing_joules,
+            mean("utilization_ratio"), mean("memory_utilization_ratio"), mean("memory_bytes"), self.memory_max_bytes,
+        )  # fmt: skip
+        self.begun_seconds = None
+        self.energy_joules = self.power_joules = self.power_max_watts = self.memory_max_bytes = None
+        self.power_seconds = self.swing_joules = 0.0
+        self._sums = {}
+        return rollup
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A sensor, its window, and what is known of its health."""
+
+    sensor: Sensor
+    interval_seconds: float
+    window: Window
+    due_seconds: float
+    claimed: bool = False
+    lost: bool = False
+    failing_since: float | None = None
+
+
+class Sampler:
+    """Reads every claimed sensor at its interval and hands rollups on.
+
+    Args:
+        discover: yields sensors, those of drivers that may hang last; runs in the thread.
+        claim: takes a device id for this process; False while another process has it.
+        write: takes the time, rollups by device, and whether a phase's edge forced them.
+        note: takes a code and a text for the record.
+        tick: called after every flush, in the thread; for compaction.
+        interval_seconds: overrides what the sensors need.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        discover: Discover,
+        claim: Callable[[str], bool],
+        write: Write,
+        note: Note,
+        *,
+        tick: Callable[[], None] = lambda: None,
+        interval_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._discover, self._claim, self._write, self._note, self._tick = discover, claim, write, note, tick
+        self._interval, self._clock = interval_seconds, clock
+        self._watched: list[_Watched] = []
+        self._wake, self._ready, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._marked = self._stopping = self._abandoned = False
+        self._probing = self._reading = ""  # the sensor module that is being called now
+        self._busy_since = 0.0
+        self._flush_due = self._claim_due = self._last_read = 0.0
+        self._loop_lock, self._loop_taken = threading.Lock(), False
+        self._thread = threading.Thread(target=self._guard, args=(self._run,), name="greenml-sampler", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; return when the first readings are in, at the latest after ``PATIENCE_SECONDS``.
+
+        A driver that has not answered by then keeps the first thread; a second one reads what did answer.
+        """
+        self._thread.start()
+        if self._ready.wait(PATIENCE_SECONDS) or not self._take_loop():
+            return
+        text = f"{self._probing} had not answered {PATIENCE_SECONDS:.0f} s after the start; the run went on without it"
+        self._note("sensor-slow", text)
+        self._thread = threading.Thread(
+            target=self._guard, args=(self._loop_and_close,), name="greenml-sampler", daemon=True
+        )
+        self._thread.start()
+
+    def mark(self) -> None:
+        """Ask for a reading now, without waiting for it: a phase began or ended."""
+        self._marked = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Take the last readings and end the thread; give up on it after ``PATIENCE_SECONDS``."""
+        self._stopping = True
+        self._wake.set()
+        if not self._done.wait(PATIENCE_SECONDS) and self._thread.is_alive():
+            self._abandoned = True
+            stuck, since = self._reading or self._probing, self._clock() - self._busy_since
+            text = f"{stuck} did not answer for {since:.1f} s at the end; it is known up to its last answer"
+            self._note("sensor-hung", text)
+            self._read_all(self._clock(), but_not=stuck)
+            self._flush(self._clock(), edge=True)
+        elif self._probing:
+            self._note("sensor-hung", f"{self._probing} never answered; what it would have measured is missing")
+
+    def _take_loop(self) -> bool:
+        """Decide which thread loops: the first to ask."""
+        with self._loop_lock:
+            taken, self._loop_taken = self._loop_taken, True
+        return not taken
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  a fault of ours is a line in the record, never a traceback in a training
+            self._note("sampler-failed", f"sampling ended: {type(error).__name__}: {error}")
+
+    def _run(self) -> None:
+        for sensor in self._discover(self._note, self._probes):
+            if self._stopping:
+                sensor.close()
+                continue
+            self._watch(sensor)
+            if not self._loop_taken:
+                self._claim_free(self._clock())
+                self._read_all(self._clock(), only_new=True)
+        self._probing = ""
+        if self._take_loop():
+            self._ready.set()
+            self._loop_and_close()
+
+    def _probes(self, module: str, _: str = "") -> None:
+        self._probing, self._busy_since = module, self._clock()
+
+    def _loop_and_close(self) -> None:
+        try:
+            self._loop()
+        finally:
+            if not self._abandoned:
+                for one in self._watched:
+                    one.sensor.close()
+            self._done.set()
+
+    def _watch(self, sensor: Sensor) -> None:
+        interval = self._interval or sensor.interval_seconds
+        gap = max(GAP_INTERVALS * interval, MIN_GAP_SECONDS)
+        self._watched.append(_Watched(sensor, interval, Window(gap, self._clock()), due_seconds=self._clock()))
+
+    def _loop(self) -> None:
+        now = self._clock()
+        self._flush(now, edge=True)
+        self._flush_due, self._claim_due = now + FLUSH_SECONDS, now + CLAIM_SECONDS
+        while not self._abandoned:
+            self._sleep()
+            now = self._clock()
+            if self._abandoned:
+                return
+            if self._stopping:
+                self._read_all(now)
+                self._flush(self._clock(), edge=True)
+                return
+            if self._marked and now - self._last_read >= MIN_MARK_SECONDS:
+                self._marked = False
+                self._read_all(now)
+                self._flush(self._clock(), edge=True)
+                continue
+            self._read_all(now, only_due=True)
+            if now >= self._flush_due:
+                self._flush(self._clock(), edge=False)
+                self._flush_due += FLUSH_SECONDS * max(1, (now - self._flush_due) // FLUSH_SECONDS + 1)
+                self._tick()
+            if now >= self._claim_due:
+                self._claim_free(now)
+                self._claim_due = now + CLAIM_SECONDS
+
+    def _sleep(self) -> None:
+        """Wait for the next thing that is due, or to be woken."""
+        due = min([one.due_seconds for one in self._watched if one.claimed and not one.lost] + [self._flush_due])
+        if self._marked:
+            due = min(due, self._last_read + MIN_MARK_SECONDS)
+        seconds = due - self._clock()
+        if seconds > 0 and not self._stopping:
+            self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _claim_free(self, now: float) -> None:
+        for one in self._watched:
+            if not one.claimed and not one.lost and self._claim(one.sensor.device.id):
+                one.claimed, one.due_seconds = True, now
+
+    def _read_all(self, now: float, *, only_due: bool = False, only_new: bool = False, but_not: str = "\0") -> None:
+        for one in self._watched:
+            if not one.claimed or one.lost or one.sensor.device.sensor == but_not:
+                continue
+            if only_due and one.due_seconds > now + 1e-4:
+                continue
+            if only_new and one.window.last_seconds is not None:
+                continue
+            self._read(one)
+            if self._abandoned and but_not == "\0":
+                return
+            if one.due_seconds <= now + 1e-4:
+                one.due_seconds += one.interval_seconds
+                if one.due_seconds <= now:  # ticks were missed: keep the phase of the schedule, not its backlog
+                    missed = (now - one.due_seconds) // one.interval_seconds + 1
+                    one.due_seconds += missed * one.interval_seconds
+        self._last_read = now
+
+    def _read(self, one: _Watched) -> None:
+        device = one.sensor.device
+        before = self._busy_since = self._clock()
+        self._reading = device.sensor
+        try:
+            reading = one.sensor.read()
+        except SensorLostError as error:
+            one.lost = True
+            self._note("sensor-lost", f"{device.name} {device.id}: {error}; not measured from here on")
+            return
+        except GreenMLError as error:
+            self._fails(one, before, str(error))
+            return
+        except Exception as error:  # noqa: BLE001  a fault in a sensor must never end the sampling of the others
+            self._fails(one, before, f"{type(error).__name__}: {error}")
+            return
+        finally:
+            self._reading = ""
+        after = self._clock()
+        if after - before > SLOW_SECONDS:
+            self._note("sensor-slow", f"{device.name} {device.id}: a reading took {after - before:.1f} s")
+        if one.failing_since is not None:
+            self._note(
+                "sensor-back",
+                f"{device.name} {device.id}: readable again after {after - one.failing_since:.1f} s",
+            )
+            one.failing_since = None
+        # The value is of some moment within the call: its middle, unless the call hung.
+        one.window.add((before + after) / 2 if after - before < 0.1 else after, reading)
+
+    def _fails(self, one: _Watched, now: float, text: str) -> None:
+        if one.failing_since is None:
+            one.failing_since = now
+            self._note("sensor-error", f"{one.sensor.device.name} {one.sensor.device.id}: {text}")
+
+    def _flush(self, now: float, *, edge: bool) -> None:
+        taken = {one.sensor.device: one.window.take() for one in self._watched if one.claimed}
+        rollups = {device: rollup for device, rollup in taken.items() if rollup is not None}
+        if rollups:
+            self._write(now, rollups, edge)

@@ -1,0 +1,105 @@
+"""A driver's ring buffer of time-stamped samples, read a little at a time and put on the monotonic clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from greenml.units import SECONDS_PER_MICROSECOND
+
+STEP_SECONDS = 0.05  # a wall clock that moves by more than this between two reads was set, not slewed
+FUTURE_SECONDS = 0.1  # a sample from later than this was stamped before the wall clock was set back
+SILENT_SECONDS = 5.0  # a buffer without a new sample for so long no longer carries the energy
+COARSE_SECONDS = 0.2  # samples wider apart than this tell less than polling the gauge does
+FULL_SECONDS = 2.0  # deep enough for a read each second: no need to learn the depth any further
+LEARNING_READS = 10
+TOGETHER_SECONDS = 0.0005  # clocks read further apart than this, by a thread held up in between, are read again
+TRIES = 5
+
+Stamped = Sequence[tuple[int, float]]
+Clocks = Callable[[], Sequence[float]]
+
+
+def clocks() -> list[float]:
+    """Return the seconds that the clocks show which a driver may stamp with: monotonic, wall, since boot.
+
+    NVML documents the wall clock; some Linux drivers stamp with the time since boot
+    (github.com/polarsignals/gpu-metrics-agent, pull request 36).
+    """
+    for _ in range(TRIES):
+        before = time.monotonic()
+        others = [time.time()]
+        if hasattr(time, "CLOCK_BOOTTIME"):
+            others.append(time.clock_gettime(time.CLOCK_BOOTTIME))
+        after = time.monotonic()
+        if after - before < TOGETHER_SECONDS:
+            break
+    return [(before + after) / 2, *others]
+
+
+class SampleBuffer:
+    """Turns what the driver still holds into samples that were not seen before.
+
+    Args:
+        fetch: returns (microseconds, value) later than a stamp, in any order; empty where nothing is new.
+        clocks: the clocks, monotonic first, the wall clock second.
+
+    Attributes:
+        depth_seconds: the longest time that the driver was seen to hold; 0 where not known.
+    """
+
+    def __init__(self, fetch: Callable[[int], Stamped], clocks: Clocks = clocks) -> None:
+        self._fetch, self._clocks = fetch, clocks
+        self._since = 0  # the newest stamp seen, in the driver's clock
+        self._seen_seconds = float("-inf")  # nothing at or before this is handed on; monotonic
+        self._wall_offset: float | None = None
+        self._learning = LEARNING_READS
+        self._spacing_seconds = float("inf")
+        self._newest_seconds = float("-inf")
+        self.depth_seconds = 0.0
+
+    @property
+    def carries(self) -> bool:
+        """Whether its samples come often enough, and lately, to integrate power from them."""
+        lately = self._clocks()[0] - self._newest_seconds < SILENT_SECONDS
+        return lately and self.depth_seconds > 0 and self._spacing_seconds <= COARSE_SECONDS
+
+    def pass_over(self, until_seconds: float) -> None:
+        """Hand on nothing from before a time (monotonic) whose power is told already."""
+        self._seen_seconds = max(self._seen_seconds, until_seconds)
+
+    def new(self) -> list[tuple[float, float]]:
+        """Return (monotonic seconds, value) of the samples since the last call, in time order.
+
+        Left out: stamps that are zero, repeated or in the future, and all from before the wall clock was set,
+        which say nothing then.
+        """
+        now, wall, *others = self._clocks()
+        stepped = self._wall_offset is not None and abs(wall - now - self._wall_offset) > STEP_SECONDS
+        self._wall_offset = wall - now
+        if stepped:
+            self._since = 0
+            self.pass_over(now)
+            return []
+        learn = self.depth_seconds < FULL_SECONDS and self._learning > 0
+        self._learning -= learn
+        stamped = {stamp: value for stamp, value in self._fetch(0 if learn else self._since) if stamp > 0}
+        if not stamped:
+            return []
+        newest = max(stamped)
+        offset = min((at - now for at in (now, wall, *others)), key=lambda o: abs(_seconds(newest, o) - now))
+        limit = now + FUTURE_SECONDS
+        times = [(_seconds(s, offset), s) for s in sorted(stamped) if _seconds(s, offset) < limit]
+        if not times:
+            return []
+        if learn and len(times) > 1 and times[-1][0] - times[0][0] > self.depth_seconds:
+            self.depth_seconds = times[-1][0] - times[0][0]
+            self._spacing_seconds = self.depth_seconds / (len(times) - 1)
+        self._newest_seconds, self._since = times[-1]
+        fresh = [(at, stamped[stamp]) for at, stamp in times if at > self._seen_seconds]
+        self.pass_over(self._newest_seconds)
+        return fresh
+
+
+def _seconds(stamp: int, offset: float) -> float:
+    return stamp * SECONDS_PER_MICROSECOND - offset

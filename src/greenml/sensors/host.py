@@ -1,0 +1,198 @@
+"""Utilization and memory of the host, and of the run's own processes, through psutil; no energy."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import psutil
+
+from greenml.errors import SensorError
+from greenml.model import Device, Reading, Sensor, Wanted
+from greenml.sensors._cpu import PROC, host_seconds, read_cpu
+
+# Finding descendants walks every process of the host, about 40 microseconds each: no more often than this,
+# and rarer where it would take more than this share of a CPU.
+REFRESH_SECONDS = 5.0
+WALK_RATIO = 0.005
+# Linux counts a process's birth from the boot time, and gives that in whole seconds: man 5 proc_stat, btime.
+BOOT_TIME_STEP_SECONDS = 1.0
+
+
+def probe(wanted: Wanted = Wanted(), *, proc: Path = PROC) -> list[Sensor]:  # noqa: B008 (frozen)
+    """Return the sensor of the host and that of the run's processes.
+
+    Args:
+        wanted: ``pids`` names the run's processes beside the calling one.
+        proc: where ``cpuinfo`` is, for the host's name only.
+
+    Raises:
+        SensorError: the system tells neither CPU time nor memory.
+    """
+    try:
+        memory_bytes = psutil.virtual_memory().total
+    except (OSError, RuntimeError, psutil.Error) as error:
+        raise SensorError(f"host: psutil cannot read the memory: {error}; is {proc} mounted?") from error
+    cpu = read_cpu(proc)
+    host = Device(
+        kind="host",
+        id="host",
+        name=cpu.model or "host",
+        method=None,
+        sensor="host",
+        memory_total_bytes=memory_bytes,
+        detail={"logical_cpus": str(cpu.logical)},
+    )
+    processes = Device(
+        kind="process",
+        id="processes",
+        name="the run's processes",
+        method=None,
+        sensor="host",
+        memory_total_bytes=memory_bytes,
+        detail={"logical_cpus": str(cpu.logical)},
+        note="memory that processes share is counted in each of them",
+    )
+    return [HostSensor(host), ProcessSensor(processes, wanted.pids)]
+
+
+class HostSensor:
+    """The host's busy share since the last read, exact between reads, and its memory in use.
+
+    Args:
+        device: the host.
+        seconds: the (busy, total) CPU seconds since boot; raises OSError where the system does not tell.
+    """
+
+    interval_seconds = 1.0
+
+    def __init__(self, device: Device, seconds: Callable[[], tuple[float, float]] = host_seconds) -> None:
+        self.device = device
+        self._seconds = seconds
+        self._last = self._now()
+
+    def read(self) -> Reading:
+        """Read both; the utilization is None within one clock tick (10 ms) of the last read.
+
+        Raises:
+            SensorError: the memory cannot be read now.
+        """
+        try:
+            memory = psutil.virtual_memory()
+        except (OSError, RuntimeError) as error:
+            raise SensorError(f"host: psutil cannot read the memory: {error}") from error
+        last, self._last = self._last, self._now()
+        ratio = None
+        if last and self._last and self._last[1] > last[1]:
+            ratio = (self._last[0] - last[0]) / (self._last[1] - last[1])
+            ratio = min(1.0, max(0.0, ratio))  # counters of CPUs that went offline are taken back
+        return Reading(utilization_ratio=ratio, memory_bytes=memory.total - memory.available)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _now(self) -> tuple[float, float] | None:
+        try:
+            return self._seconds()
+        except (OSError, RuntimeError):  # a container without /proc/stat
+            return None
+
+
+class ProcessSensor:
+    """The CPU time and the resident memory of the run's processes and all their descendants.
+
+    The utilization is their CPU seconds since the last read over wall seconds x logical CPUs. What a process
+    spent just before it ended is not seen; what one spent before it was found counts when it is found.
+
+    Args:
+        device: the processes.
+        pids: the run's processes beside the calling one.
+        clock: monotonic seconds.
+    """
+
+    interval_seconds = 1.0
+
+    def __init__(
+        self, device: Device, pids: Callable[[], Iterable[int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.device = device
+        self._pids = pids
+        self._clock = clock
+        self._cpus = psutil.cpu_count() or 1
+        self._seconds: dict[psutil.Process, float | None] = {}
+        self._last = clock()
+        self._walked = time.time()
+        self._walk()
+        self._measure()
+
+    def read(self) -> Reading:
+        """Read both.
+
+        Raises:
+            SensorError: none of the processes can be read.
+        """
+        now = self._clock()
+        if now >= self._next_walk:
+            self._walk()
+        spent, memory_bytes = self._measure()
+        if not self._seconds:
+            raise SensorError("host: none of the run's processes can be read; are they another user's?")
+        wall, self._last = (now - self._last) * self._cpus, now
+        ratio = min(1.0, spent / wall) if wall > 0 else None
+        return Reading(utilization_ratio=ratio, memory_bytes=memory_bytes)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _measure(self) -> tuple[float, int]:
+        """Return the CPU seconds spent since the last call and the resident bytes; forgets who is gone."""
+        spent, memory_bytes = 0.0, 0
+        for process, before in list(self._seconds.items()):
+            try:
+                with process.oneshot():
+                    times, resident = process.cpu_times(), process.memory_info().rss
+            except (psutil.Error, OSError):
+                del self._seconds[process]
+                continue
+            seconds = times.user + times.system
+            spent += max(0.0, seconds - before) if before is not None else 0.0
+            memory_bytes += resident
+            self._seconds[process] = seconds
+        return spent, memory_bytes
+
+    def _walk(self) -> None:
+        """Find the run's processes anew. All that one born since the last walk has spent is new."""
+        started, walked = time.perf_counter(), time.time()
+        found = set(_descendants({os.getpid(), *self._pids()}))
+        for process in found - self._seconds.keys():
+            born = process.create_time() > self._walked - BOOT_TIME_STEP_SECONDS
+            self._seconds[process] = 0.0 if born else None
+        self._seconds = {process: spent for process, spent in self._seconds.items() if process in found}
+        self._walked = walked
+        cost = time.perf_counter() - started
+        self._next_walk = self._clock() + max(REFRESH_SECONDS, cost / WALK_RATIO)
+
+
+def _descendants(roots: Iterable[int]) -> Iterator[psutil.Process]:
+    processes: dict[int, psutil.Process] = {}
+    children: dict[int, list[int]] = {}
+    for process in psutil.process_iter():
+        processes[process.pid] = process
+        children.setdefault(_parent(process), []).append(process.pid)
+    waiting, seen = list(roots), set[int]()
+    while waiting:
+        pid = waiting.pop()
+        if pid not in seen:
+            seen.add(pid)
+            waiting += children.get(pid, [])
+            if pid in processes and processes[pid].is_running():  # not another one that took over its number
+                yield processes[pid]
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except (psutil.Error, OSError):
+        return -1

@@ -1,0 +1,282 @@
+"""The trace: one JSON-lines file a process, appended as it happens, readable when cut off.
+
+Lines::
+
+    {"greenml_trace": 1, "run_id": …, …}                     header, first
+    {"device": "0", "kind": "gpu", "id": …, …}               a device, before its first sample
+    {"t": 12.0, "d": {"0": [0.0, 1834.2, …]}, "edge": 1}     devices at t; edge: forced by a phase
+    {"phase": "train", "begin": 3, "t": 12.0}                the span with number 3 begins
+    {"end": 3, "t": 15.0}                                    it ends
+    {"note": "sensor-lost", "text": …, "t": 15.0}
+    {"metrics": {…}, "t": …}   {"params": {…}, "t": …}   {"found": {…}, "t": …}
+    {"status": "completed", "error": null, "t": 20.0}        last
+
+Times are seconds of the host's monotonic clock. A device's array is ``[t of its read - t, energy_joules,
+power_joules, power_seconds, power_max_watts, swing_joules, utilization_ratio, memory_utilization_ratio,
+memory_mean_bytes, memory_max_bytes]``, unknowns null, trailing ones left out; its span began at its last read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from greenml.claims import FileLock, is_locked
+from greenml.errors import RecordError
+from greenml.model import Device, Rollup, Span, Trace
+
+FORMAT = 1
+# A trace on another host whose lock cannot be seen counts as alive while it was written this recently.
+FRESH_SECONDS = 30.0
+
+Line = dict[str, Any]
+
+
+def _row(at_seconds: float, rollup: Rollup) -> list[float | None]:
+    def short(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(value, digits)
+
+    row = [
+        round(rollup.end_seconds - at_seconds, 5),
+        short(rollup.energy_joules, 3),
+        short(rollup.power_joules, 4),
+        round(rollup.power_seconds, 5) or None,
+        short(rollup.power_max_watts, 2),
+        round(rollup.swing_joules, 3) or None,
+        short(rollup.utilization_ratio, 4),
+        short(rollup.memory_utilization_ratio, 4),
+        None if rollup.memory_mean_bytes is None else int(rollup.memory_mean_bytes),
+        None if rollup.memory_max_bytes is None else int(rollup.memory_max_bytes),
+    ]
+    while row and row[-1] is None:
+        row.pop()
+    return row
+
+
+def sample_line(at_seconds: float, rollups: Mapping[str, Rollup], *, edge: bool = False) -> Line:
+    """Return the line of some devices at a time."""
+    line: Line = {
+        "t": round(at_seconds, 5),
+        "d": {key: _row(at_seconds, one) for key, one in rollups.items()},
+    }
+    if edge:
+        line["edge"] = 1
+    return line
+
+
+def rollups_of(line: Line, last_seconds: Mapping[str, float]) -> Iterator[tuple[str, Rollup]]:
+    """Read a sample line back; ``last_seconds`` is each device's last read."""
+    at_seconds = line["t"]
+    for key, row in line["d"].items():
+        offset, energy, joules, seconds, peak, swing, busy, memory_busy, mean, most = row + [None] * (10 - len(row))
+        end = at_seconds + offset
+        yield (
+            key,
+            Rollup(
+                last_seconds.get(key, end),
+                end,
+                energy,
+                joules,
+                seconds or 0.0,
+                peak,
+                swing or 0.0,
+                busy,
+                memory_busy,
+                mean,
+                most,
+            ),
+        )
+
+
+class TraceWriter:
+    """Appends to this process's trace. Safe from several threads; nothing here waits on hardware.
+
+    A write that fails (a full disk) is remembered in ``failed`` and never raised: training goes on.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Create the file.
+
+        Raises:
+            OSError: it cannot be created.
+        """
+        self.path = path
+        self.failed = ""
+        self._lock = Lock()
+        self._alive = FileLock(path.with_suffix(".alive"))
+        self._alive.acquire()
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        self._append({"greenml_trace": FORMAT, **header})
+
+    def write(self, line: Line) -> None:
+        """Append a line; lost silently after ``close()``, and in a forked child."""
+        with self._lock:
+            self._append(line)
+
+    def _append(self, line: Line) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            text = json.dumps(line, separators=(",", ":"), default=str)
+            os.write(self._descriptor, text.encode() + b"\n")
+        except (OSError, ValueError) as error:
+            self.failed = str(error)
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        with self._lock:
+            return 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+
+    def replace(self, lines: list[Line], size_bytes: int) -> None:
+        """Put other lines in the place of the first ``size_bytes``; what came since stays. Atomic."""
+        temporary = self.path.with_suffix(".compacting")
+        text = "".join(json.dumps(line, separators=(",", ":"), default=str) + "\n" for line in lines).encode()
+        with self._lock:
+            if self._descriptor is None:
+                return
+            try:
+                with self.path.open("rb") as stream:
+                    stream.seek(size_bytes)
+                    temporary.write_bytes(text + stream.read())
+                temporary.replace(self.path)
+                os.close(self._descriptor)
+                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            except OSError as error:
+                self.failed = str(error)
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+
+    def close(self) -> None:
+        """Close the file and stop being alive."""
+        with self._lock:
+            self._close()
+        self._alive.release()
+
+    def forget(self) -> None:
+        """Close a forked child's side; the parent's goes on. Takes no lock: a thread that is not here may hold it."""
+        self._close()
+        self._alive.forget()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+def device_line(key: str, device: Device) -> Line:
+    """Return the line that declares a device."""
+    return {"device": key, **asdict(device), "detail": dict(device.detail)}
+
+
+def read_lines(path: Path, size_bytes: int = -1) -> list[Line]:
+    """Read a trace's lines, or those of its first bytes; a last line that was cut off is left out.
+
+    Raises:
+        RecordError: not a trace, or of a newer format.
+    """
+    lines: list[Line] = []
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(size_bytes)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
+    for text in content.splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # cut off in the middle of a line; what follows, if anything, is whole again
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    if not lines or "greenml_trace" not in lines[0]:
+        raise RecordError(f"{path}: not a trace (no header)")
+    if lines[0]["greenml_trace"] > FORMAT:
+        raise RecordError(f"{path}: trace format {lines[0]['greenml_trace']}; this greenml reads {FORMAT}: upgrade it")
+    return lines
+
+
+def read_header(path: Path) -> Line:
+    """Read a trace's first line alone.
+
+    Raises:
+        RecordError: not a trace.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            line = json.loads(stream.readline())
+    except (OSError, ValueError):
+        line = None
+    if not isinstance(line, dict) or "greenml_trace" not in line:
+        raise RecordError(f"{path}: not a trace (no header)")
+    return line
+
+
+_DEVICE_FIELDS = frozenset(field.name for field in fields(Device))
+
+
+def read(path: Path) -> Trace:  # noqa: C901  one branch a kind of line
+    """Read a trace.
+
+    Raises:
+        RecordError: not a trace, or of a newer format.
+    """
+    lines = read_lines(path)
+    trace = Trace(path=str(path), header=lines[0], last_seconds=lines[0].get("start_seconds", 0.0))
+    last: dict[str, float] = {}
+    open_spans: dict[int, tuple[str, float]] = {}
+    for line in lines[1:]:
+        if "t" in line:
+            trace.last_seconds = max(trace.last_seconds, line["t"])
+        if "d" in line:
+            for key, rollup in rollups_of(line, last):
+                last[key] = rollup.end_seconds
+                trace.rollups.setdefault(key, []).append(rollup)
+                trace.last_seconds = max(trace.last_seconds, rollup.end_seconds)
+        elif "device" in line:
+            known = {name: value for name, value in line.items() if name in _DEVICE_FIELDS}
+            trace.devices[line["device"]] = Device(**known)
+        elif "begin" in line:
+            open_spans[line["begin"]] = (line["phase"], line["t"])
+        elif "end" in line and line["end"] in open_spans:
+            path_, begun = open_spans.pop(line["end"])
+            trace.spans.append(Span(path_, begun, line["t"]))
+        elif "note" in line:
+            trace.notes.append((line["t"], line["note"], line["text"]))
+        elif "metrics" in line:
+            trace.metrics.update(line["metrics"])
+        elif "params" in line:
+            trace.params.update(line["params"])
+        elif "found" in line:
+            trace.found.update(line["found"])
+        elif "status" in line:
+            trace.status, trace.error = line["status"], line.get("error")
+    trace.spans += [Span(path_, begun, None) for path_, begun in open_spans.values()]
+    trace.spans.sort(key=lambda span: (span.start_seconds, span.path))
+    trace.alive = trace.status is None and is_alive(path, str(trace.header.get("host", "")))
+    return trace
+
+
+def is_alive(path: Path, host: str) -> bool:
+    """Tell whether the process that writes a trace still lives."""
+    import socket
+
+    if is_locked(path.with_suffix(".alive")):
+        return True
+    if host == socket.gethostname():
+        return False
+    try:
+        return time.time() - path.stat().st_mtime < FRESH_SECONDS
+    except OSError:
+        return False
+
+
+def paths(run_dir: Path) -> list[Path]:
+    """Return the traces of a run directory, in the order of their names."""
+    return sorted(run_dir.glob("*.jsonl"))

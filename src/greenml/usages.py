@@ -1,0 +1,155 @@
+"""What a device did over some spans of a run, and the picture of it over time."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from greenml import energy
+from greenml.model import Device, Rollup
+from greenml.record import Doubts, Series, Timeline, Usage
+
+TIMELINE_BINS = 600
+TIMELINE_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
+MEANS = ("utilization_ratio", "memory_utilization_ratio", "memory_mean_bytes")
+Span = tuple[float, float]
+
+
+@dataclass(slots=True)
+class Part:
+    """One device in one attempt: its curve and its samples, on its host's clock.
+
+    Attributes:
+        shift: the host's clock + shift = the run's clock.
+        rollups, ends: its samples in time order, and when each ends.
+        life: the attempt, on the run's clock.
+    """
+
+    device: Device
+    shift: float
+    known: energy.Known
+    rollups: list[Rollup]
+    ends: list[float]
+    life: Span
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Time-weighted means and peaks of samples."""
+
+    weights: dict[str, float]
+    sums: dict[str, float]
+    power_max_watts: float | None = None
+    memory_max_bytes: float | None = None
+
+    def add(self, rollup: Rollup, seconds: float) -> None:
+        for name in MEANS:
+            value = getattr(rollup, name)
+            if value is not None:
+                self.sums[name] += value * seconds
+                self.weights[name] += seconds
+        if rollup.power_max_watts is not None:
+            self.power_max_watts = max(self.power_max_watts or 0.0, rollup.power_max_watts)
+        if rollup.memory_max_bytes is not None:
+            self.memory_max_bytes = max(self.memory_max_bytes or 0.0, rollup.memory_max_bytes)
+
+    def mean(self, name: str) -> float | None:
+        return self.sums[name] / self.weights[name] if self.weights[name] else None
+
+
+def usage(parts: Sequence[Part], spans: Sequence[Span]) -> Usage:
+    """Return what a device did over some spans of the run's clock; ``parts`` are its attempts."""
+    joules = covered = gain = edge = hidden = gap = 0.0
+    sums = _Sums(defaultdict(float), defaultdict(float))
+    for part in parts:
+        own = [(max(start, part.life[0]) - part.shift, min(end, part.life[1]) - part.shift) for start, end in spans]
+        own = [(start, end) for start, end in own if end > start]
+        if own and part.known.curve is not None:
+            joules += sum(part.known.curve.between(*span) for span in own)
+            covered += sum(part.known.curve.covered_between(*span) for span in own)
+            doubt = energy.doubt(part.device, part.known.curve, part.known.method, own)
+            gain, hidden, gap = gain + doubt.gain, hidden + doubt.hidden, gap + doubt.gap
+            edge = math.hypot(edge, doubt.edge)
+        for rollup, seconds in _overlaps(part, own):
+            sums.add(rollup, seconds)
+    made = Usage(
+        power_max_watts=sums.power_max_watts,
+        memory_max_bytes=sums.memory_max_bytes,
+        utilization_ratio=sums.mean("utilization_ratio"),
+        memory_utilization_ratio=sums.mean("memory_utilization_ratio"),
+        memory_mean_bytes=sums.mean("memory_mean_bytes"),
+    )
+    if covered > 0:
+        low, high = energy.Doubt(gain, edge, hidden, gap).band(joules)
+        made.energy_joules, made.energy_low_joules, made.energy_high_joules = joules, low, high
+        made.doubts = Doubts(gain_joules=gain, edge_joules=edge, hidden_joules=hidden, gap_joules=gap)
+        made.covered_seconds, made.power_mean_watts = covered, joules / covered
+    elif parts and (parts[0].device.method is not None or parts[0].device.kind == "gpu"):
+        device = parts[0].device
+        nothing = "no energy was read in this time" if device.method else "it tells neither energy nor power"
+        made.why = f"{device.name}: {device.note or nothing}"
+    return made
+
+
+def _overlaps(part: Part, spans: Sequence[Span]) -> Iterable[tuple[Rollup, float]]:
+    """Yield the samples that lie in some spans, each with its seconds in them."""
+    for start, end in spans:
+        at = bisect_right(part.ends, start)
+        for rollup in part.rollups[at:]:
+            seconds = min(end, rollup.end_seconds) - max(start, rollup.start_seconds)
+            if rollup.start_seconds >= end:
+                break
+            if seconds > 0 or rollup.start_seconds == rollup.end_seconds:
+                yield rollup, max(seconds, 1e-9)
+
+
+def timeline(parts: dict[str, list[Part]], seconds: float) -> Timeline | None:
+    """Return a bounded picture of the run; None for a run without length."""
+    if seconds <= 0:
+        return None
+    step = next(
+        (one for one in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800) if seconds / one <= TIMELINE_BINS),
+        0,
+    )
+    step = step or math.ceil(seconds / TIMELINE_BINS / 3600) * 3600
+    bins = math.ceil(seconds / step)
+    return Timeline(
+        step_seconds=step, bins=bins, series=[_series(name, own, bins, step) for name, own in parts.items()]
+    )
+
+
+def _series(name: str, parts: Sequence[Part], bins: int, step: float) -> Series:
+    watts: list[float | None] = [None] * bins
+    sums = {"utilization_ratio": [0.0] * bins, "memory_mean_bytes": [0.0] * bins}
+    weights = {"utilization_ratio": [0.0] * bins, "memory_mean_bytes": [0.0] * bins}
+    for part in parts:
+        curve = part.known.curve
+        for at in range(bins) if curve is not None else ():
+            span = (at * step - part.shift, (at + 1) * step - part.shift)
+            covered = curve.covered_between(*span) if curve is not None else 0.0
+            if covered > 0 and curve is not None:
+                watts[at] = round(curve.between(*span) / covered, 1)
+        for rollup in part.rollups:
+            middle = int(((rollup.start_seconds + rollup.end_seconds) / 2 + part.shift) // step)
+            seconds = rollup.end_seconds - rollup.start_seconds or 1e-9
+            if 0 <= middle < bins:
+                for field_name, total in sums.items():
+                    value = getattr(rollup, field_name)
+                    if value is not None:
+                        total[middle] += value * seconds
+                        weights[field_name][middle] += seconds
+
+    def means(field_name: str, digits: int) -> list[float | None]:
+        pairs = list(zip(sums[field_name], weights[field_name], strict=True))
+        found = [round(total / weight, digits) if weight else None for total, weight in pairs]
+        return found if any(value is not None for value in found) else []
+
+    return Series(
+        device=name,
+        power_watts=watts if any(value is not None for value in watts) else [],
+        utilization_ratio=means("utilization_ratio", 4),
+        memory_bytes=means("memory_mean_bytes", 0),
+    )

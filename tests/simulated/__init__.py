@@ -1,0 +1,1 @@
+"""The sensors against simulated hardware."""

@@ -1,0 +1,184 @@
+"""The host and the run's processes: exact between reads, whoever comes and goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenml.errors import SensorError
+from greenml.model import Device, Wanted
+from greenml.sensors import host
+
+HOST = Device(kind="host", id="host", name="host", method=None)
+PROCESSES = Device(kind="process", id="processes", name="the run's processes", method=None)
+BURN = "import time\nprint(flush=True)\nend = time.time() + 60\nwhile time.time() < end: pass"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def host_sensor(times: Iterable[tuple[float, float]]) -> host.HostSensor:
+    return host.HostSensor(HOST, iter(times).__next__)
+
+
+def test_probe_finds_the_host_and_the_processes():
+    sensors = host.probe()
+    assert [(sensor.device.kind, sensor.device.id) for sensor in sensors] == [
+        ("host", "host"),
+        ("process", "processes"),
+    ]
+    for sensor in sensors:
+        reading = sensor.read()
+        assert sensor.device.method is None
+        assert (reading.energy_joules, reading.power_watts) == (None, None)
+        assert reading.memory_bytes is not None
+        assert 0 < reading.memory_bytes < (sensor.device.memory_total_bytes or 0)
+        sensor.close()
+
+
+def test_utilization_is_of_the_time_between_two_reads():
+    sensor = host_sensor([(100.0, 1000.0), (104.0, 1016.0), (104.0, 1032.0)])
+    assert sensor.read().utilization_ratio == 0.25
+    assert sensor.read().utilization_ratio == 0.0
+
+
+def test_no_tick_since_the_last_read_is_not_known():
+    assert host_sensor([(100.0, 1000.0), (100.0, 1000.0)]).read().utilization_ratio is None
+
+
+@given(times=st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=2, max_size=10))
+def test_utilization_stays_a_ratio_when_cpus_go_offline(times: list[tuple[float, float]]):
+    sensor = host_sensor(times)
+    for _ in times[1:]:
+        ratio = sensor.read().utilization_ratio
+        assert ratio is None or 0.0 <= ratio <= 1.0
+
+
+def test_without_proc_stat_the_utilization_is_not_known_but_the_memory_is():
+    def forbidden() -> tuple[float, float]:
+        raise PermissionError("/proc/stat")
+
+    reading = host.HostSensor(HOST, forbidden).read()
+    assert reading.utilization_ratio is None
+    assert reading.memory_bytes
+
+
+def test_reading_the_host_is_cheap():
+    sensor = host.HostSensor(HOST)
+    sensor.read()
+    started = time.process_time()
+    for _ in range(50):
+        sensor.read()
+    assert (time.process_time() - started) / 50 < 0.001
+
+
+@pytest.fixture
+def burning() -> Iterator[subprocess.Popen[str]]:
+    """A child that burns one CPU."""
+    child = subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    with child.stdout:
+        child.stdout.readline()
+        yield child
+        child.kill()
+        child.wait()
+
+
+def test_a_child_counts_without_being_named(burning: subprocess.Popen[str]):
+    sensor = host.ProcessSensor(PROCESSES, list)
+    time.sleep(0.5)
+    reading = sensor.read()
+    own = psutil.Process().memory_info().rss
+    assert reading.memory_bytes is not None
+    assert reading.memory_bytes > own * 0.5 + psutil.Process(burning.pid).memory_info().rss * 0.5
+    share = 1 / (psutil.cpu_count() or 1)
+    assert reading.utilization_ratio == pytest.approx(share, rel=0.6)
+
+
+def test_a_process_is_counted_once_though_named_and_a_child(burning: subprocess.Popen[str]):
+    sensor = host.ProcessSensor(PROCESSES, lambda: [burning.pid, burning.pid, os.getpid()])
+    assert len(sensor._seconds) == len({process.pid for process in sensor._seconds})
+    assert burning.pid in {process.pid for process in sensor._seconds}
+
+
+def test_a_process_that_ends_is_no_error_and_takes_nothing_back(burning: subprocess.Popen[str]):
+    sensor = host.ProcessSensor(PROCESSES, lambda: [burning.pid])
+    time.sleep(0.2)
+    before = sensor.read()
+    burning.kill()
+    burning.wait()
+    reading = sensor.read()
+    assert reading.utilization_ratio is None or reading.utilization_ratio >= 0.0
+    assert reading.memory_bytes is not None
+    assert before.memory_bytes is not None
+    assert reading.memory_bytes < before.memory_bytes
+    assert burning.pid not in {process.pid for process in sensor._seconds}
+
+
+def test_processes_are_looked_for_every_five_seconds():
+    clock, calls = Clock(), []
+
+    def pids() -> list[int]:
+        calls.append(clock.seconds)
+        return []
+
+    sensor = host.ProcessSensor(PROCESSES, pids, clock)
+    for second in range(1, 121):
+        clock.seconds = float(second)
+        sensor.read()
+    gaps = [later - earlier for earlier, later in pairwise(calls)]
+    assert gaps
+    assert min(gaps) >= host.REFRESH_SECONDS
+
+
+def test_what_a_new_child_spent_before_it_was_found_counts_and_stays_a_ratio():
+    clock = Clock()
+    sensor = host.ProcessSensor(PROCESSES, list, clock)
+    child = subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    with child.stdout:
+        child.stdout.readline()
+        time.sleep(0.3)
+        clock.seconds = sensor._next_walk
+        ratio = sensor.read().utilization_ratio
+        child.kill()
+        child.wait()
+    assert ratio is not None
+    assert 0.2 / (clock.seconds * (psutil.cpu_count() or 1)) < ratio <= 1.0
+
+
+def test_a_process_that_was_there_before_brings_no_old_cpu_time(burning: subprocess.Popen[str]):
+    time.sleep(0.3)
+    clock = Clock()
+    sensor = host.ProcessSensor(PROCESSES, list, clock)
+    clock.seconds = 0.001  # had the old 0.3 s counted, this would be all of the host
+    cpus = psutil.cpu_count() or 1
+    spent, _ = sensor._measure()
+    assert spent < 0.2 * cpus
+
+
+def test_nobody_to_be_read_is_an_error():
+    sensor = host.ProcessSensor(PROCESSES, list)
+    sensor._seconds.clear()
+    with pytest.raises(SensorError, match="none of the run's processes"):
+        sensor.read()
+
+
+def test_pids_come_from_what_is_wanted():
+    asked = []
+    host.probe(Wanted(pids=lambda: asked.append(1) or []))
+    assert asked

@@ -1,0 +1,446 @@
+"""Importers: nothing rounded, nothing counted twice, nothing guessed in silence."""
+
+import copy
+import csv
+import json
+import os
+import pickle
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from greenml import importers
+from greenml.errors import RecordError, SettingsError
+from greenml.importers import azure_monitor, codecarbon, trainer_output
+from greenml.record import PlaceRecord, Quantity, RunRecord, Totals
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "t5-3b-samsum"
+
+OLD = {
+    "timestamp": "2021-07-06T21:57:39",
+    "experiment_id": "a",
+    "project_name": "codecarbon",
+    "duration": "100.0",
+    "emissions": "0.03",
+    "energy_consumed": "0.1",
+    "country_name": "USA",
+    "country_iso_code": "USA",
+    "region": "washington",
+    "on_cloud": "Y",
+    "cloud_provider": "azure",
+    "cloud_region": "westus2",
+}
+NEW = OLD | {
+    "experiment_id": "5b0fa12a-3dd7-45bb-9766-cc326314d9f1",
+    "run_id": "r1",
+    "cpu_energy": "0.02",
+    "gpu_energy": "0.07",
+    "ram_energy": "0.01",
+    "gpu_model": "8 x Tesla V100-SXM2-32GB",
+    "cpu_model": "Xeon",
+    "tracking_mode": "machine",
+    "pue": "1.0",
+    "water_consumed": "0.0",
+}
+
+
+def emissions(folder: Path, *rows: dict[str, str]) -> Path:
+    path = folder / "emissions.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def metric(
+    name: str, series: list[list[dict]], dimension: str = "deviceid", unit: str = "Count", **more: object
+) -> dict:
+    listed = []
+    for index, points in enumerate(series):
+        names = {dimension: str(index)} if dimension == "RunId" else {"runid": "run-1", dimension: str(index)}
+        listed.append(
+            {
+                "data": [
+                    {"timeStamp": f"2021-07-06T21:{15 + minute}:00Z"} | point for minute, point in enumerate(points)
+                ],
+                "metadatavalues": [{"name": {"value": name}, "value": value} for name, value in names.items()],
+            }
+        )
+    return {
+        "interval": "0:01:00",
+        "timespan": "2021-07-06T20:00:00Z/2021-07-06T23:00:00Z",
+        "value": [{"name": {"value": name}, "unit": unit, "errorCode": "Success", "timeseries": listed} | more],
+    }
+
+
+def export(folder: Path, *contents: object) -> list[Path]:
+    paths = []
+    for index, content in enumerate(contents):
+        paths.append(folder / f"metrics-{index}.json")
+        paths[-1].write_text(json.dumps(content))
+    return paths
+
+
+# CodeCarbon
+
+
+def test_row_of_version_1_is_kept_as_text(tmp_path: Path) -> None:
+    part = codecarbon.load(emissions(tmp_path, OLD | {"emissions": "1.2000000000000001e-05"}))
+    assert part.reported[0].row["emissions"] == "1.2000000000000001e-05"
+    assert part.reported[0].scope == "train"
+    assert part.devices == []
+    assert part.started == datetime(2021, 7, 6, 21, 55, 59, tzinfo=timezone.utc)
+    assert part.place["state"] == "Washington"
+
+
+def test_energies_of_the_parts_belong_to_the_training_phase(tmp_path: Path) -> None:
+    run = importers.load(codecarbon=emissions(tmp_path, NEW), duration_seconds=300)
+    usage = run.phases[0].usage
+    assert {name: one.energy_joules for name, one in usage.items()} == pytest.approx(
+        {"codecarbon-gpu": 252_000, "codecarbon-cpu": 72_000, "codecarbon-dram": 36_000}
+    )
+    assert all(device.usage.energy_joules is None for device in run.devices)
+    assert run.devices[0].usage.why == "CodeCarbon covers the training phase only"
+
+
+def test_training_that_is_the_run_gives_the_run_its_energies(tmp_path: Path) -> None:
+    run = importers.load(codecarbon=emissions(tmp_path, NEW), duration_seconds=102)
+    assert run.devices[0].usage.energy_joules == pytest.approx(252_000)
+    assert run.devices[0].usage.covered_seconds == 100
+
+
+def test_pue_is_taken_out_of_the_devices_but_not_of_the_row(tmp_path: Path) -> None:
+    part = codecarbon.load(emissions(tmp_path, NEW | {"pue": "1.4", "gpu_energy": "0.098"}))
+    assert part.phases[0].usage["codecarbon-gpu"].energy_joules == pytest.approx(252_000)
+    assert part.reported[0].row["gpu_energy"] == "0.098"
+    assert "1.4" in part.devices[0].note
+
+
+def test_zero_of_a_device_is_not_measured(tmp_path: Path) -> None:
+    part = codecarbon.load(emissions(tmp_path, NEW | {"gpu_energy": "0"}))
+    assert part.phases[0].usage["codecarbon-gpu"].energy_joules is None
+    assert "could not read the GPU" in part.phases[0].usage["codecarbon-gpu"].why
+    without = codecarbon.load(emissions(tmp_path, NEW | {"gpu_energy": "0", "gpu_model": ""}))
+    assert "codecarbon-gpu" not in without.phases[0].usage
+
+
+def test_rows_of_one_run_are_cumulative(tmp_path: Path) -> None:
+    first = NEW | {"duration": "50.0", "energy_consumed": "0.05", "timestamp": "2021-07-06T21:56:49"}
+    part = codecarbon.load(emissions(tmp_path, first, NEW))
+    assert part.reported[0].row["energy_consumed"] == "0.1"
+    assert part.notes == []
+
+
+def test_runs_one_after_the_other_take_the_last_and_say_so(tmp_path: Path) -> None:
+    later = NEW | {"run_id": "r2", "timestamp": "2021-07-06T22:57:39", "energy_consumed": "0.2"}
+    part = codecarbon.load(emissions(tmp_path, later, NEW))
+    assert part.reported[0].row["energy_consumed"] == "0.2"
+    assert [note.code for note in part.notes] == ["codecarbon-runs"]
+    assert "2 CodeCarbon runs one after the other" in part.notes[0].text
+
+
+def test_rows_of_ranks_are_refused(tmp_path: Path) -> None:
+    ranks = [NEW | {"run_id": f"rank-{rank}", "energy_consumed": str(0.1 + rank / 1000)} for rank in range(24)]
+    with pytest.raises(RecordError, match=r"24 CodeCarbon runs overlap.*0\.1 to 0\.123 kWh, all: 2\.676") as caught:
+        codecarbon.load(emissions(tmp_path, *ranks))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_short_rank_inside_a_long_one_is_refused(tmp_path: Path) -> None:
+    inside = NEW | {"run_id": "r2", "duration": "4.7", "timestamp": "2021-07-06T21:56:39"}
+    with pytest.raises(RecordError, match="2 CodeCarbon runs overlap"):
+        codecarbon.load(emissions(tmp_path, NEW, inside))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"duration": "soon"}, "line 2: duration is 'soon'"),
+        ({"emissions": ""}, "line 2: emissions is ''"),
+        ({"energy_consumed": "nan"}, "line 2: energy_consumed is 'nan'"),
+        ({"emissions": "-1"}, "line 2: emissions is '-1'"),
+        ({"timestamp": "yesterday"}, "not an ISO date"),
+        ({"task_name": "load"}, "by task"),
+    ],
+)
+def test_row_that_is_wrong_is_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        codecarbon.load(emissions(tmp_path, OLD | change))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no column timestamp"),
+        (b"a,b\n1,2\n", "no column timestamp"),
+        (b"timestamp,duration,emissions,energy_consumed\n", "wrote no row"),
+        (b"timestamp,duration,emissions,energy_consumed\n2021-07-06T21:57:39,4\n", "line 2: its cells do not fit"),
+        (b"timestamp,duration,emissions,energy_consumed\n2021,4,5,6,7\n", "line 2: its cells do not fit"),
+        (b"\xff\xfe\x00", "not a text file"),
+    ],
+)
+def test_file_that_is_not_codecarbons_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=message):
+        codecarbon.load(path)
+
+
+# Azure Monitor
+
+
+def test_energy_sums_over_points_and_series_and_skips_what_was_not_sampled(tmp_path: Path) -> None:
+    content = metric("GpuEnergyJoules", [[{"total": 10.0}, {"total": None}, {"total": 5.0}], [{"total": 7.0}]])
+    part = azure_monitor.load(export(tmp_path, content))
+    assert part.devices[0].usage.energy_joules == 22.0
+    assert part.devices[0].usage.utilization_ratio is None
+    assert (part.started, part.ended) == (
+        datetime(2021, 7, 6, 21, 15, tzinfo=timezone.utc),
+        datetime(2021, 7, 6, 21, 18, tzinfo=timezone.utc),
+    )
+
+
+def test_a_null_utilization_is_left_out_of_the_mean(tmp_path: Path) -> None:
+    content = metric("GpuUtilizationPercentage", [[{"average": 50.0}, {"average": None}, {"average": 70.0}]])
+    usage = azure_monitor.load(export(tmp_path, content)).devices[0].usage
+    assert usage.utilization_ratio == 0.6
+    assert usage.energy_joules is None
+    assert "GpuEnergyJoules" in usage.why
+
+
+def test_utilization_is_weighted_by_count(tmp_path: Path) -> None:
+    content = metric("CpuUtilizationPercentage", [[{"average": 10.0, "count": 3}, {"average": 50.0, "count": 1}]])
+    assert azure_monitor.load(export(tmp_path, content)).devices[0].usage.utilization_ratio == 0.2
+
+
+def test_peak_memory_is_the_mean_of_the_peaks(tmp_path: Path) -> None:
+    series = [
+        [{"average": 10.0, "maximum": 20.0}, {"average": 20.0, "maximum": 30.0}],
+        [{"average": 10.0, "maximum": 12.0}, {"average": 20.0, "maximum": 10.0}],
+    ]
+    usage = azure_monitor.load(export(tmp_path, metric("GpuMemoryUtilizationMegabytes", series))).devices[0].usage
+    assert usage.memory_max_bytes == 21e6
+    assert usage.memory_mean_bytes == 15e6
+
+
+def test_peak_that_was_not_exported_is_not_known(tmp_path: Path) -> None:
+    content = metric("GpuMemoryUtilizationMegabytes", [[{"average": 10.0}]])
+    assert azure_monitor.load(export(tmp_path, content)).devices[0].usage.memory_max_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "not a JSON object"),
+        ({"value": []}, "not an export of 'az monitor metrics list'"),
+        ({"value": [3]}, "not a JSON object"),
+        ({"value": [{}]}, "without name, unit or timeseries"),
+        (
+            metric("GpuEnergyJoules", [[{"total": 1.0}]], errorCode="Throttled", errorMessage="try\nlater"),
+            "answered Throttled: try later",
+        ),
+        (metric("DiskReads", [[{"total": 1.0}]]), "'DiskReads' is not one that greenml reads: GpuEnergyJoules"),
+        (metric("GpuEnergyJoules", [[{"total": 1.0}]], unit="Percent"), "in unit 'Percent'"),
+        (metric("GpuEnergyJoules", [[{"average": 1.0}]]), "--aggregation Total"),
+        (metric("GpuEnergyJoules", [[{"total": None}]]), "no total in any point"),
+        (metric("GpuEnergyJoules", [[{"total": "12"}]]), "is '12', not a number"),
+        (metric("GpuEnergyJoules", [[{"total": -3.0}]]), "is -3.0, not a number from 0 up"),
+        (metric("GpuUtilizationPercentage", [[{"average": 130.0}]]), "above 100 percent"),
+        (metric("GpuEnergyJoules", [[{"total": 1.0}], [{"total": 1.0}]], dimension="RunId"), "2 runs"),
+    ],
+)
+def test_export_that_is_wrong_is_refused_in_one_line(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(RecordError, match=message) as caught:
+        azure_monitor.load(export(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_points_twice_are_refused(tmp_path: Path) -> None:
+    content = metric("GpuEnergyJoules", [[{"total": 10.0}]])
+    with pytest.raises(RecordError, match="there twice"):
+        azure_monitor.load(export(tmp_path, content, content))
+
+
+def test_a_run_over_midnight_in_two_files_adds_up(tmp_path: Path) -> None:
+    first = metric("GpuEnergyJoules", [[{"total": 10.0}]])
+    second = copy.deepcopy(first)
+    second["value"][0]["timeseries"][0]["data"][0] = {"timeStamp": "2021-07-07T00:00:00Z", "total": 5.0}
+    assert azure_monitor.load(export(tmp_path, first, second)).devices[0].usage.energy_joules == 15.0
+
+
+# The Trainer
+
+
+def trainer(folder: Path, **files: object) -> Path:
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_metrics_pass_through_and_secrets_do_not(tmp_path: Path) -> None:
+    folder = trainer(
+        tmp_path,
+        all_results={"train_runtime": 203.5, "train_loss": float("nan"), "eval_rouge1": 54.7875},
+        training_args={"learning_rate": 3e-05, "hub_token": "hf_abc", "deepspeed": {"zero_optimization": {"stage": 3}}},
+    )
+    run = importers.load(trainer_output=folder, duration_seconds=300)
+    assert run.metrics == {"train_runtime": 203.5, "train_loss": "NaN", "eval_rouge1": 54.7875}
+    assert run.params["hub_token"] == "<masked>"
+    assert "hf_abc" not in run.model_dump_json()
+    assert run.trainer["ds_config"] == {"zero_optimization": {"stage": 3}}
+    assert [(phase.path, phase.seconds) for phase in run.phases] == [("train", 203.5)]
+    assert run.devices == []
+
+
+def test_dates_of_the_files_are_said_to_be_a_guess(tmp_path: Path) -> None:
+    folder = trainer(tmp_path, train_results={"train_runtime": 60.0})
+    os.utime(folder / "train_results.json", (1_625_608_659, 1_625_608_659))
+    run = importers.load(trainer_output=folder, duration_seconds=90)
+    assert run.ended == datetime(2021, 7, 6, 21, 57, 39, tzinfo=timezone.utc)
+    assert [note.code for note in run.notes] == ["dates"]
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return (Path.touch, (tmp_path / "loaded",))
+
+    (tmp_path / "training_args.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(RecordError, match="none of the Trainer's files is here"):
+        trainer_output.load(tmp_path)
+    trainer(tmp_path, all_results={})
+    trainer_output.load(tmp_path)
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_folder_or_file_that_is_wrong_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="not a folder"):
+        trainer_output.load(tmp_path / "nowhere")
+    (tmp_path / "trainer_state.json").write_text("{")
+    with pytest.raises(RecordError, match=r"trainer_state\.json: not JSON"):
+        trainer_output.load(tmp_path)
+
+
+# Together
+
+
+def test_gpus_of_two_tools_are_the_same_gpus(tmp_path: Path) -> None:
+    paths = export(tmp_path, metric("GpuEnergyJoules", [[{"total": 600_000.0}]]))
+    run = importers.load(codecarbon=emissions(tmp_path, NEW), azure_monitor=paths, duration_seconds=300)
+    gpus = [device for device in run.devices if device.kind == "gpu"]
+    assert [(device.id, device.usage.energy_joules) for device in gpus] == [("azure-monitor-gpu", 600_000.0)]
+    assert gpus[0].note == "energy of the training phase is CodeCarbon's"
+    assert run.phases[0].usage["azure-monitor-gpu"].energy_joules == pytest.approx(252_000)
+    assert set(run.phases[0].usage) <= {device.id for device in run.devices}
+
+
+def test_a_duration_that_nobody_gave_is_a_lower_bound_and_said(tmp_path: Path) -> None:
+    run = importers.load(codecarbon=emissions(tmp_path, NEW), trainer_output=GOLDEN)
+    assert run.duration_seconds == pytest.approx(100 + 163.8357 + 168.8245)
+    assert any(note.code == "duration" and "not given" in note.text for note in run.notes)
+
+
+def test_a_duration_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--duration"):
+        importers.load(azure_monitor=export(tmp_path, metric("GpuEnergyJoules", [[{"total": 10.0}]])))
+    with pytest.raises(SettingsError, match="nothing to import"):
+        importers.load()
+    with pytest.raises(SettingsError, match="not above zero"):
+        importers.load(codecarbon=emissions(tmp_path, NEW), duration_seconds=0)
+
+
+# Figures that cannot all be right
+
+
+def quantity(value: float | None) -> Quantity:
+    return Quantity(value=value, basis="reported", why="" if value is not None else "not in the sources")
+
+
+def with_costs(run: RunRecord, **usd: float) -> RunRecord:
+    unknown = quantity(None)
+    total = Totals(
+        scope="run", seconds=run.duration_seconds, gpu_energy_joules=unknown, cpu_energy_joules=unknown,
+        dram_energy_joules=unknown, it_energy_joules=unknown, facility_energy_joules=unknown, emissions_grams=unknown,
+        cost_usd={tier: quantity(value) for tier, value in usd.items()},
+    )  # fmt: skip
+    return run.model_copy(update={"totals": [total]})
+
+
+def run_of(
+    folder: Path,
+    row: dict[str, str],
+    *,
+    run_kwh: float | None = None,
+    runtime: float | None = None,
+    duration: float = 600,
+) -> RunRecord:
+    paths = [] if run_kwh is None else export(folder, metric("GpuEnergyJoules", [[{"total": run_kwh * 3.6e6}]]))
+    output = None if runtime is None else trainer(folder, all_results={"train_runtime": runtime})
+    return importers.load(
+        codecarbon=emissions(folder, row), azure_monitor=paths, trainer_output=output, duration_seconds=duration
+    )
+
+
+def texts(run: RunRecord) -> str:
+    notes = importers.conflicts(run)
+    assert {note.code for note in notes} <= {"conflict"}
+    return "\n".join(note.text for note in notes)
+
+
+def test_a_row_of_one_rank_of_24_is_found_out_twice(tmp_path: Path) -> None:
+    rank = OLD | {"duration": "4.7", "energy_consumed": str(1.57 / 157), "emissions": "0.003"}
+    found = texts(run_of(tmp_path, rank, run_kwh=1.57, runtime=203.0))
+    assert "covers 4.7 s, but the Trainer trained for 203 s" in found
+    assert "157 times below the 1.57 kWh of the run's GPUs" in found
+
+
+def test_a_row_within_five_percent_of_the_trainer_is_fine(tmp_path: Path) -> None:
+    assert texts(run_of(tmp_path, OLD, runtime=104.0)) == ""
+    assert "but the Trainer trained for 106 s" in texts(run_of(tmp_path, OLD, runtime=106.0))
+
+
+def test_training_above_the_whole_run_is_found_out(tmp_path: Path) -> None:
+    assert "0.1 kWh, above the 0.05 kWh of the whole run's GPUs" in texts(run_of(tmp_path, OLD, run_kwh=0.05))
+    assert "0.07 kWh for the GPUs, the whole run only 0.05 kWh" in texts(run_of(tmp_path, NEW, run_kwh=0.05))
+    assert texts(run_of(tmp_path, NEW, run_kwh=0.08)) == ""
+
+
+def test_codecarbons_pue_is_no_conflict(tmp_path: Path) -> None:
+    row = NEW | {"pue": "1.5", "gpu_energy": "0.105", "energy_consumed": "0.15"}
+    assert texts(run_of(tmp_path, row, run_kwh=0.08)) == ""
+
+
+def test_swapped_price_labels_are_found_out(tmp_path: Path) -> None:
+    run = run_of(tmp_path, OLD)
+    assert texts(with_costs(run, low_priority=3.22, dedicated=16.1)) == ""
+    assert "low priority tier ($16.1) is dearer than the dedicated one ($3.22)" in texts(
+        with_costs(run, low_priority=16.1, dedicated=3.22)
+    )
+
+
+def test_grams_in_the_place_of_kilograms_are_found_out(tmp_path: Path) -> None:
+    assert "300 kg CO2e per kWh" in texts(run_of(tmp_path, OLD | {"emissions": "30.0"}))
+
+
+def test_phases_longer_than_the_run_are_found_out(tmp_path: Path) -> None:
+    assert "train took 100 s, longer than the whole run's 50 s" in texts(run_of(tmp_path, OLD, duration=50))
+    folder = trainer(tmp_path, all_results={"train_runtime": 60.0, "eval_runtime": 50.0})
+    run = importers.load(trainer_output=folder, duration_seconds=100)
+    assert "train, eval took 110 s together" in texts(run)
+
+
+def test_another_region_is_found_out(tmp_path: Path) -> None:
+    run = run_of(tmp_path, OLD)
+    assert texts(run) == ""
+    moved = run.model_copy(update={"place": PlaceRecord(cloud="azure", region="swedencentral", country_iso3="SWE")})
+    assert "cloud_region westus2, but the run is said to be in swedencentral" in texts(moved)
+    assert "country_iso_code USA" in texts(moved)
+    spelled = run.model_copy(update={"place": PlaceRecord(cloud="azure", region="West US 2")})
+    assert texts(spelled) == ""
+
+
+def test_another_day_is_found_out(tmp_path: Path) -> None:
+    found = texts(run_of(tmp_path, OLD | {"timestamp": "2021-07-09T21:57:39"}, run_kwh=0.12))
+    assert "is of 2021-07-09, but the run went from 2021-07-06" in found
