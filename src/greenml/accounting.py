@@ -34,7 +34,7 @@ def energy(used: Used, kind: str) -> Quantity:
     name = _NAMES[kind]
     of_kind = [(device, usage) for device, usage in used if device.kind == kind]
     if not of_kind:
-        return unknown(f"no {name} was measured")
+        return unknown(f"no {name} sensor answered")
     known = [(device, usage) for device, usage in of_kind if usage.energy_joules is not None]
     missing = [(device, usage) for device, usage in of_kind if usage.energy_joules is None]
     if not known:

@@ -120,10 +120,10 @@ def _middle(record: RunRecord) -> datetime:
 
 def _where(record: RunRecord, settings: Settings, found: Mapping[str, Any]) -> tuple[Sku | None, Place, dict[str, str]]:
     """Settle SKU and place: what the user said, else what the record or the machine says."""
-    known_from = {
+    told = record.place
+    known_from = dict(told.known_from) | {
         name: value for name, value in settings.known_from.items() if name in ("sku", "region", "tier", "nodes")
     }
-    told = record.place
 
     def settle(name: str, given: str, recorded: str) -> str:
         if given:

@@ -9,11 +9,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from greenml.model import Device, Rollup
 
 CROSS_CHECK_RATIO = 0.05  # counter and integrated power may differ by this much
 CROSS_CHECK_SECONDS = 10.0  # over less time the counter's steps explain more
+FROZEN_SECONDS = 2.0  # a counter that has not moved for this long under power does not count
 MAX_WATTS_UNKNOWN = 2000.0  # of a device that does not tell its limit: no single device draws more
 
 
@@ -99,9 +101,11 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
 
     Returns:
         The curve, None where no counter reading is known; and how many times the counter was reset. A reset
-        is bridged with the integrated power of that sample, where it is known.
+        is bridged with the integrated power of that sample, where it is known, scaled by what the counter said
+        of the integrated power in the rest of the run.
     """
-    pen, resets = _pen(), 0
+    segments = list(segments)
+    pen, resets, scale = _pen(), 0, _counter_over_power(segments)
     last: tuple[float, float] | None = None
     for segment in segments:
         for at, rollup in enumerate(segment):
@@ -118,9 +122,23 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
                     pen.to(end, joules, seconds)
                 else:
                     resets += 1
-                    pen.to(end, rollup.power_joules or 0.0, min(rollup.power_seconds, seconds))
+                    pen.to(end, (rollup.power_joules or 0.0) * scale, min(rollup.power_seconds, seconds))
             last = (end, energy)
     return pen.curve(), resets
+
+
+def _counter_over_power(segments: Sequence[Sequence[Rollup]]) -> float:
+    """Return the ratio of counted to integrated energy where both are whole; 1 where they never are."""
+    counted = integrated = 0.0
+    for segment in segments:
+        for before, after in pairwise(segment):
+            if before.energy_joules is None or after.energy_joules is None or after.power_joules is None:
+                continue
+            span = after.end_seconds - before.end_seconds
+            joules = after.energy_joules - before.energy_joules
+            if joules > 0 and after.power_seconds >= 0.9 * span:
+                counted, integrated = counted + joules, integrated + after.power_joules
+    return counted / integrated if integrated else 1.0
 
 
 def _continues(device: Device, seconds: float, joules: float) -> bool:
@@ -179,16 +197,30 @@ def curve_of(device: Device, segments: Sequence[Sequence[Rollup]]) -> Known:
         text = f"{label}: the energy counter was reset {resets} time{'s'[: resets > 1]}; bridged with integrated power"
         notes.append(("counter-reset", text))
     if power is not None:
-        both = min(counter.covered[-1], power.covered[-1])
         counted, integrated = counter.joules[-1], power.joules[-1]
-        if counted == 0 and integrated > 0 and both > 2.0:
+        if counted == 0 and integrated > 0 and power.covered[-1] > FROZEN_SECONDS:
             text = f"{label}: the energy counter stood still while power was drawn; its power was integrated"
             return Known(power, "gauge", (*notes, ("counter-frozen", text)))
-        apart = abs(counted - integrated) / max(counted, integrated, 1.0)
-        if both >= CROSS_CHECK_SECONDS and not resets and apart > CROSS_CHECK_RATIO:
-            text = f"{label}: counter {counted:.0f} J, integrated power {integrated:.0f} J: they differ by {apart:.0%}"
-            notes.append(("cross-check", text))
+        notes += _cross_check(label, counter, power) if not resets else []
     return Known(counter, "counter", tuple(notes))
+
+
+def _cross_check(label: str, counter: EnergyCurve, power: EnergyCurve) -> list[tuple[str, str]]:
+    """Compare mean power by the counter and by the gauge, where both cover about the same time.
+
+    Readings that swing from one to the next may miss what lies between, so their swing is allowed for.
+    """
+    seconds = power.covered[-1]
+    if seconds < max(CROSS_CHECK_SECONDS, 0.9 * counter.covered[-1]):
+        return []
+    counted, integrated = counter.joules[-1] / counter.covered[-1], power.joules[-1] / seconds
+    apart = abs(counted - integrated) / max(counted, integrated, 1e-9)
+    allowed = CROSS_CHECK_RATIO + (power.hidden[-1] / power.joules[-1] if power.joules[-1] else 0.0)
+    if apart <= allowed:
+        return []
+    means = f"{counted:.1f} W on the mean by the counter, {integrated:.1f} W by integrated power"
+    text = f"{label}: {means}: {apart:.0%} apart"
+    return [("cross-check", text)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,6 +336,16 @@ def test_gpus_of_two_tools_are_the_same_gpus(tmp_path: Path) -> None:
     assert set(run.phases[0].usage) <= {device.id for device in run.devices}
 
 
+def test_codecarbon_fills_in_an_energy_that_azure_does_not_have(tmp_path: Path) -> None:
+    paths = export(tmp_path, metric("GpuUtilizationPercentage", [[{"average": 50.0}]]))
+    run = importers.load(codecarbon=emissions(tmp_path, NEW), azure_monitor=paths, duration_seconds=100)
+    usage = next(device.usage for device in run.devices if device.kind == "gpu")
+    assert usage.energy_joules == pytest.approx(252_000)
+    assert (usage.utilization_ratio, usage.why) == (0.5, "")
+    longer = importers.load(codecarbon=emissions(tmp_path, NEW), azure_monitor=paths, duration_seconds=300)
+    assert longer.devices[0].usage.energy_joules is None
+
+
 def test_a_duration_that_nobody_gave_is_a_lower_bound_and_said(tmp_path: Path) -> None:
     run = importers.load(codecarbon=emissions(tmp_path, NEW), trainer_output=GOLDEN)
     assert run.duration_seconds == pytest.approx(100 + 163.8357 + 168.8245)

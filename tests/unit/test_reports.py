@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -81,7 +82,8 @@ def cpu_device(host: str = "node-0") -> DeviceRecord:
 
 def factor(value: float, unit: str, **more: object) -> Factor:
     fields: dict[str, object] = {
-        "value": value, "low": value, "high": value, "unit": unit, "scope": "given", "source": SourceRef(name="the table", published="2025-01-01"),
+        "value": value, "low": value, "high": value, "unit": unit, "scope": "given",
+        "source": SourceRef(name="the table", published="2025-01-01"),
     }  # fmt: skip
     return Factor.model_validate(fields | more)
 
@@ -95,7 +97,10 @@ def measured(**update: object) -> RunRecord:
         started=START,
         ended=START + timedelta(seconds=1200),
         duration_seconds=1200.0,
-        place=PlaceRecord(cloud="aws", region="us-east-1", display_name="US East (N. Virginia)", country_name="United States", state="Virginia", sku="p5.48xlarge", sku_label="8 X H100 80GB"),
+        place=PlaceRecord(
+            cloud="aws", region="us-east-1", display_name="US East (N. Virginia)", country_name="United States",
+            state="Virginia", sku="p5.48xlarge", sku_label="8 X H100 80GB",
+        ),
         devices=[gpu(), cpu_device()],
         phases=[
             PhaseRecord(path="train", count=1, seconds=900.0, spans=[(100.0, 1000.0)], usage={}),
@@ -105,7 +110,10 @@ def measured(**update: object) -> RunRecord:
         factors=Factors(
             carbon_intensity=factor(300.0, "g CO2e/kWh", low=250.0, high=350.0, year=2024, basis="lifecycle"),
             pue=factor(1.1, "1"),
-            prices={"spot": factor(20.0, "USD/h", derived=True, note="40 % of the list price"), "dedicated": factor(50.0, "USD/h")},
+            prices={
+                "spot": factor(20.0, "USD/h", derived=True, note="40 % of the list price"),
+                "dedicated": factor(50.0, "USD/h"),
+            },
         ),
         totals=[
             totals("run", 1200.0, 360_000.0, cpu=36_000.0, usd={"spot": 6.67, "dedicated": 16.67}),
@@ -128,7 +136,8 @@ def test_measured_carbon_table_has_codecarbons_keys_in_order() -> None:
     carbon = markdown.render(measured()).split("## Carbon Emissions")[1]
     keys = [line.split(" | ")[0][2:] for line in carbon.splitlines() if line.startswith("| ")][2:]
     assert keys == [
-        "timestamp", "duration", "emissions", "energy_consumed", "pue", "country_name", "region", "cloud_provider", "cloud_region",
+        "timestamp", "duration", "emissions", "energy_consumed", "pue", "country_name", "region",
+        "cloud_provider", "cloud_region",
     ]  # fmt: skip
     assert row(carbon, "timestamp") == "| timestamp | 2026-03-01T10:16:40 |"
     assert row(carbon, "duration") == "| duration | 900 |"
@@ -137,10 +146,9 @@ def test_measured_carbon_table_has_codecarbons_keys_in_order() -> None:
     assert "Covers the training phase only: 900.00 s." in carbon
     assert "GPU measured (NVML counter), CPU modelled, DRAM not measured (no permission to read RAPL)" in carbon
     assert (
-        "Carbon intensity: 300 g CO2e/kWh (250 to 350 g CO2e/kWh); given, 2024, lifecycle; source: the table, 2025-01-01."
-        in carbon
+        "Carbon intensity: 300 g CO2e/kWh (250 to 350 g CO2e/kWh); given, 2024, lifecycle; source: the table" in carbon
     )
-    assert "emissions lies between 0.0287375 and 0.0317625 kg CO2e." in carbon
+    assert "Band of emissions: 0.0287375 to 0.0317625 kg CO2e." in carbon
 
 
 def test_without_a_training_phase_carbon_is_of_the_whole_run() -> None:
@@ -260,7 +268,7 @@ def test_text_is_never_taken_for_markup() -> None:
 
 def test_top_level_phases_and_the_remainder_make_the_run() -> None:
     lines = terminal.render(measured(), width=120).split("Phases\n")[1].splitlines()
-    by_name = {line[1:20].strip(): line for line in lines if line}
+    by_name = {re.split(r"\s{2,}", line.strip())[0]: line for line in lines if line}
     assert list(by_name)[2:7] == ["setup", "train", "eval", "outside phases", "run"]
     assert "3m 30.00s" in by_name["outside phases"]
     assert "15.00 Wh" in by_name["outside phases"]  # 396 - 330 - 12 = 54 kJ
@@ -316,5 +324,5 @@ def test_the_folder_is_the_registry() -> None:
     assert reports.render(measured(), "terminal") == terminal.render(measured())
     with pytest.raises(SettingsError, match="did you mean 'markdown'"):
         reports.render(measured(), "markdwn")
-    with pytest.raises(SettingsError, match="Formats: .*csv"):
+    with pytest.raises(SettingsError, match=r"Formats: .*csv"):
         reports.render(measured(), "_format")

@@ -96,7 +96,7 @@ def _now(reading: Reading) -> str:
     if reading.utilization_ratio is not None:
         parts.append(f"{reading.utilization_ratio:.0%} busy")
     if reading.memory_bytes is not None:
-        parts.append(f"{_format.gigabytes(reading.memory_bytes)} used")
+        parts.append(f"{_format.gigabytes(reading.memory_bytes)} GB used")
     return ", ".join(parts) or "-"
 
 

@@ -25,12 +25,12 @@ def device_rows(record: RunRecord) -> list[Row]:
         return [_row([device], _label(device, several_hosts)) for device in devices]
     groups = _groups(devices, lambda device: (device.host, device.kind, device.name))
     if len(groups) <= MOST_ROWS:
-        return [_row(group, f"{_count(group)} X {_label(group[0], several_hosts)}") for group in groups]
+        return [_row(group, f"{_count(group)} X {_label(group[0], several_hosts, of_group=True)}") for group in groups]
     groups = _groups(devices, lambda device: (device.kind, device.name))
     rows = []
     for group in groups[:MOST_ROWS]:
         hosts = len({device.host for device in group})
-        rows.append(_row(group, f"{_count(group)} X {_label(group[0], False)} on {hosts} hosts"))
+        rows.append(_row(group, f"{_count(group)} X {_label(group[0], False, of_group=True)} on {hosts} hosts"))
     if len(groups) > MOST_ROWS:
         rows.append((f"and {len(groups) - MOST_ROWS} more kinds, see run.json", "", "", "", "", ""))
     return rows
@@ -47,8 +47,8 @@ def _count(group: Group) -> int:
     return sum(device.count for device in group)
 
 
-def _label(device: DeviceRecord, with_host: bool) -> str:
-    index = device.detail.get("index", "")
+def _label(device: DeviceRecord, with_host: bool, *, of_group: bool = False) -> str:
+    index = "" if of_group else device.detail.get("index", "")
     label = " ".join(part for part in (device.kind, index, device.name) if part)
     return f"{device.host}: {label}" if with_host and device.host else label
 

@@ -256,7 +256,7 @@ def _measured_footnotes(record: RunRecord, total: Totals) -> list[str]:
     ):
         spread = _format.band(quantity, write)
         if spread:
-            lines.append(f"{name} lies between {spread.replace(' to ', ' and ')}.")
+            lines.append(f"Band of {name}: {spread}.")
     lines.append(_factor_line("Carbon intensity", factors.carbon_intensity))
     lines.append(_factor_line("PUE", factors.pue))
     if factors.pue is not None:

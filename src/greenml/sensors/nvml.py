@@ -25,6 +25,7 @@ from greenml.units import JOULES_PER_MILLIJOULE, WATTS_PER_MILLIWATT
 ENERGY = ("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nvmlDeviceGetTotalEnergyConsumption")
 POWER = ("NVML_FI_DEV_POWER_INSTANT", "nvmlDeviceGetPowerUsage")
 FIELDS = {getattr(pynvml, name): name for name in (ENERGY[0], POWER[0])}
+DRIVER = True  # its calls may hang: probed after what cannot
 EASY_SECONDS = 1.0
 POLL_SECONDS = (0.02, 0.1)  # a gauge is polled as often as it is brought up to date, within these
 BUFFER_SECONDS = 0.05  # and a buffer no oftener than this
@@ -129,8 +130,8 @@ def _mig(handle: object) -> tuple[Mig, ...]:
 class _Gpu:
     """One GPU. A field is asked for until the driver says that it has none, and from then on never again.
 
-    The counter carries the energy where there is one. Power comes in the same call, for the peak and the
-    cross-check; the power buffer, a costlier call, is read only where power carries the energy.
+    The counter carries the energy where there is one. The driver's power buffer is read beside it, where there is
+    one: a load that repeats within a second would make a reading a second tell nothing of the power between.
     """
 
     def __init__(self, library: Library, selected: Selected, driver: str, notes: list[str]) -> None:
@@ -190,7 +191,8 @@ class _Gpu:
 
     def _read(self, now: float) -> Reading:
         samples = self._power_buffer.new() if self._buffered else []
-        energy, power = (None, samples[-1][1]) if samples else self._energy_and_power()
+        energy, power = (None, None) if samples and not self._source(ENERGY) else self._energy_and_power()
+        power = samples[-1][1] if samples else power
         self._power_buffer.pass_over(samples[-1][0] if samples else now)
         if now < self._slow_due:
             return Reading(energy, power, samples)
@@ -279,9 +281,8 @@ class _Gpu:
                 if error.value in FATAL:
                     raise
         self._slow_due = 0.0
-        if not self._source(ENERGY):
-            self._power_buffer.new()
-            self._buffered = self._power_buffer.carries
+        self._power_buffer.new()
+        self._buffered = self._power_buffer.carries
         limit, memory = self._ask(pynvml.nvmlDeviceGetEnforcedPowerLimit), self._memory()
         told = Told(
             driver,
