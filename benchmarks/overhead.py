@@ -6,7 +6,8 @@
 Every tool runs in a fresh child, all children of a round track at the same time, and each round starts them in another
 order, so that whatever else the machine does hits all alike. The figures are medians over the rounds. The GPUs are a
 simulated libnvidia-ml.so.1, which the vendor's own Python binding loads: calls cost less than a real driver's, for all
-tools alike, and are counted apart, since counting costs too. A peer that is not installed, or does not run here, is a row with the reason.
+tools alike, and are counted apart, since counting costs too. A peer that is not installed, or does not run here, is a
+row with the reason.
 """
 
 from __future__ import annotations
@@ -244,6 +245,7 @@ class Bench:
             self.figures[child.tool.name].setdefault(name, []).append(value)
 
     def median(self, tool: str, figure: str) -> float | None:
+        """Return a tool's figure; None where it has none."""
         values = self.figures[tool].get(figure)
         return statistics.median(values) if values and tool not in self.failures else None
 
@@ -253,7 +255,8 @@ def table(rows: list[list[str]]) -> str:
     widths = [max(len(row[at]) for row in rows if len(row) == len(rows[0])) for at in range(len(rows[0]))]
     widths[0] = max(len(row[0]) for row in rows)
     return "\n".join(
-        f"{row[0]:<{widths[0]}}  " + "  ".join(f"{text:>{width}}" for text, width in zip(row[1:], widths[1:]))
+        f"{row[0]:<{widths[0]}}  "
+        + "  ".join(f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=False))
         for row in rows
     )
 
@@ -261,7 +264,7 @@ def table(rows: list[list[str]]) -> str:
 def report(bench: Bench) -> str:
     """Return the costs of each tool, and greenml's over each peer's."""
     rows = [["", *(column for column, _ in COLUMNS.values())]]
-    ratios = [["greenml / peer", *(COLUMNS[one][0].rpartition(" ")[0] for one in RATIOS)]]
+    ratios = [["greenml / peer", *(COLUMNS[one][0].removesuffix(" ms") for one in RATIOS)]]
     for tool in TOOLS:
         if tool.name in bench.failures:
             rows.append([tool.name, f"skipped: {bench.failures[tool.name]}"])

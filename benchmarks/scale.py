@@ -30,7 +30,6 @@ from greenml.sampler import Window
 
 DAY = 86400.0
 BEGIN = 1000.0  # of the run, on the simulated monotonic clock
-PHASE_SECONDS = 1800.0
 PHASES = ("train", "eval")
 RIPPLE_WATTS, RIPPLE_SECONDS = 10.0, 47.0
 AIM_BYTES, AIM_SECONDS = 20e6, 2.0
@@ -42,34 +41,42 @@ class Load:
 
     train_watts: float
     eval_watts: float
+    phase_seconds: float
 
     def watts(self, t: float) -> float:
-        level = self.eval_watts if (t - BEGIN) // PHASE_SECONDS % 2 else self.train_watts
+        """Return its power at a time."""
+        level = self.eval_watts if (t - BEGIN) // self.phase_seconds % 2 else self.train_watts
         return level + RIPPLE_WATTS * math.sin(2 * math.pi * (t - BEGIN) / RIPPLE_SECONDS)
 
     def joules(self, t: float) -> float:
-        pairs, rest = divmod(t - BEGIN, 2 * PHASE_SECONDS)
-        level = pairs * PHASE_SECONDS * (self.train_watts + self.eval_watts)
-        level += min(rest, PHASE_SECONDS) * self.train_watts + max(0.0, rest - PHASE_SECONDS) * self.eval_watts
+        """Return its energy from the run's begin to a time."""
+        pairs, rest = divmod(t - BEGIN, 2 * self.phase_seconds)
+        level = pairs * self.phase_seconds * (self.train_watts + self.eval_watts)
+        level += (
+            min(rest, self.phase_seconds) * self.train_watts + max(0.0, rest - self.phase_seconds) * self.eval_watts
+        )
         turn = 2 * math.pi / RIPPLE_SECONDS
         return level + RIPPLE_WATTS / turn * (1 - math.cos(turn * (t - BEGIN)))
 
 
-DEVICES: list[tuple[Device, Load | None]] = [
-    (
-        Device(
-            "gpu", f"GPU-{number:02x}51e0de-0000-4000-8000-{number:012x}", "NVIDIA A100-SXM4-40GB", "counter", "nvml",
-            gain_ratio=0.05, step_seconds=0.1, seen_ratio=0.25, power_limit_watts=400.0,
-            memory_total_bytes=40 * 2**30, detail={"index": str(number)},
-        ),
-        Load(290.0 + 10 * number, 120.0 + 5 * number),
-    )
-    for number in range(8)
-] + [
-    (Device("cpu", "package-0", "simulated CPU", "counter", "rapl", step_seconds=0.001), Load(140.0, 90.0)),
-    (Device("dram", "package-0-dram", "simulated DRAM", "counter", "rapl", step_seconds=0.001), Load(35.0, 25.0)),
-    (Device("host", "host", "simulated host", None, "host", memory_total_bytes=2**40), None),
-]  # fmt: skip
+def machine(phase_seconds: float) -> list[tuple[Device, Load | None]]:
+    """Return the devices of the simulated host, each with its load."""
+    found: list[tuple[Device, Load | None]] = [
+        (
+            Device(
+                "gpu", f"GPU-{number:02x}51e0de-0000-4000-8000-{number:012x}", "NVIDIA A100-SXM4-40GB", "counter", "nvml",
+                gain_ratio=0.05, step_seconds=0.1, seen_ratio=0.25, power_limit_watts=400.0,
+                memory_total_bytes=40 * 2**30, detail={"index": str(number)},
+            ),
+            Load(290.0 + 10 * number, 120.0 + 5 * number, phase_seconds),
+        )
+        for number in range(8)
+    ]  # fmt: skip
+    cpu = Device("cpu", "package-0", "simulated CPU", "counter", "rapl", step_seconds=0.001)
+    dram = Device("dram", "package-0-dram", "simulated DRAM", "counter", "rapl", step_seconds=0.001)
+    host = Device("host", "host", "simulated host", None, "host", memory_total_bytes=2**40)
+    found += [(cpu, Load(140.0, 90.0, phase_seconds)), (dram, Load(35.0, 25.0, phase_seconds)), (host, None)]
+    return found
 
 
 def reading(device: Device, load: Load | None, t: float, step: int) -> Reading:
@@ -87,18 +94,19 @@ def reading(device: Device, load: Load | None, t: float, step: int) -> Reading:
 class Simulation:
     """A run's writing side with a clock of its own: what ``Run`` and its sampler do, without waiting."""
 
-    def __init__(self, output: Path, days: float) -> None:
-        self.output, self.end = output, BEGIN + days * DAY
+    def __init__(self, output: Path, days: float, phase_seconds: float) -> None:
+        self.end, self.phase_seconds = BEGIN + days * DAY, phase_seconds
+        self.devices = machine(phase_seconds)
         header = {
             "host": "simulated", "boot_id": "simulated", "pid": os.getpid(), "start_seconds": BEGIN,
             "unix_seconds": 1.75e9, "name": "scale", "watches": False, "greenml_version": greenml.__version__,
             "settings": {"region": "westus2"}, "command": ["scale.py"], "host_facts": {},
         }  # fmt: skip
-        _, self.writer = seats.take(output, job.current(), header)
-        self.windows = [Window(5.0, BEGIN) for _ in DEVICES]
+        _seat, self.writer = seats.take(output, job.current(), header)
+        self.windows = [Window(5.0, BEGIN) for _ in self.devices]
         self.samples = self.compactions = 0
         self.compaction_seconds, self.longest_seconds, self.resolution = 0.0, 0.0, 2.0
-        for key, (device, _load) in enumerate(DEVICES):
+        for key, (device, _load) in enumerate(self.devices):
             self.writer.write(trace.device_line(str(key), device))
 
     def moments(self) -> Iterator[tuple[float, bool]]:
@@ -110,7 +118,7 @@ class Simulation:
                 break
             while t >= next_edge:
                 yield next_edge, True
-                next_edge += PHASE_SECONDS
+                next_edge += self.phase_seconds
             yield t, False
             step += 1
         yield self.end, True
@@ -138,7 +146,7 @@ class Simulation:
     def sample(self, t: float, *, edge: bool) -> None:
         """Read every device at a time and write its window, as the sampler and ``Run`` do each second."""
         rollups = {}
-        for key, ((device, load), window) in enumerate(zip(DEVICES, self.windows, strict=True)):
+        for key, ((device, load), window) in enumerate(zip(self.devices, self.windows, strict=True)):
             window.add(t, reading(device, load, t, self.samples))
             rollup = window.take()
             if rollup is not None:
@@ -158,8 +166,8 @@ class Simulation:
 
     def spans(self, phase: str) -> list[tuple[float, float]]:
         """Return when a phase ran."""
-        starts = [BEGIN + n * PHASE_SECONDS for n in range(math.ceil((self.end - BEGIN) / PHASE_SECONDS))]
-        return [(one, min(self.end, one + PHASE_SECONDS)) for one in starts[PHASES.index(phase) :: 2]]
+        starts = [BEGIN + n * self.phase_seconds for n in range(math.ceil((self.end - BEGIN) / self.phase_seconds))]
+        return [(one, min(self.end, one + self.phase_seconds)) for one in starts[PHASES.index(phase) :: 2]]
 
 
 def cli(*words: str) -> tuple[float, float]:
@@ -190,7 +198,7 @@ def errors(output: Path, simulation: Simulation) -> tuple[float, float]:
 
     record = greenml.open_record(output)
     found = {one.id: one.usage.energy_joules or 0.0 for one in record.devices}
-    loads = {device.id: load for device, load in DEVICES if load is not None}
+    loads = {device.id: load for device, load in simulation.devices if load is not None}
     truth = sum(exact([(BEGIN, simulation.end)], load) for load in loads.values())
     worst = 0.0
     for phase in record.phases:
@@ -201,10 +209,10 @@ def errors(output: Path, simulation: Simulation) -> tuple[float, float]:
     return abs(sum(found.values()) - truth) / truth, worst
 
 
-def measure(days: float, folder: Path, repeat: int) -> dict[str, Any]:
+def measure(days: float, phase_seconds: float, folder: Path, repeat: int) -> dict[str, Any]:
     """Write a run of so many days and report it."""
     output = folder / "run.json"
-    simulation = Simulation(output, days)
+    simulation = Simulation(output, days, phase_seconds)
     begun, spent = time.perf_counter(), time.process_time()
     simulation.run()
     wall, spent = time.perf_counter() - begun, time.process_time() - spent
@@ -254,12 +262,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=float, nargs="+", default=[1 / 24, 1.0, 30.0], help="lengths of the runs")
+    parser.add_argument("--phase-seconds", type=float, default=1800.0, help="how long train and eval take in turn")
     parser.add_argument("--repeat", type=int, default=3, help="reports of each, for the median")
     given = parser.parse_args()
     rows = []
     for days in given.days:
         with tempfile.TemporaryDirectory(prefix="greenml-scale-") as folder:
-            rows.append(measure(days, Path(folder), given.repeat))
+            rows.append(measure(days, given.phase_seconds, Path(folder), given.repeat))
         print(f"{rows[-1]['run']}: done", file=sys.stderr)
     print(table(rows))
     print(LEGEND)

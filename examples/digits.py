@@ -1,8 +1,8 @@
 """Train a small network on real handwritten digits with plain numpy, measured by greenml.
 
 The data are the 1,797 images that scikit-learn carries with it: nothing is downloaded. The network has one
-hidden layer and is trained by mini-batch gradient descent; it takes about fifteen seconds on two cores and
-ends above 95 % of the test images read right.
+hidden layer and is trained by mini-batch gradient descent. It takes about fifteen seconds, and in the end reads
+more than 95 % of the test images right.
 
 Usage: ``python examples/digits.py [--output run.json] [--epochs 600] [--region SWE] [--sku ND40rs_v2]``
 """
@@ -19,6 +19,7 @@ try:
     import numpy as np
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
+    from threadpoolctl import threadpool_limits
 except ImportError as error:
     sys.exit(f'this example needs {error.name}: pip install -e ".[demo]"')
 
@@ -120,8 +121,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.epochs < 1:
         parser.error("--epochs must be at least 1")
+    tracked = {"output": given.output, "name": "digits", "sku": given.sku, "region": given.region}
     try:
-        with greenml.track(given.output, name="digits", sku=given.sku, region=given.region) as run:
+        # One thread: matrices this small are slower on several cores, above all beside other work.
+        with greenml.track(**tracked) as run, threadpool_limits(1):
             train(run, given.epochs)
     except greenml.SettingsError as error:
         parser.error(str(error))

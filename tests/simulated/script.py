@@ -215,24 +215,19 @@ class Gpu:
             f"usage {int(self.usage_is_average)}",
             f"activity {self.activity_seconds!r} {self.activity_seconds!r} {self.phase_seconds!r}",
             f"gain {self.gauge_gain_ratio!r} {self.counter_gain_ratio!r}",
-            f"counter {self.counter_step_seconds!r} {self.counter_phase_seconds!r}"
-            f" {self.counter_base_millijoules!r}",
+            f"counter {self.counter_step_seconds!r} {self.counter_phase_seconds!r} {self.counter_base_millijoules!r}",
             f"frozen {self.counter_frozen_at!r}",
             f"power rest {self.idle_watts!r}",
         ]
         if self.sample_capacity:
-            lines.append(
-                f"samples {self.sample_capacity} {sample_seconds!r} {sample_window!r} {self.phase_seconds!r}"
-            )
+            lines.append(f"samples {self.sample_capacity} {sample_seconds!r} {sample_window!r} {self.phase_seconds!r}")
         for key in ("power", "utilization", "memory_utilization", "memory_used"):
             lines += [f"{key} {shape.line()}" for shape in getattr(self, key)]
         lines += [f"reset {at!r}" for at in self.counter_resets]
         if self.mig_mode is not None:
             lines.append(f"mig_mode {int(self.mig_mode)}")
         for m in self.migs:
-            lines.append(
-                f"mig {m.uuid} {m.gpu_instance} {m.compute_instance} {m.slices} {m.memory_bytes} {m.profile}"
-            )
+            lines.append(f"mig {m.uuid} {m.gpu_instance} {m.compute_instance} {m.slices} {m.memory_bytes} {m.profile}")
         lines += [f"process {pid} {used}" for pid, used in self.processes]
         return lines + [fault.line() for fault in self.all_faults()]
 

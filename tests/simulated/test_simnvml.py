@@ -365,9 +365,7 @@ def test_init_fails_with_the_code_it_is_given(child, code):
 
 def test_a_call_hangs_until_its_window_ends(child):
     script = Script(gpus=(Gpu(faults=(Hang("nvmlDeviceGetPowerUsage", end=1.5),)),))
-    slow, fast = child(
-        script, "say([reading(nvmlDeviceGetPowerUsage, h), reading(nvmlDeviceGetPowerUsage, h)])"
-    )
+    slow, fast = child(script, "say([reading(nvmlDeviceGetPowerUsage, h), reading(nvmlDeviceGetPowerUsage, h)])")
     assert brackets(script, [slow])[0][1] >= 1.5
     assert fast[2] == slow[2] == 40_000
 
@@ -529,7 +527,5 @@ def test_a_build_is_made_once_for_each_set_of_missing_symbols(build):
 def test_a_command_that_looks_like_nvidia_smi(tmp_path):
     commands = simnvml.fake_nvidia_smi(tmp_path / "bin")
     added = simnvml.environment(tmp_path / "x.so", tmp_path / "script", commands=commands)
-    done = subprocess.run(
-        ["/usr/bin/env", "nvidia-smi", "--help"], env=os.environ | added, capture_output=True
-    )
+    done = subprocess.run(["/usr/bin/env", "nvidia-smi", "--help"], env=os.environ | added, capture_output=True)
     assert done.returncode == 0

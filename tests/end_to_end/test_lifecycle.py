@@ -1,0 +1,246 @@
+"""However a tracked program ends, its record says so; and greenml leaves nothing behind in the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+
+def test_phases_nest_repeat_and_add_up(program, record):
+    program("""
+        import greenml, time
+        with greenml.track() as run:
+            for _ in range(3):
+                with run.phase("train"):
+                    time.sleep(0.3)
+                    with run.phase("eval"):
+                        time.sleep(0.1)
+            with run.phase("predict"):
+                time.sleep(0.2)
+            run.params(lr=3e-5, layers=[1, 2], nested={"a": None})
+            run.log({"loss": 0.5}); run.log(loss=0.25, bad=float("nan"))
+            run.note("by hand")
+    """)
+    made = record()
+    assert [(one.path, one.count) for one in made.phases] == [("train", 3), ("train/eval", 3), ("predict", 1)]
+    train, inner, predict = made.phases
+    assert train.seconds == pytest.approx(1.2, abs=0.15)
+    assert inner.seconds == pytest.approx(0.3, abs=0.1)
+    assert predict.seconds == pytest.approx(0.2, abs=0.1)
+    assert made.params == {"lr": 3e-5, "layers": [1, 2], "nested": {"a": None}}
+    assert made.metrics == {"loss": 0.25, "bad": "nan"}
+    assert [note.text for note in made.notes if note.code == "user"] == ["by hand"]
+    for device in made.devices:
+        if device.usage.energy_joules is not None:
+            top = sum(one.usage[device.id].energy_joules for one in (train, predict))
+            assert top <= device.usage.energy_joules * (1 + 1e-9)
+            assert top >= 0.8 * device.usage.energy_joules
+            assert inner.usage[device.id].energy_joules < train.usage[device.id].energy_joules
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "error", "code"),
+    [
+        ("raise ValueError('no\\nway')", "failed", "ValueError: no way", 1),
+        ("raise KeyboardInterrupt", "interrupted", "KeyboardInterrupt", -signal.SIGINT),
+        ("sys.exit(3)", "failed", "SystemExit: 3", 3),
+        ("sys.exit(0)", "completed", None, 0),
+        ("pass", "completed", None, 0),
+    ],
+)
+@pytest.mark.parametrize(
+    "form", ["with greenml.track():\n    {}", "greenml.track().start()\n{}"], ids=["with", "start"]
+)
+def test_endings(program, record, form, ending, status, error, code):
+    if form.startswith("greenml") and ending.startswith("sys.exit(3"):
+        pytest.skip("an interpreter that exits does not tell its exit functions why")
+    done = program("import greenml, sys\n" + form.format(ending), check=False)
+    assert done.returncode == code
+    made = record()
+    assert (made.status, made.error) == (status, error)
+    assert made.ended is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_can_be_finished(tmp_path, plain_environment, greenml, record, number):
+    code = "import greenml, time\nwith greenml.track(sku='ND40rs_v2', region='westus2') as run:\n"
+    code += "    with run.phase('train'):\n        print('up', flush=True); time.sleep(60)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=plain_environment, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "up\n"
+    time.sleep(2.4)
+    child.send_signal(number)
+    assert child.wait(10) == -number  # greenml takes no signal handler
+    child.stdout.close()
+    assert not (tmp_path / "run.json").exists()
+    told = greenml("report", "run.json")
+    assert told.returncode == 0
+    assert "killed" in told.stdout
+    assert "greenml finish" in told.stderr
+    assert greenml("finish", "run.json").returncode == 0
+    made = record()
+    assert made.status == "killed"
+    assert made.duration_seconds == pytest.approx(2.4, abs=1.2)
+    assert made.total("train").cost_usd["dedicated"].value > 0
+
+
+def test_an_existing_record_is_never_overwritten(program, record, tmp_path):
+    code = "import greenml\nwith greenml.track(name='{}'): pass"
+    program(code.format("first"))
+    before = (tmp_path / "run.json").read_bytes()
+    done = program(code.format("second"))
+    assert "run.json belongs to another run; this one goes to run-2.json" in done.stderr
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert record("run-2.json").name == "second"
+
+
+def test_resume_adds_up(program, record):
+    code = "import greenml, time\nwith greenml.track(resume=True, price_per_hour=3600) as run:\n"
+    code += "    with run.phase('train'): time.sleep({})\n    run.log(step={})"
+    program(code.format(1.0, 1))
+    first = record()
+    program(code.format(2.0, 2))
+    both = record()
+    assert both.run_id == first.run_id
+    assert [one.number for one in both.attempts] == [1, 2]
+    assert both.duration_seconds == pytest.approx(sum(one.seconds for one in both.attempts))
+    assert both.phase("train").seconds == pytest.approx(3.0, abs=0.2)
+    assert both.metrics == {"step": 2}
+    assert both.total().cost_usd["dedicated"].value == pytest.approx(both.duration_seconds)
+    cpu = next(one for one in both.devices if one.kind == "cpu")
+    assert cpu.usage.covered_seconds == pytest.approx(both.duration_seconds, abs=0.3)
+
+
+def test_children_neither_write_nor_finish_their_parents_run(program, record):
+    """Data loader workers, by fork and by spawn; then the parent's own end."""
+    done = program("""
+        import multiprocessing, os, sys, time
+        import greenml
+
+        def work(number):
+            return os.getpid()
+
+        def main():
+            run = greenml.track().start()
+            pid = os.fork()
+            if pid == 0:
+                with run.phase("child"):
+                    run.log(child=1)
+                run.stop()
+                sys.exit(0)  # exit functions run
+            os.waitpid(pid, 0)
+            for method in ("fork", "spawn"):
+                with multiprocessing.get_context(method).Pool(2) as pool:
+                    pool.map(work, range(4))
+            time.sleep(0.2)
+            with run.phase("parent"):
+                pass
+            run.stop()
+            print(run.record.status)
+
+        if __name__ == "__main__":
+            main()
+    """)
+    assert done.stdout == "completed\n"
+    assert [one.path for one in record().phases] == ["parent"]
+    assert record().metrics == {}
+    assert record().attempts[0].processes == 1
+
+
+def test_an_orphan_does_not_keep_the_claims(tmp_path, plain_environment, program, record):
+    """A worker forked by a rank that is killed must not hold the rank's devices."""
+    code = textwrap.dedent("""
+        import os, sys, time
+        import greenml
+        run = greenml.track().start()
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        print("up", flush=True)
+        time.sleep(30)
+    """)
+    first = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=plain_environment, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert first.stdout.readline() == "up\n"
+        first.kill()
+        first.wait()
+        program(
+            "import greenml, time\nwith greenml.track(): time.sleep(1)", GREENML_RUN_DIR=str(tmp_path / "run.trace")
+        )
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.stdout.close()
+    assert {len(list((tmp_path / "run.trace").glob("*.alive")))} <= {0, 1}
+    cpu = next(one for one in record().devices if one.kind == "cpu")
+    assert cpu.usage.covered_seconds > 0.8
+
+
+def test_decorator_and_misuse(program, record, tmp_path):
+    done = program("""
+        import greenml
+        @greenml.track("a.json")
+        def train(x):
+            return x + 1
+        print(train(1), train.__name__)
+        for wrong in (dict(sku="ND40rs_v3"), dict(region="wetsus2"), dict(tier="cheap"), dict(pue=0.5), dict(nodes=0),
+                      dict(interval=-1), dict(output="x.txt"), dict(carbon_intensity=0.3)):
+            try:
+                greenml.track(**wrong)
+            except greenml.SettingsError as error:
+                print(wrong, "->", error)
+    """)
+    first, *rest = done.stdout.splitlines()
+    assert first == "2 train"
+    assert len(rest) == 8
+    assert "did you mean 'ND40rs_v2'" in rest[0]
+    assert "westus2" in rest[1]
+    assert "low_priority" in rest[2]
+    assert record("a.json").status == "completed"
+    assert [path.name for path in tmp_path.glob("*.json")] == ["a.json"]
+
+
+def test_nothing_outlives_the_run(program):
+    done = program("""
+        import os, signal, threading
+        import greenml
+        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        files = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+        with greenml.track(): pass
+        assert threading.active_count() == 1, threading.enumerate()
+        assert before == {n: signal.getsignal(n) for n in before}
+        if files:
+            left = set(os.listdir("/proc/self/fd"))
+            assert len(left) <= len(files), (files, left)
+        run = greenml.track("again.json").start()
+        assert run.stop() is run.stop()
+        with run.phase("after the end"): run.log(x=1)
+    """)
+    assert done.stderr == ""
+
+
+def test_a_full_disk_costs_the_record_and_nothing_else(program, tmp_path):
+    """RLIMIT_FSIZE stands for a disk that is full: every write past it fails."""
+    done = program("""
+        import resource, signal, time
+        import greenml
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        run = greenml.track().start()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        with run.phase("train"):
+            time.sleep(1.2)
+        print(run.stop())
+    """)
+    assert done.stdout == "None\n"
+    assert "could not be written" in done.stderr
+    assert "greenml finish run.json" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,149 @@
+"""Energy x factors: totals that recompute from the rest of the record, bands that multiply, unknowns that say why."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenml import accounting
+from greenml.record import DeviceRecord, Factor, Factors, Quantity, SourceRef, Usage
+
+SOURCE = SourceRef(name="a table", url="https://example.org", published="2026-01-01")
+
+
+def factor(value: float, low: float | None = None, high: float | None = None, **more: object) -> Factor:
+    made = {"value": value, "low": value if low is None else low, "high": value if high is None else high}
+    return Factor.model_validate({**made, "unit": "1", "scope": "given", "source": SOURCE, **more})
+
+
+def device(name: str, kind: str = "gpu", joules: float | None = None, method: str = "counter", **more: object):
+    usage = {"energy_joules": joules, **more}
+    if joules is not None:
+        usage = {"energy_low_joules": joules * 0.95, "energy_high_joules": joules * 1.1, **usage}
+    elif "why" not in more:
+        usage["why"] = f"{name}: lost"
+    record = DeviceRecord(
+        id=name, kind=kind, name=name, host="node", method=method, sensor="nvml", usage=Usage.model_validate(usage)
+    )
+    return record, record.usage
+
+
+FACTORS = Factors(
+    carbon_intensity=factor(400.0, 300.0, 600.0),
+    pue=factor(1.2, 1.1, 1.5),
+    prices={"dedicated": factor(22.03), "low_priority": factor(4.4, 4.3, 4.5, derived=True)},
+)
+
+
+def test_totals_are_the_sum_of_the_devices_times_the_factors():
+    used = [device("g0", joules=3.6e6), device("g1", joules=7.2e6), device("cpu", "cpu", 1.8e6, "estimate")]
+    made = accounting.totals("run", 7200.0, used, FACTORS, nodes=3)
+    assert made.gpu_energy_joules.value == pytest.approx(10.8e6)
+    assert made.gpu_energy_joules.basis == "measured"
+    assert made.cpu_energy_joules.basis == "modelled"
+    assert made.it_energy_joules.value == pytest.approx(12.6e6)
+    assert made.it_energy_joules.basis == "modelled", "a sum is known no better than its worst part"
+    assert made.facility_energy_joules.value == pytest.approx(12.6e6 * 1.2)
+    assert made.emissions_grams.value == pytest.approx(3.5 * 1.2 * 400.0)
+    assert made.emissions_grams.low == pytest.approx(3.5 * 0.95 * 1.1 * 300.0)
+    assert made.emissions_grams.high == pytest.approx(3.5 * 1.1 * 1.5 * 600.0)
+    assert made.cost_usd["dedicated"].value == pytest.approx(2 * 3 * 22.03)
+    assert made.cost_usd["dedicated"].basis == "assumed"
+    assert made.cost_usd["low_priority"].basis == "derived"
+    assert made.cost_usd["low_priority"].high == pytest.approx(2 * 3 * 4.5)
+
+
+def test_what_is_not_known_is_none_and_says_why():
+    made = accounting.totals("run", 100.0, [device("g0"), device("g1", why="g1: no driver")], FACTORS, 1)
+    assert made.gpu_energy_joules == Quantity(value=None, basis="measured", why="g0: lost; g1: no driver")
+    for quantity in (made.it_energy_joules, made.facility_energy_joules, made.emissions_grams):
+        assert quantity.value is None
+        assert "g1: no driver" in quantity.why
+    assert made.cpu_energy_joules.value is None
+    assert made.cpu_energy_joules.why.startswith("no CPU ")
+    assert made.gpu_utilization_ratio is None
+    nothing = accounting.totals("run", 100.0, [], Factors(), 1)
+    assert nothing.it_energy_joules.why == "nothing was measured"
+    assert nothing.cost_usd == {}
+
+
+def test_one_gpu_of_two_is_named_and_the_other_counts():
+    made = accounting.totals("run", 100.0, [device("g0", joules=1000.0), device("g1")], FACTORS, 1)
+    assert made.gpu_energy_joules.value == 1000.0
+    assert made.gpu_energy_joules.why == "without g1"
+    assert made.emissions_grams.why == "without g1"
+
+
+def test_a_missing_factor_is_none_downstream_only():
+    used = [device("g0", joules=1000.0)]
+    no_intensity = accounting.totals("run", 1.0, used, Factors(pue=factor(1.5)), 1)
+    assert no_intensity.facility_energy_joules.value == 1500.0
+    assert no_intensity.emissions_grams.value is None
+    assert no_intensity.emissions_grams.why == "no carbon intensity is known"
+    no_pue = accounting.totals("run", 1.0, used, Factors(carbon_intensity=factor(100.0)), 1)
+    assert no_pue.it_energy_joules.value == 1000.0
+    assert (no_pue.facility_energy_joules.value, no_pue.emissions_grams.value) == (None, None)
+
+
+def test_an_unknown_cpu_does_not_hide_the_gpu():
+    made = accounting.totals("run", 1.0, [device("g0", joules=10.0), device("cpu", "cpu", why="cpu: no RAPL")], FACTORS, 1)
+    assert made.it_energy_joules.value == 10.0
+    assert made.it_energy_joules.why == "cpu: no RAPL"
+    assert made.dram_energy_joules.value is None
+    assert made.dram_energy_joules.why.startswith("no DRAM ")
+
+
+def test_figures_without_a_band_stay_without_one_until_a_factor_has_one():
+    used = [device("g0", joules=1000.0, method="reported", energy_low_joules=None, energy_high_joules=None)]
+    made = accounting.totals("run", 1.0, used, FACTORS, 1)
+    assert (made.gpu_energy_joules.low, made.gpu_energy_joules.high) == (None, None)
+    assert made.gpu_energy_joules.basis == "reported"
+    assert made.facility_energy_joules.low == pytest.approx(1100.0)
+
+
+def test_the_peak_is_the_mean_over_the_used_gpus():
+    used = [
+        device("g0", joules=1.0, utilization_ratio=0.9, memory_max_bytes=30e9, memory_mean_bytes=20e9),
+        device("g1", joules=1.0, utilization_ratio=0.5, memory_max_bytes=20e9, memory_mean_bytes=10e9),
+        device("idle", joules=1.0, utilization_ratio=0.0, memory_max_bytes=1e6, memory_mean_bytes=1e6),
+    ]
+    made = accounting.totals("run", 1.0, used, Factors(), 1)
+    assert made.gpu_memory_peak_bytes == pytest.approx(25e9)
+    assert made.gpu_utilization_ratio == pytest.approx(1.4 / 3)
+    all_idle = accounting.totals("run", 1.0, used[2:], Factors(), 1)
+    assert all_idle.gpu_memory_peak_bytes == pytest.approx(1e6)
+
+
+def test_a_figure_of_several_devices_weighs_as_many():
+    eight, one = device("azure", joules=1.0, utilization_ratio=0.5), device("g", joules=1.0, utilization_ratio=0.95)
+    used = [(eight[0].model_copy(update={"count": 8}), eight[1]), one]
+    assert accounting.totals("run", 1.0, used, Factors(), 1).gpu_utilization_ratio == pytest.approx((4 + 0.95) / 9)
+
+
+def test_hosts_are_not_devices_with_energy():
+    host = device("host", "host", joules=None, method=None, utilization_ratio=0.4, memory_max_bytes=7e9)
+    made = accounting.totals("run", 1.0, [device("g0", joules=5.0), host], FACTORS, 1)
+    assert made.it_energy_joules.value == 5.0
+    assert made.it_energy_joules.why == ""
+    assert (made.cpu_utilization_ratio, made.host_memory_peak_bytes) == (0.4, 7e9)
+
+
+bands = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6)).map(sorted)
+
+
+@given(energy=bands, pue=bands, intensity=bands, seconds=st.floats(0, 1e6), nodes=st.integers(1, 64))
+def test_every_total_lies_in_its_band(energy, pue, intensity, seconds, nodes):
+    low, value, high = energy
+    used = [device("g0", joules=value, energy_low_joules=low, energy_high_joules=high)]
+    factors = Factors(
+        pue=factor(pue[1], pue[0], pue[2]),
+        carbon_intensity=factor(intensity[1], intensity[0], intensity[2]),
+        prices={"spot": factor(pue[1], pue[0], pue[2])},
+    )
+    made = accounting.totals("run", seconds, used, factors, nodes)
+    for one in (made.facility_energy_joules, made.emissions_grams, made.cost_usd["spot"]):
+        assert one.value is not None
+        assert one.low <= one.value * (1 + 1e-9) + 1e-12
+        assert one.value <= one.high * (1 + 1e-9) + 1e-12
+    assert made.emissions_grams.high == pytest.approx(high / 3.6e6 * pue[2] * intensity[2])

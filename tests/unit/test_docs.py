@@ -1,0 +1,165 @@
+"""Documentation: what it shows exists, compiles and works, and what is generated is up to date."""
+
+import re
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+from greenml import cli
+from greenml.errors import FactorError, RecordError, SensorError
+from greenml.model import Place, Wanted
+from greenml.record import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(one for part in ("docs", "examples", "src", "tests") for one in ROOT.glob(f"{part}/**/*.md")),
+    ]
+)
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+START = datetime(2026, 6, 1, 10, 0, tzinfo=timezone.utc)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def contributed(name: str) -> ModuleType:
+    """Return a file that CONTRIBUTING.md shows, as a module."""
+    (source,) = (one for one in blocks(ROOT / "CONTRIBUTING.md", "python") if one.startswith(f"# src/greenml/{name}\n"))
+    module = ModuleType(Path(name).stem)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    exec(compile(source, name, "exec"), module.__dict__)
+    return module
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "build_docs.py", "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_python_blocks_compile(page: Path) -> None:
+    for source in blocks(page, "python"):
+        if not source.startswith(("greenml.", "Run.", "RunRecord.")):  # signatures, in the reference
+            compile(source, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_relative_links_resolve(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_have_the_options_that_are_shown(page: Path) -> None:
+    context = click.Context(cli.group, info_name="greenml")
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["greenml"]:
+                continue
+            command = cli.group.get_command(context, words[1])
+            assert command is not None, line
+            own = words[: words.index("--")] if "--" in words else words
+            known = {name for one in command.params for name in one.opts}
+            assert {word for word in own if word.startswith("--")} <= known, line
+
+
+def test_docstrings_name_sections_of_the_method_that_exist() -> None:
+    numbers = {
+        int(one) for one in re.findall(r"^## (\d+) ", (ROOT / "docs/method.md").read_text("utf-8"), re.MULTILINE)
+    }
+    named = {
+        int(number)
+        for path in (ROOT / "src").rglob("*.py")
+        for sections in re.findall(r"method\.md, sections? ([\d, and]+)", path.read_text(encoding="utf-8"))
+        for number in re.findall(r"\d+", sections)
+    }
+    assert named
+    assert named <= numbers
+
+
+def test_design_lists_every_module() -> None:
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "greenml"
+    files = {one.stem for one in package.glob("*.py")}
+    folders = {f"{one.name}/" for one in package.iterdir() if (one / "__init__.py").exists()} - {"data/"}
+    assert {name for name in files | folders if f"`{name}`" not in text} == set()
+
+
+def test_the_sensor_of_contributing_reads_watts(tmp_path: Path) -> None:
+    amdgpu = contributed("sensors/amdgpu.py")
+    with pytest.raises(SensorError, match="is the amdgpu driver loaded"):
+        amdgpu.probe(Wanted(), root=tmp_path)
+    power = tmp_path / "card1" / "device" / "hwmon" / "hwmon3" / "power1_average"
+    power.parent.mkdir(parents=True)
+    power.write_text("35000000\n")
+    (sensor,) = amdgpu.probe(root=tmp_path)
+    assert sensor.device.id == "card1"
+    assert sensor.read().power_watts == pytest.approx(35.0)
+    power.unlink()
+    with pytest.raises(SensorError, match="is gone"):
+        sensor.read()
+
+
+def test_the_factor_of_contributing_knows_day_from_night() -> None:
+    roof = contributed("factors/solar_roof.py")
+    assert roof.carbon_intensity(Place(), START, START + timedelta(hours=2)).grams_per_kwh == 41.0
+    with pytest.raises(FactorError, match="from 10:00 to 20:00"):
+        roof.carbon_intensity(Place(), START, START + timedelta(hours=10))
+
+
+def test_the_importer_and_the_report_of_contributing_work_together(tmp_path: Path) -> None:
+    log = tmp_path / "meter.csv"
+    log.write_text("time,joules\n2026-06-01T10:00:00+00:00,5000\n2026-06-01T10:01:00+00:00,41000\n")
+    part = contributed("importers/wall_meter.py").load(log)
+    (device,) = part.devices
+    assert device.usage.energy_joules == 36000.0
+    log.write_text("time,joules\n")
+    with pytest.raises(RecordError, match="two are needed"):
+        contributed("importers/wall_meter.py").load(log)
+    line = contributed("reports/line.py").render(accounted(device))
+    assert line == "1m 00.00s, 10.00 Wh, 10.00 g CO2e\n"
+
+
+def accounted(device: DeviceRecord) -> RunRecord:
+    from greenml import assumptions
+    from greenml.settings import Settings
+
+    assert isinstance(device.usage, Usage)
+    bare = RunRecord(
+        greenml_version="0",
+        run_id="meter",
+        status="completed",
+        started=START,
+        ended=START + timedelta(seconds=60),
+        duration_seconds=60.0,
+        place=PlaceRecord(),
+        devices=[device],
+        factors=Factors(),
+    )
+    return assumptions.account(bare, Settings(carbon_intensity=1000.0, pue=1.0))

@@ -1,0 +1,335 @@
+"""Real traces to the measured part of a record: ranks, hosts, attempts, deaths, phases."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenml import assembly, energy, trace, usages
+from greenml.errors import RecordError
+from greenml.model import Device, Rollup
+from greenml.record import RunRecord
+from greenml.trace import TraceWriter
+
+HOST = socket.gethostname()
+UNIX = 1_700_000_000.0
+
+
+def gpu(number: int, **more: Any) -> Device:
+    return Device(
+        kind="gpu", id=f"GPU-{number}", name="V100", method="counter", sensor="nvml", gain_ratio=0.05,
+        step_seconds=0.02, power_limit_watts=300.0, **more,
+    )  # fmt: skip
+
+
+class Process:
+    """One process of a run, writing what a sampler would. Times are seconds since the process began."""
+
+    def __init__(self, run_dir: Path, *, start: float = 1000.0, unix: float = UNIX, host: str = HOST, **header: Any):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.start = start
+        number = len(list(run_dir.iterdir()))
+        header = {
+            "run_id": "r", "attempt": 1, "host": host, "boot_id": f"boot of {host}", "pid": 4000 + number,
+            "start_seconds": start, "unix_seconds": unix, **header,
+        }  # fmt: skip
+        self.writer = TraceWriter(run_dir / f"{header['attempt']}-{host}-{number}.jsonl", header)
+        self.keys: dict[str, str] = {}
+
+    def measures(self, device: Device, watts: float, start: float, end: float, *, origin: float = 5e6) -> Process:
+        """A counter that rises by ``watts`` from ``start`` to ``end``, read once a second."""
+        key = self.keys.setdefault(device.id, str(len(self.keys)))
+        self.writer.write(trace.device_line(key, device))
+        times = [start, *(float(n) for n in range(int(start) + 1, int(end) + 1) if start < n < end), end]
+        last = start
+        for when in times:
+            step = when - last
+            one = Rollup(
+                self.start + last, self.start + when, origin + watts * (when - start), watts * step or None, step,
+                watts, 0.0, 0.8, None, 1e9, 2_000_000_000,
+            )  # fmt: skip
+            self.writer.write(trace.sample_line(self.start + when, {key: one}))
+            last = when
+        return self
+
+    def phase(self, name: str, begin: float, end: float | None) -> Process:
+        number = hash((name, begin)) % 100_000
+        self.writer.write({"phase": name, "begin": number, "t": self.start + begin})
+        if end is not None:
+            self.writer.write({"end": number, "t": self.start + end})
+        return self
+
+    def says(self, **line: Any) -> Process:
+        self.writer.write({**line, "t": self.start + 1.0})
+        return self
+
+    def ends(self, when: float, status: str = "completed", error: str | None = None) -> Process:
+        self.writer.write({"status": status, "error": error, "t": self.start + when})
+        self.writer.close()
+        return self
+
+    def is_killed(self) -> None:
+        """Leave what SIGKILL leaves: a trace without a last word, and a file that nobody locks."""
+        self.writer.forget()
+
+
+def assembled(run_dir: Path) -> RunRecord:
+    return assembly.assemble(run_dir)[0]
+
+
+def notes(record: RunRecord) -> list[str]:
+    return [note.code for note in record.notes]
+
+
+def energy_of(record: RunRecord, device: str, path: str = "") -> float:
+    if path:
+        phase = record.phase(path)
+        assert phase is not None
+        value = phase.usage[device].energy_joules
+    else:
+        value = next(one.usage.energy_joules for one in record.devices if one.id == device)
+    assert value is not None
+    return value
+
+
+def test_two_ranks_with_the_same_phases_count_once(tmp_path: Path):
+    for rank in (1, 0):
+        one = Process(tmp_path, start=1000.0 + rank, unix=UNIX + rank, rank=rank, world_size=2, launcher="torchrun")
+        one.measures(gpu(rank), 100.0 * (rank + 1), 0.0, 100.0)
+        one.phase("train", 10.0, 60.0).phase("train", 70.0, 80.0).phase(f"only {rank}", 90.0, 95.0).ends(100.0)
+    record = assembled(tmp_path)
+    train = record.phase("train")
+    assert train is not None
+    assert (train.count, train.seconds) == (2, pytest.approx(60.0))
+    assert train.spans == [(10.0, 60.0), (70.0, 80.0)], "as rank 0 saw them"
+    assert energy_of(record, "GPU-0", "train") == pytest.approx(6_000)
+    assert energy_of(record, "GPU-1", "train") == pytest.approx(12_000)
+    only = record.phase("only 1")
+    assert only is not None
+    assert only.spans == [(91.0, 96.0)], "rank 1 began a second later"
+    assert energy_of(record, "GPU-0") == pytest.approx(10_000)
+    assert energy_of(record, "GPU-1") == pytest.approx(20_000)
+    assert record.duration_seconds == pytest.approx(101.0)
+    assert [(one.number, one.processes, one.status, one.launcher) for one in record.attempts] == [
+        (1, 2, "completed", "torchrun")
+    ]
+    assert record.environment.world_size == 2
+
+
+def test_two_hosts_with_clocks_of_their_own(tmp_path: Path):
+    """Monotonic clocks that are days apart; wall clocks agree. The second began 5 s later, and measures the same id."""
+    first = Process(tmp_path, start=1_000.0, unix=UNIX, host="node-a", rank=0)
+    other = Process(tmp_path, start=900_000.0, unix=UNIX + 5.0, host="node-b", rank=1)
+    first.measures(gpu(0), 100.0, 0.0, 60.0).phase("train", 20.0, 40.0).ends(60.0)
+    other.measures(gpu(0), 200.0, 0.0, 30.0).phase("train", 0.0, 1.0).ends(30.0)
+    record = assembled(tmp_path)
+    assert record.duration_seconds == pytest.approx(60.0)
+    assert [host.name for host in record.hosts] == ["node-a", "node-b"]
+    assert [one.id for one in record.devices] == ["node-a/GPU-0", "node-b/GPU-0"]
+    assert energy_of(record, "node-a/GPU-0") == pytest.approx(6_000)
+    assert energy_of(record, "node-b/GPU-0") == pytest.approx(6_000)
+    assert energy_of(record, "node-a/GPU-0", "train") == pytest.approx(2_000)
+    assert energy_of(record, "node-b/GPU-0", "train") == pytest.approx(15 * 200.0), "it measured from 5 s to 35 s"
+    train = record.phase("train")
+    assert train is not None
+    assert train.usage["node-b/GPU-0"].covered_seconds == pytest.approx(15.0)
+    assert notes(record) == ["not-covered"]
+
+
+def test_two_attempts_are_laid_end_to_end(tmp_path: Path):
+    """Preempted, and started again an hour later on a machine that was booted anew: the hour is not billed."""
+    first = Process(tmp_path, start=5_000.0, unix=UNIX)
+    first.measures(gpu(0), 100.0, 0.0, 50.0).phase("train", 10.0, None).says(metrics={"loss": 2.0, "a": 1}).is_killed()
+    again = Process(tmp_path, start=30.0, unix=UNIX + 3600.0, boot_id="second boot", attempt=2)
+    again.measures(gpu(0), 300.0, 0.0, 40.0, origin=7.0).phase("train", 5.0, 35.0)
+    again.says(metrics={"loss": 1.0}).ends(40.0)
+    record = assembled(tmp_path)
+    assert record.duration_seconds == pytest.approx(90.0)
+    assert [(one.number, one.status, round(one.seconds, 6)) for one in record.attempts] == [
+        (1, "killed", 50.0),
+        (2, "completed", 40.0),
+    ]
+    assert record.status == "completed"
+    assert record.ended is not None
+    assert (record.ended - record.started).total_seconds() == pytest.approx(3640.0)
+    train = record.phase("train")
+    assert train is not None
+    assert train.spans == [(10.0, 50.0), (55.0, 85.0)]
+    assert energy_of(record, "GPU-0") == pytest.approx(50 * 100 + 40 * 300)
+    assert energy_of(record, "GPU-0", "train") == pytest.approx(40 * 100 + 30 * 300)
+    assert record.metrics == {"loss": 1.0, "a": 1}
+    assert record.timeline is not None
+    (series,) = record.timeline.series
+    assert record.timeline.bins == 90
+    assert series.power_watts[48:52] == [100.0, 100.0, 300.0, 300.0]
+
+
+def test_a_killed_process_counts_up_to_its_last_line(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 250.0, 0.0, 33.5).phase("train", 3.5, None).is_killed()
+    record = assembled(tmp_path)
+    assert record.status == "killed"
+    assert record.duration_seconds == pytest.approx(33.5)
+    assert energy_of(record, "GPU-0") == pytest.approx(33.5 * 250)
+    assert energy_of(record, "GPU-0", "train") == pytest.approx(30 * 250)
+
+
+def test_a_rank_that_is_killed_is_noted_and_its_device_taken_over(tmp_path: Path):
+    dead = Process(tmp_path, rank=1, start=1000.0)
+    dead.measures(gpu(1), 200.0, 0.0, 20.0, origin=100.0).is_killed()
+    lead = Process(tmp_path, rank=0, start=1000.0)
+    lead.measures(gpu(0), 100.0, 0.0, 60.0)
+    lead.measures(gpu(1), 200.0, 22.0, 60.0, origin=100.0 + 22 * 200.0).ends(60.0)
+    record = assembled(tmp_path)
+    assert record.status == "completed"
+    assert energy_of(record, "GPU-1") == pytest.approx(60 * 200), "the counter went on in the two seconds between"
+    assert notes(record) == ["process-killed"]
+    assert record.notes[0].seconds == pytest.approx(20.0)
+
+
+def test_a_run_that_goes_on_has_no_end(tmp_path: Path):
+    one = Process(tmp_path).measures(gpu(0), 250.0, 0.0, 10.0)
+    record = assembled(tmp_path)
+    assert (record.status, record.ended) == ("running", None)
+    assert energy_of(record, "GPU-0") == pytest.approx(2500)
+    one.ends(11.0)
+
+
+def test_who_speaks_for_the_run(tmp_path: Path):
+    """A lower rank's metrics replace a higher one's; a parent that watches tells how it ended."""
+    for rank in (2, 0, 1):
+        one = Process(tmp_path, rank=rank, unix=UNIX + rank)
+        one.says(metrics={"loss": float(rank), f"of {rank}": rank}, params={}).says(params={"seed": rank})
+        one.ends(10.0, "failed", f"rank {rank}")
+    record = assembled(tmp_path)
+    assert record.metrics == {"loss": 0.0, "of 0": 0, "of 1": 1, "of 2": 2}
+    assert record.params == {"seed": 0}
+    assert (record.status, record.error) == ("failed", "rank 0")
+    Process(tmp_path, watches=True, unix=UNIX + 50, name="watcher").ends(10.0, "failed", "killed by SIGKILL")
+    record = assembled(tmp_path)
+    assert (record.error, record.name) == ("killed by SIGKILL", "watcher")
+
+
+def test_a_trace_that_cannot_be_read_is_a_note(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 100.0, 0.0, 5.0).ends(5.0)
+    (tmp_path / "1-x-1-torn.jsonl").write_text('{"greenml_tr')
+    record = assembled(tmp_path)
+    assert notes(record) == ["trace-unreadable"]
+    assert energy_of(record, "GPU-0") == pytest.approx(500)
+
+
+def test_no_trace_is_one_line(tmp_path: Path):
+    with pytest.raises(RecordError, match="no trace in it"):
+        assembled(tmp_path)
+    (tmp_path / "a.jsonl").write_text("")
+    with pytest.raises(RecordError, match="not a trace"):
+        assembled(tmp_path)
+
+
+def test_a_device_without_energy_says_why(tmp_path: Path):
+    one = Process(tmp_path)
+    silent = Device(kind="gpu", id="GPU-9", name="GeForce", method=None, sensor="nvml", note="")
+    one.writer.write(trace.device_line("0", silent))
+    rollup = Rollup(1001.0, 1001.0, utilization_ratio=0.5)
+    one.writer.write(trace.sample_line(1001.0, {"0": rollup}))
+    one.ends(10.0)
+    (device,) = assembled(tmp_path).devices
+    assert device.usage.energy_joules is None
+    assert device.usage.why == "GeForce: it tells neither energy nor power"
+    assert device.usage.utilization_ratio == 0.5
+
+
+def test_a_stretch_of_one_moment_has_no_energy_and_says_so(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 100.0, 0.0, 10.0).phase("blink", 4.0, 4.0).ends(10.0)
+    blink = assembled(tmp_path).phase("blink")
+    assert blink is not None
+    assert blink.usage["GPU-0"].energy_joules is None
+    assert blink.usage["GPU-0"].why == "V100: no energy was read in this time"
+
+
+def test_time_that_was_not_covered_is_in_the_band_and_in_a_note(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 100.0, 0.0, 40.0).ends(60.0)
+    (device,) = (record := assembled(tmp_path)).devices
+    assert device.usage.covered_seconds == pytest.approx(40.0)
+    assert device.usage.power_mean_watts == pytest.approx(100.0)
+    assert device.usage.doubts is not None
+    assert device.usage.doubts.gap_joules == pytest.approx(20 * 300)
+    assert device.usage.energy_high_joules == pytest.approx(4000 + 200 + 6000, rel=1e-3)
+    assert "20.0 s of 60.0 s" in record.notes[0].text
+
+
+def test_means_are_weighted_with_time_and_peaks_are_of_the_stretch():
+    samples = [
+        Rollup(0, 1, utilization_ratio=1.0, memory_mean_bytes=10.0, memory_max_bytes=99, power_max_watts=300.0),
+        Rollup(1, 4, utilization_ratio=0.5, memory_mean_bytes=20.0, memory_max_bytes=50, power_max_watts=100.0),
+        Rollup(4, 5, utilization_ratio=None, memory_max_bytes=60, power_max_watts=200.0),
+    ]
+    known = energy.Known(None, None)
+    part = usages.Part(gpu(0), 100.0, known, samples, [one.end_seconds for one in samples], (100.0, 105.0))
+    whole = usages.usage([part], [(100.0, 105.0)])
+    assert whole.utilization_ratio == pytest.approx(2.5 / 4)
+    assert whole.memory_mean_bytes == pytest.approx(17.5)
+    assert (whole.memory_max_bytes, whole.power_max_watts) == (99, 300.0)
+    late = usages.usage([part], [(101.5, 102.0), (104.5, 105.0)])
+    assert (late.memory_max_bytes, late.power_max_watts, late.utilization_ratio) == (60, 200.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step"), [(0.5, 1), (600, 1), (601, 2), (3600, 10), (86_400, 300), (14 * 86_400, 3600), (1e7, 18_000)]
+)
+def test_a_timeline_is_bounded(seconds, step):
+    picture = usages.timeline({}, seconds)
+    assert picture is not None
+    assert picture.step_seconds == step
+    assert seconds / step <= picture.bins <= usages.TIMELINE_BINS
+    assert usages.timeline({}, 0.0) is None
+
+
+def test_the_timeline_holds_the_energy(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 120.0, 0.0, 1000.0).ends(1000.0)
+    record = assembled(tmp_path)
+    assert record.timeline is not None
+    (series,) = record.timeline.series
+    assert sum(watts or 0 for watts in series.power_watts) * record.timeline.step_seconds == pytest.approx(120_000)
+    assert set(series.utilization_ratio) == {0.8}
+
+
+@given(
+    edges=st.lists(st.floats(0, 60), min_size=2, max_size=12, unique=True),
+    powers=st.lists(st.floats(0, 300), min_size=60, max_size=60),
+)
+def test_top_level_phases_never_use_more_than_the_run(tmp_path_factory, edges, powers):
+    joules = [sum(powers[:at]) for at in range(61)]
+    samples = [Rollup(max(0, at - 1), at, joules[at]) for at in range(61)]
+    device = gpu(0)
+    part = usages.Part(
+        device, 0.0, energy.curve_of(device, [samples]), samples, [one.end_seconds for one in samples], (0, 60)
+    )
+    edges = sorted(edges)
+    whole = usages.usage([part], [(0, 60)])
+    parts = [usages.usage([part], [span]) for span in zip(edges, edges[1:], strict=False)]
+    known = sum(one.energy_joules or 0.0 for one in parts)
+    assert known <= (whole.energy_joules or 0.0) * (1 + 1e-9) + 1e-6
+    together = usages.usage([part], list(zip(edges, edges[1:], strict=False)))
+    assert (together.energy_joules or 0.0) == pytest.approx(known)
+    assert whole.energy_joules == pytest.approx(joules[-1])
+
+
+def test_two_threads_in_one_phase_do_not_count_its_energy_twice(tmp_path: Path):
+    one = Process(tmp_path).measures(gpu(0), 100.0, 0.0, 60.0)
+    one.phase("load", 0.0, 50.0).phase("load", 10.0, 60.0).ends(60.0)
+    record = assembled(tmp_path)
+    assert energy_of(record, "GPU-0", "load") <= energy_of(record, "GPU-0") * (1 + 1e-9)
+
+
+def test_traces_are_left_as_they_are(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 100.0, 0.0, 5.0).ends(5.0)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assembled(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert os.listdir(tmp_path) == [path.name for path in before]
