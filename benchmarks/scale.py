@@ -64,8 +64,8 @@ def machine(phase_seconds: float) -> list[tuple[Device, Load | None]]:
     found: list[tuple[Device, Load | None]] = [
         (
             Device(
-                "gpu", f"GPU-{number:02x}51e0de-0000-4000-8000-{number:012x}", "NVIDIA A100-SXM4-40GB", "counter", "nvml",
-                gain_ratio=0.05, step_seconds=0.1, seen_ratio=0.25, power_limit_watts=400.0,
+                "gpu", f"GPU-{number:02x}51e0de-0000-4000-8000-{number:012x}", "NVIDIA A100-SXM4-40GB", "counter",
+                "nvml", gain_ratio=0.05, step_seconds=0.1, seen_ratio=0.25, power_limit_watts=400.0,
                 memory_total_bytes=40 * 2**30, detail={"index": str(number)},
             ),
             Load(290.0 + 10 * number, 120.0 + 5 * number, phase_seconds),

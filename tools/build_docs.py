@@ -5,7 +5,7 @@ Usage: ``python tools/build_docs.py [--check]``
 The schema is that of the run record; the reference is made from the docstrings of greenml's public names and
 from the options of its commands. The same source gives the same text. ``--check`` writes nothing and exits
 with 1 if a file is out of date. The schema is compared by what it says, not by its bytes: pydantic's releases
-order keys in different ways.
+order keys in different ways and spell some of them out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import sys
 from pathlib import Path
 from types import FunctionType
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -215,9 +215,23 @@ def _same(name: str, old: str, new: str) -> bool:
     if not name.endswith(".json"):
         return old == new
     try:
-        return bool(json.loads(old) == json.loads(new))
+        return bool(_meaning(json.loads(old)) == _meaning(json.loads(new)))
     except ValueError:
         return False
+
+
+def _meaning(node: Any) -> Any:  # noqa: ANN401  any JSON
+    """Return a schema without what pydantic's releases write in different ways."""
+    if isinstance(node, list):
+        return [_meaning(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {key: _meaning(value) for key, value in node.items()}
+    if isinstance(plain.get("allOf"), list) and len(plain["allOf"]) == 1:  # a reference that has a default
+        plain |= plain.pop("allOf")[0]
+    if plain.get("additionalProperties") is True:  # the same as not said
+        del plain["additionalProperties"]
+    return plain
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -109,7 +110,7 @@ class Run:
         self._resume, self._watches, self._command = resume, watches, command
         self._seat: seats.Seat | None = None
         self._writer: trace.TraceWriter | None = None
-        self._pid = 0
+        self._pid, self._entered = 0, False
         self._lock = threading.RLock()
         self._stack = threading.local()
         self._spans: dict[int, str] = {}
@@ -201,6 +202,7 @@ class Run:
             return None
 
     def __enter__(self) -> Run:
+        self._entered = True
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -285,6 +287,10 @@ class Run:
             probing("metadata service", "")
             found["place"] = metadata_service.ask(job.cloud(), note)
         self._write({"found": found, "t": time.monotonic()})
+        if not self._entered:
+            # A run that ends in an exit function must import nothing there: CPython forgets in an exec() that it is
+            # ending by Ctrl-C, and would exit with 1 in place of SIGINT.
+            import_module("greenml.finishing")
 
     def _run_pids(self) -> Iterable[int]:
         """Return the processes of the run on this host, from the traces' names; looked up every 10 s."""

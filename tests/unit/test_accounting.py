@@ -87,7 +87,9 @@ def test_a_missing_factor_is_none_downstream_only():
 
 
 def test_an_unknown_cpu_does_not_hide_the_gpu():
-    made = accounting.totals("run", 1.0, [device("g0", joules=10.0), device("cpu", "cpu", why="cpu: no RAPL")], FACTORS, 1)
+    made = accounting.totals(
+        "run", 1.0, [device("g0", joules=10.0), device("cpu", "cpu", why="cpu: no RAPL")], FACTORS, 1
+    )
     assert made.it_energy_joules.value == 10.0
     assert made.it_energy_joules.why == "cpu: no RAPL"
     assert made.dram_energy_joules.value is None

@@ -93,9 +93,7 @@ def test_one_price_everywhere_needs_no_region():
 
 
 def test_unknown_tier():
-    with pytest.raises(
-        SettingsError, match="unknown price tier 'reserved'; give one of dedicated, low_priority, spot"
-    ):
+    with pytest.raises(SettingsError, match="unknown price tier 'reserved'; give one of dedicated, low_priority, spot"):
         price("ND40rs_v2", "westus2", "reserved")
 
 
@@ -126,7 +124,5 @@ def test_price_is_the_nearest_in_time(name, day):
 
 def test_every_azure_gpu_size_with_a_dedicated_price_has_a_low_priority_one():
     for name in GPU_SKUS:
-        for region in {
-            row["region"] for row in tables.lookup("prices", "azure", name) if row["tier"] == "dedicated"
-        }:
+        for region in {row["region"] for row in tables.lookup("prices", "azure", name) if row["tier"] == "dedicated"}:
             assert "low_priority" in cloud_prices.prices(skus.find(name), places.find(region), DAY)

@@ -20,10 +20,7 @@ def test_region_of_the_provider():
 
 
 def test_figure_of_another_year_is_noted():
-    assert (
-        "figure of 2023 for a run of 2021"
-        in at("westus2", when=datetime(2021, 7, 6, tzinfo=timezone.utc)).note
-    )
+    assert "figure of 2023 for a run of 2021" in at("westus2", when=datetime(2021, 7, 6, tzinfo=timezone.utc)).note
 
 
 def test_design_values_are_noted():

@@ -31,9 +31,7 @@ def test_zero_is_a_value_that_may_be_given():
 
 
 def test_kilograms_are_refused_and_the_right_figure_named():
-    with pytest.raises(
-        SettingsError, match=r"0\.2976 g/kWh looks like kg/kWh; the unit is g/kWh, so give 297\.6"
-    ):
+    with pytest.raises(SettingsError, match=r"0\.2976 g/kWh looks like kg/kWh; the unit is g/kWh, so give 297\.6"):
         fixed.carbon_intensity(0.2976)
     assert "very low" in fixed.carbon_intensity(2.73).note
 

@@ -19,9 +19,7 @@ CODES = [
 
 def at(place, year):
     start = datetime(year, 6, 1, tzinfo=timezone.utc)
-    return carbon_intensity(
-        places.find(place) if isinstance(place, str) else place, start, start + timedelta(hours=5)
-    )
+    return carbon_intensity(places.find(place) if isinstance(place, str) else place, start, start + timedelta(hours=5))
 
 
 def test_seed_run_of_2021_gets_codecarbons_figure():

@@ -18,9 +18,7 @@ CODES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name", ["westus2", "West US 2", "US West 2", "azure/westus2", "WESTUS2", "west-us-2"]
-)
+@pytest.mark.parametrize("name", ["westus2", "West US 2", "US West 2", "azure/westus2", "WESTUS2", "west-us-2"])
 def test_seed_region_by_any_name(name):
     place = places.find(name)
     assert (place.cloud, place.region, place.country_iso3, place.state) == (

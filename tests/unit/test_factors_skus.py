@@ -44,9 +44,7 @@ def test_price_lists_second_name_is_the_same_size():
 def test_unknown_sku_names_the_nearest():
     with pytest.raises(SettingsError) as caught:
         skus.find("ND40rs_v3")
-    assert (
-        str(caught.value) == "unknown SKU 'ND40rs_v3'; did you mean 'ND40rs_v2'? 'greenml skus ND' lists them"
-    )
+    assert str(caught.value) == "unknown SKU 'ND40rs_v3'; did you mean 'ND40rs_v2'? 'greenml skus ND' lists them"
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,7 @@ def test_seed_figures():
     (row,) = tables.lookup("carbon_intensity", "cloud_region", "azure/westus2", "2021")
     assert row["g_co2e_per_kwh"] == "297.6"
     dedicated, low_priority = (
-        {
-            row["as_of"]: row["usd_per_hour"]
-            for row in tables.lookup("prices", "azure", "ND40rs_v2", "westus2", tier)
-        }
+        {row["as_of"]: row["usd_per_hour"] for row in tables.lookup("prices", "azure", "ND40rs_v2", "westus2", tier)}
         for tier in ("dedicated", "low_priority")
     )
     assert dedicated["2021-07-01"] == "22.03"
@@ -110,9 +107,7 @@ def test_every_country_with_an_intensity_has_a_name():
     assert {row["country_iso3"] for row in tables.rows("regions")} <= named
 
 
-@pytest.mark.parametrize(
-    ("table", "columns"), [("prices", ("cloud", "sku")), ("carbon_intensity", ("scope", "code"))]
-)
+@pytest.mark.parametrize(("table", "columns"), [("prices", ("cloud", "sku")), ("carbon_intensity", ("scope", "code"))])
 def test_lookup_finds_what_a_scan_finds(table, columns):
     groups = {}
     for row in tables.rows(table):
@@ -138,9 +133,7 @@ def test_version_is_the_hash_of_the_tables():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     date, _, short = tables.version().partition("+")
     assert short == digest.hexdigest()[:12]
-    assert date == max(
-        row.get("as_of") or row.get("source_date", "") for table in KEYS for row in tables.rows(table)
-    )
+    assert date == max(row.get("as_of") or row.get("source_date", "") for table in KEYS for row in tables.rows(table))
 
 
 def test_source_of_a_row():
@@ -149,9 +142,7 @@ def test_source_of_a_row():
     assert "Yang, Adamek, Armour, SC24" in source.name
     assert source.published == "2025-12-31"
     assert tables.source("yang-2024-sc24").url == "https://doi.org/10.1109/SC41406.2024.00028"
-    assert (
-        tables.source("owid-ember").url == "https://ourworldindata.org/grapher/carbon-intensity-electricity"
-    )
+    assert tables.source("owid-ember").url == "https://ourworldindata.org/grapher/carbon-intensity-electricity"
     assert tables.source("seed-azureml-2021-07").url == ""
     assert tables.source("mine", "2030-01-01").name == "mine"
 
@@ -159,9 +150,9 @@ def test_source_of_a_row():
 def test_every_source_link_is_a_link():
     for row in tables.rows("sources"):
         url = tables.source(row["source_id"]).url
-        assert not url or (url.startswith("https://") and " " not in url and not url.endswith((",", ";"))), (
-            row["source_id"]
-        )
+        assert not url or (url.startswith("https://") and " " not in url and not url.endswith((",", ";"))), row[
+            "source_id"
+        ]
 
 
 def test_number_of_an_empty_cell_is_not_zero():
@@ -177,9 +168,7 @@ def test_tables_rebuild_from_the_facts_to_the_same_bytes(tmp_path):
     command = [sys.executable, str(script), facts, "--output", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     shipped = {
-        path.name: path.read_bytes()
-        for path in DATA.iterdir()
-        if path.suffix in {".csv", ".md", ""} and path.is_file()
+        path.name: path.read_bytes() for path in DATA.iterdir() if path.suffix in {".csv", ".md", ""} and path.is_file()
     }
     built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(built) == sorted(shipped)

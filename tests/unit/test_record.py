@@ -1,0 +1,164 @@
+"""run.json: it round-trips, it is replaced whole or not at all, and what is no record is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from greenml import finishing, record, trace
+from greenml.errors import RecordError
+from greenml.record import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, Usage
+from greenml.trace import TraceWriter
+
+START = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=timezone.utc)
+
+
+def a_record(**more: object) -> RunRecord:
+    gpu = DeviceRecord(
+        id="GPU-0", kind="gpu", name="V100 µ", host="n", method="counter", sensor="nvml",
+        usage=Usage(energy_joules=2448690.0, utilization_ratio=0.569),
+    )  # fmt: skip
+    fields = {
+        "greenml_version": "0.1.0", "run_id": "r", "status": "completed", "started": START, "ended": None,
+        "duration_seconds": 2631.05, "place": PlaceRecord(), "devices": [gpu], "factors": Factors(),
+        "metrics": {"loss": 0.1, "nested": {"a": [1, None, "x"]}},
+    }  # fmt: skip
+    return RunRecord.model_validate({**fields, **more})
+
+
+def test_it_comes_back_as_it_was(tmp_path: Path):
+    path = tmp_path / "new" / "folder" / "run.json"
+    record.write(a_record(), path)
+    assert record.read(path) == a_record()
+    assert [one.name for one in path.parent.iterdir()] == ["run.json"], "nothing temporary is left"
+    content = json.loads(path.read_text())
+    assert content["schema_version"] == record.SCHEMA_VERSION == "1.0"
+    assert content["devices"][0]["usage"]["power_mean_watts"] is None, "not known is null, not left out and not 0"
+
+
+@given(joules=st.none() | st.floats(0, 1e15), seconds=st.floats(0, 1e9), name=st.text(st.characters(codec="utf-8")))
+def test_every_digit_comes_back(tmp_path_factory, joules, seconds, name):
+    path = tmp_path_factory.mktemp("record") / "run.json"
+    made = a_record(duration_seconds=seconds, name=name)
+    made.devices[0].usage.energy_joules = joules
+    record.write(made, path)
+    back = record.read(path)
+    assert back.devices[0].usage.energy_joules == joules
+    assert (back.duration_seconds, back.name) == (seconds, name)
+
+
+def test_its_schema_describes_it(tmp_path: Path):
+    jsonschema = pytest.importorskip("jsonschema")
+    record.write(a_record(), tmp_path / "run.json")
+    validator = jsonschema.Draft202012Validator(record.json_schema())
+    content = json.loads((tmp_path / "run.json").read_text())
+    validator.validate(content)
+    content["devices"][0]["usage"]["watts"] = 1
+    assert not validator.is_valid(content)
+
+
+def test_the_mode_is_what_the_umask_says(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        record.write(a_record(), tmp_path / "run.json")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_write_that_fails_changes_nothing(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "run.json", tmp_path):
+        with pytest.raises(RecordError, match="cannot be written") as error:
+            record.write(a_record(), path)
+        assert "\n" not in str(error.value)
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*")), "nor is anything left beside it"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[]", "no schema_version"),
+        (b"{}", "no schema_version"),
+        (b'{"schema_version": "2.0"}', "schema version 2.0; this greenml reads 1.0: upgrade greenml"),
+        (b'{"schema_version": 3}', "upgrade greenml"),
+        (b'{"schema_version": "1.0"}', "not a valid run record: greenml_version"),
+    ],
+)
+def test_what_is_no_record_is_one_line(tmp_path: Path, content, says):
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError) as error:
+        record.read(path)
+    assert says in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_file_and_no_permission_are_one_line(tmp_path: Path):
+    with pytest.raises(RecordError, match="no such file"):
+        record.read(tmp_path / "none.json")
+    with pytest.raises(RecordError, match="cannot be read"):
+        record.read(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_is_finite(value):
+    with pytest.raises(ValidationError):
+        Quantity(value=value, basis="measured")
+
+
+def test_totals_and_phases_by_name():
+    made = a_record()
+    assert made.total() is None
+    assert made.phase("train") is None
+
+
+def run_dir(folder: Path) -> Path:
+    made = folder / "run.trace"
+    made.mkdir()
+    header = {"run_id": "r", "host": "h", "start_seconds": 1.0, "unix_seconds": 1e9, "settings": {"nodes": 3, "later": 1}}
+    writer = TraceWriter(made / "1-h-1-a.jsonl", header)
+    writer.write({"status": "completed", "error": None, "t": 11.0})
+    writer.close()
+    return made
+
+
+def test_a_run_is_opened_by_any_of_its_names(tmp_path: Path):
+    made = run_dir(tmp_path)
+    for path in (tmp_path, made, tmp_path / "run.json"):
+        opened = finishing.open_record(path)
+        assert (opened.run_id, opened.duration_seconds, opened.place.nodes) == ("r", 10.0, 3)
+    assert not (tmp_path / "run.json").exists(), "to look is not to write"
+    written = finishing.finish(made, tmp_path / "run.json")
+    assert record.read(tmp_path / "run.json") == written
+    assert sorted(one.name for one in made.iterdir()) == ["1-h-1-a.jsonl"]
+
+
+def test_a_record_that_is_older_than_its_traces_is_made_again(tmp_path: Path):
+    made = run_dir(tmp_path)
+    output = tmp_path / "run.json"
+    record.write(a_record(), output)
+    os.utime(output, (1e9, 1e9))
+    assert finishing.open_record(output).run_id == "r"
+    for path in trace.paths(made):
+        os.utime(path, (9e8, 9e8))
+    assert finishing.open_record(output) == a_record()
+
+
+def test_nothing_to_open_is_one_line(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "run.json", tmp_path / "no" / "run.json"):
+        with pytest.raises(RecordError) as error:
+            finishing.open_record(path)
+        assert "\n" not in str(error.value)
