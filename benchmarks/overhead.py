@@ -25,7 +25,6 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 GPUS, WATTS = 8, 250.0
-SETTLE_SECONDS = 3.0  # what a tool does once, in threads of its own, is over by then
 
 
 @dataclass(frozen=True)
@@ -168,11 +167,12 @@ class Child:
 class Bench:
     """The simulated machine, and what was measured on it: of each tool, each figure of each round."""
 
-    def __init__(self, folder: Path, track_seconds: float) -> None:
+    def __init__(self, folder: Path, settle_seconds: float, track_seconds: float) -> None:
         sys.path.insert(0, str(TESTS))
         from simulated import simnvml
 
-        self._simnvml, self._folder, self._track_seconds = simnvml, folder, track_seconds
+        self._simnvml, self._folder = simnvml, folder
+        self.settle_seconds, self._track_seconds = settle_seconds, track_seconds
         self._library = simnvml.build(folder)
         gpus = (replace(simnvml.A100, power=WATTS),) * GPUS
         self._script = simnvml.write(simnvml.Script(gpus=gpus), folder / "script")
@@ -193,7 +193,7 @@ class Bench:
         children = self._children(tools)
         for step, then_seconds in (
             (IMPORT, 0.0),
-            (START, SETTLE_SECONDS),
+            (START, self.settle_seconds),
             (SETTLED, self._track_seconds),
             (TRACKED, 0.0),
             (STOP, 0.0),
@@ -212,7 +212,7 @@ class Bench:
         for step in (IMPORT, START):
             for child in children:
                 child.step(step)
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(self.settle_seconds)
         before = [self._simnvml.calls(self._log(tool)).total() for tool in tools]
         time.sleep(self._track_seconds)
         for child, calls in zip(children, before, strict=True):
@@ -275,7 +275,7 @@ def report(bench: Bench) -> str:
         if tool.name not in ("none", own):
             pairs = [(bench.median(own, figure), values[figure]) for figure in RATIOS]
             ratios.append([tool.name, *(f"{mine / its:.3g}" if mine and its else "-" for mine, its in pairs)])
-    legend = LEGEND.format(settle=SETTLE_SECONDS, watts=GPUS * WATTS)
+    legend = LEGEND.format(settle=bench.settle_seconds, watts=GPUS * WATTS)
     return f"{table(rows)}\n{legend}\n\n{table(ratios)}"
 
 
@@ -283,11 +283,15 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30.0, help="to track in each round (CodeCarbon's tick is 15)")
+    parser.add_argument("--settle", type=float, default=3.0, help="after the start: what is done once is over by then")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--imports", type=int, default=5, help="further fresh imports of each tool")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="greenml-overhead-") as folder:
-        bench = Bench(Path(folder), given.seconds)
+        try:
+            bench = Bench(Path(folder), given.settle, given.seconds)
+        except FileNotFoundError as error:
+            raise SystemExit(str(error)) from None
         for number in range(given.imports):
             bench.imports(turned(number))
         for number in range(given.rounds):

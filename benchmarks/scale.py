@@ -113,7 +113,7 @@ class Simulation:
         """Yield when the sensors are read, a little late as threads are, and whether a phase's edge forced it."""
         step, next_edge = 0, BEGIN
         while True:
-            t = BEGIN + step + (step * 2654435761 % 1000) * 1e-6
+            t = BEGIN + step + 0.001 + (step * 2654435761 % 1000) * 1e-6
             if t >= self.end:
                 break
             while t >= next_edge:

@@ -141,8 +141,8 @@ def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int)
         cost_usd=cost(seconds, nodes, factors.prices),
         gpu_utilization_ratio=_mean(used, "gpu", "utilization_ratio"),
         cpu_utilization_ratio=_mean(used, "host", "utilization_ratio"),
-        gpu_memory_mean_bytes=_mean(used, "gpu", "memory_mean_bytes"),
-        gpu_memory_peak_bytes=_mean_peak(used),
+        gpu_memory_mean_bytes=_mean(_used_gpus(used), "gpu", "memory_mean_bytes"),
+        gpu_memory_peak_bytes=_mean(_used_gpus(used), "gpu", "memory_max_bytes"),
         host_memory_peak_bytes=_mean(used, "host", "memory_max_bytes"),
     )
 
@@ -151,8 +151,8 @@ def _has(used: Used, kind: str) -> bool:
     return any(device.kind == kind for device, _ in used)
 
 
-def _mean_peak(used: Used) -> float | None:
-    """Return the mean over the used GPUs of each one's peak; a GPU that did nothing is not a used one."""
-    gpus = [(device, usage) for device, usage in used if device.kind == "gpu" and usage.memory_max_bytes is not None]
+def _used_gpus(used: Used) -> Used:
+    """Return the GPUs that did something; all of them where none did, or none tells."""
+    gpus = [(device, usage) for device, usage in used if device.kind == "gpu"]
     busy = [(device, usage) for device, usage in gpus if usage.utilization_ratio is None or usage.utilization_ratio > 0]
-    return _mean(busy or gpus, "gpu", "memory_max_bytes")
+    return busy or gpus

@@ -183,11 +183,11 @@ def _device_record(name: str, host: str, parts: Sequence[Part], usage: Usage) ->
     )
 
 
-def assemble(run_dir: Path) -> tuple[RunRecord, Trace]:
+def assemble(run_dir: Path) -> tuple[RunRecord, list[Trace]]:
     """Make the measured part of the record from whatever traces a run directory holds.
 
     Returns:
-        The record without factors and totals, and the trace that speaks for the run.
+        The record without factors and totals, and the last attempt's traces, the one that speaks for the run first.
 
     Raises:
         RecordError: there is no trace that can be read.
@@ -208,7 +208,9 @@ def assemble(run_dir: Path) -> tuple[RunRecord, Trace]:
     made = RunRecord(
         greenml_version=str(last.lead.header.get("greenml_version", "")),
         run_id=str(traces[0].header.get("run_id", "")),
-        name=str(last.lead.header.get("name", "")),
+        name=next(
+            (str(one.header["name"]) for one in sorted(last.traces, key=_precedence) if one.header.get("name")), ""
+        ),
         status=status,
         error=error,
         started=_time(tries[0].unix_start),
@@ -226,7 +228,7 @@ def assemble(run_dir: Path) -> tuple[RunRecord, Trace]:
         timeline=timeline(parts, seconds),
         notes=_notes(tries, notes + found) + _gaps(devices, seconds),
     )
-    return made, last.lead
+    return made, sorted(last.traces, key=_precedence)
 
 
 def _phase_records(tries: Sequence[_Try], parts: dict[str, list[Part]]) -> list[PhaseRecord]:

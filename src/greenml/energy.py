@@ -208,7 +208,7 @@ def curve_of(device: Device, segments: Sequence[Sequence[Rollup]]) -> Known:
 def _cross_check(label: str, counter: EnergyCurve, power: EnergyCurve) -> list[tuple[str, str]]:
     """Compare mean power by the counter and by the gauge, where both cover about the same time.
 
-    Readings that swing from one to the next may miss what lies between, so their swing is allowed for.
+    What a part-time gauge may have missed, by the swing of its readings, is allowed for.
     """
     seconds = power.covered[-1]
     if seconds < max(CROSS_CHECK_SECONDS, 0.9 * counter.covered[-1]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -42,9 +44,10 @@ def make(run_dir: Path) -> RunRecord:
     Raises:
         RecordError: there is no trace to make it from.
     """
-    measured, lead = assembly.assemble(run_dir)
-    settings, found = _settings(lead.header.get("settings", {})), dict(lead.found.get("place", {}))
-    cloud = lead.header.get("host_facts", {}).get("cloud", "")
+    measured, speakers = assembly.assemble(run_dir)
+    settings = _settings([one.header.get("settings", {}) for one in speakers])
+    found = next((dict(one.found["place"]) for one in speakers if one.found.get("place")), {})
+    cloud = speakers[0].header.get("host_facts", {}).get("cloud", "")
     if cloud and not found.get("cloud"):
         found |= {"cloud": cloud, "from": "the machine's DMI data"}
     try:
@@ -54,12 +57,19 @@ def make(run_dir: Path) -> RunRecord:
         return made.model_copy(update={"notes": [*made.notes, records.Note(code="factor", text=str(error))]})
 
 
-def _settings(stored: dict[str, Any]) -> Settings:
-    names = {field.name for field in fields(Settings)} - {"output"}
-    return Settings(**{name: value for name, value in stored.items() if name in names})
+def _settings(stored: Sequence[dict[str, Any]]) -> Settings:
+    """Settle what several processes were told: the first that was told a thing is heard."""
+    names = {field.name for field in fields(Settings)} - {"output", "known_from"}
+    values: dict[str, Any] = {}
+    known_from: dict[str, str] = {}
+    for one in stored:
+        for name, origin in one.get("known_from", {}).items():
+            if name in names and name not in values:
+                values[name], known_from[name] = one.get(name), origin
+    return Settings(**values, known_from=known_from)
 
 
-def open_record(path: Path) -> RunRecord:
+def open_record(path: str | os.PathLike[str]) -> RunRecord:
     """Return the record at a path: of a run.json, of a run directory, or of the traces beside a missing run.json.
 
     A run.json that is older than its traces (a later process or attempt wrote on) is made again, not written.
@@ -67,6 +77,7 @@ def open_record(path: Path) -> RunRecord:
     Raises:
         RecordError: there is neither, or it cannot be read.
     """
+    path = Path(path)
     if path.is_dir():
         inside = path / "run.json"
         return open_record(inside) if inside.exists() or run_dir_of(inside).is_dir() else make(path)

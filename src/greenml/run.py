@@ -6,30 +6,23 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
-import math
 import os
-import socket
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greenml import compaction, job, seats, surroundings, trace
-from greenml.claims import Claims
-from greenml.errors import RecordError
-from greenml.model import Device, Rollup, Sensor, Wanted
-from greenml.sampler import Sampler
+from greenml import __version__, job, seats, surroundings, trace
+from greenml.recorder import Recorder
 from greenml.settings import Settings, resolve
+from greenml.values import plain
 
 if TYPE_CHECKING:
     from greenml.record import RunRecord
@@ -37,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("greenml")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_active: weakref.WeakSet[Run] = weakref.WeakSet()
+_active: set[Run] = set()  # holds a run that nobody else holds, until it ends
 _hooked = False
 
 
@@ -70,7 +63,8 @@ def track(
         tier: which price was paid: ``dedicated``, ``low_priority`` or ``spot``.
         nodes: machines billed; as many as took part by default.
         gpus: ``all`` of the node, or a list of indices, UUIDs or UUID prefixes; those CUDA shows by default.
-        interval: seconds between readings; what the sensors need by default (1 s, or 0.1 s without a counter).
+        interval: seconds between readings; what the sensors need by default (1 s where a counter or the driver's sample
+            buffer carries the energy, 0.1 s or less where power must be polled).
         carbon_intensity: g CO2e per kWh, in place of the tables.
         price_per_hour: USD per node and hour, in place of the tables.
         pue: power usage effectiveness, in place of the tables.
@@ -109,15 +103,12 @@ class Run:
         self.record: RunRecord | None = None
         self._resume, self._watches, self._command = resume, watches, command
         self._seat: seats.Seat | None = None
-        self._writer: trace.TraceWriter | None = None
+        self._recorder: Recorder | None = None
         self._pid, self._entered = 0, False
         self._lock = threading.RLock()
         self._stack = threading.local()
         self._spans: dict[int, str] = {}
         self._next = 0
-        self._keys: dict[Device, str] = {}
-        self._resolution = 2.0
-        self._pids: tuple[float, list[int]] = (-math.inf, [])
 
     @property
     def run_dir(self) -> Path:
@@ -130,29 +121,24 @@ class Run:
         Raises:
             SettingsError: the output cannot be written.
         """
-        if self._writer is not None or self.record is not None:
+        if self._recorder is not None or self.record is not None:
             return self
         me = job.current()
-        begun, now = time.monotonic(), time.time()
         header = {
             **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
-            "start_seconds": begun, "unix_seconds": now, "name": self.settings.name, "watches": self._watches,
-            "greenml_version": _version(), "settings": _plain(self.settings),
-            "command": self._command or surroundings.command(),
+            "start_seconds": time.monotonic(), "unix_seconds": time.time(), "watches": self._watches,
+            "name": self.settings.name, "settings": {**asdict(self.settings), "output": self.output.name},
+            "command": self._command or surroundings.command(), "greenml_version": __version__,
             "host_facts": {**surroundings.host(), "cloud": job.cloud()},
         }  # fmt: skip
-        self._seat, self._writer = seats.take(self.settings.output, me, header, resume=self._resume)
+        self._seat, writer = seats.take(self.settings.output, me, header, resume=self._resume)
         self._pid, self.output = os.getpid(), self._seat.output
         if self.output != self.settings.output and not os.environ.get(seats.RUN_DIR_VARIABLE):
             log.warning("greenml: %s belongs to another run; this one goes to %s", self.settings.output, self.output)
-        self._claims = Claims(f"{self._seat.run_id}:{self._seat.run_dir.resolve()}")
-        self._sampler = Sampler(
-            self._discover, self._claims.take, self._write_samples, self._note, tick=self._tick,
-            interval_seconds=self.settings.interval,
-        )  # fmt: skip
+        self._recorder = Recorder(self.settings, self._seat, writer, imports=not self._entered)
         _hook()
         _active.add(self)
-        self._sampler.start()
+        self._recorder.start()
         return self
 
     def stop(self, status: str = "completed", error: str | None = None) -> RunRecord | None:
@@ -166,19 +152,13 @@ class Run:
             The record; None in a process of many that leaves it to another.
         """
         with self._lock:
-            if not self._mine() or self._writer is None:
+            if not self._mine() or self._recorder is None:
                 return self.record
             _active.discard(self)
             for number in reversed(list(self._spans)):
                 self._close_span(number)
-            self._sampler.stop()
-            end = {"status": status, "error": error, "t": time.monotonic()}
-            self._writer.write(end)
-            if self._writer.failed:
-                log.warning("greenml: the trace %s could not be written: %s", self._writer.path, self._writer.failed)
-            self._writer.close()
-            self._writer = None
-            self._claims.release()
+            recorder, self._recorder = self._recorder, None
+            recorder.stop(status, error)
             self.record = self._finish()
             return self.record
 
@@ -239,8 +219,7 @@ class Run:
             self._next += 1
             self._spans[self._next] = path
             open_here.append(self._next)
-            self._write({"phase": path, "begin": self._next, "t": time.monotonic()})
-            self._sampler.mark()
+            self._write({"phase": path, "begin": self._next}, edge=True)
             return self._next
 
     def end_phase(self, number: int) -> None:
@@ -254,8 +233,7 @@ class Run:
 
     def _close_span(self, number: int) -> None:
         if self._spans.pop(number, None) is not None:
-            self._write({"end": number, "t": time.monotonic()})
-            self._sampler.mark()
+            self._write({"end": number}, edge=True)
 
     def log(self, metrics: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401  results of any kind
         """Keep results; of a name logged twice the later one."""
@@ -268,69 +246,26 @@ class Run:
     def note(self, text: str, code: str = "user") -> None:
         """Keep a sentence that every report of this run prints."""
         if self._mine():
-            self._note(code, str(text))
+            self._write({"note": code, "text": str(text)})
 
     def _keep(self, what: str, values: Mapping[str, Any]) -> None:
         if values and self._mine():
-            self._write({what: {str(key): plain(value) for key, value in values.items()}, "t": time.monotonic()})
+            self._write({what: {str(key): plain(value) for key, value in values.items()}})
 
-    def _discover(self, note: Callable[[str, str], None], probing: Callable[[str, str], None]) -> Iterator[Sensor]:
-        from greenml import sensors
-
-        wanted = Wanted(gpus=self.settings.gpus, pids=self._run_pids)
-        yield from sensors.discover(wanted, note, probing)
-        probing("surroundings", "")
-        found: dict[str, Any] = {"environment": surroundings.environment()}
-        if self.settings.region == "auto":
-            from greenml import metadata_service
-
-            probing("metadata service", "")
-            found["place"] = metadata_service.ask(job.cloud(), note)
-        self._write({"found": found, "t": time.monotonic()})
-        if not self._entered:
-            # A run that ends in an exit function must import nothing there: CPython forgets in an exec() that it is
-            # ending by Ctrl-C, and would exit with 1 in place of SIGINT.
-            import_module("greenml.finishing")
-
-    def _run_pids(self) -> Iterable[int]:
-        """Return the processes of the run on this host, from the traces' names; looked up every 10 s."""
-        when, pids = self._pids
-        if self._seat is not None and time.monotonic() - when > 10.0:
-            host = socket.gethostname()
-            names = [path.stem.rsplit("-", 3) for path in trace.paths(self._seat.run_dir)]
-            pids = [int(parts[2]) for parts in names if len(parts) == 4 and parts[1] == host and parts[2].isdigit()]
-            self._pids = (time.monotonic(), pids)
-        return pids
-
-    def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
-        for device in rollups.keys() - self._keys.keys():
-            self._keys[device] = str(len(self._keys))
-            self._write(trace.device_line(self._keys[device], device))
-        self._write(trace.sample_line(now, {self._keys[device]: one for device, one in rollups.items()}, edge=edge))
-
-    def _tick(self) -> None:
-        if self._writer is not None and self._writer.size_bytes > compaction.LIMIT_BYTES:
-            with contextlib.suppress(RecordError):
-                self._resolution = compaction.compact(self._writer, resolution_seconds=self._resolution)
-
-    def _note(self, code: str, text: str) -> None:
-        self._write({"note": code, "text": text, "t": time.monotonic()})
-
-    def _write(self, line: trace.Line) -> None:
-        writer = self._writer
-        if writer is not None:
-            writer.write(line)
+    def _write(self, line: trace.Line, *, edge: bool = False) -> None:
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.write(line, edge=edge)
 
     def _mine(self) -> bool:
         """False in a forked child, which neither writes nor finishes its parent's run."""
-        return self._pid == os.getpid() and self._writer is not None
+        return self._pid == os.getpid() and self._recorder is not None
 
     def _forget(self) -> None:
         """In a forked child: let go of what belongs to the parent."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.forget()
-            self._claims.forget()
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.forget()
 
 
 def _hook() -> None:
@@ -364,29 +299,3 @@ def _outcome(error: BaseException | None) -> tuple[str, str | None]:
 
 def _segment(name: str) -> str:
     return str(name).strip().replace("/", "-") or "phase"
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return a value as JSON can hold it: scalars of numpy and torch as numbers, not-a-number as text."""
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
-    if hasattr(value, "tolist") and callable(value.tolist):
-        with contextlib.suppress(Exception):
-            return plain(value.tolist())
-    return str(value)
-
-
-def _plain(settings: Settings) -> dict[str, Any]:
-    return {**asdict(settings), "output": Path(settings.output).name}
-
-
-def _version() -> str:
-    from greenml import __version__
-
-    return __version__

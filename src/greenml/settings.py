@@ -32,7 +32,7 @@ class Settings:
         sku, region: as the user wrote them; "" where not told. ``region="auto"`` asks the cloud's metadata service.
         tier: which price was paid: dedicated, low_priority or spot; None where not told.
         nodes: machines that are billed; None for as many as took part.
-        name: of the run; "" for the output's.
+        name: of the run; "" for none.
         output: run.json's path.
         gpus: None for the visible ones, ``all``, or a list.
         interval: seconds between readings; None for what the sensors need.

@@ -110,10 +110,7 @@ def timeline(parts: dict[str, list[Part]], seconds: float) -> Timeline | None:
     """Return a bounded picture of the run; None for a run without length."""
     if seconds <= 0:
         return None
-    step = next(
-        (one for one in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800) if seconds / one <= TIMELINE_BINS),
-        0,
-    )
+    step: float = next((one for one in TIMELINE_STEPS if seconds / one <= TIMELINE_BINS), 0)
     step = step or math.ceil(seconds / TIMELINE_BINS / 3600) * 3600
     bins = math.ceil(seconds / step)
     return Timeline(

@@ -345,11 +345,13 @@ def test_a_driver_that_hangs_at_the_start_holds_up_nobody(hang):
 def test_a_driver_that_is_slow_at_the_start_joins_late():
     run = Run(Fake("a"), late := Fake("b", module="driver"), before=lambda: time.sleep(1.4))
     run.start()
-    eventually(lambda: late.reads > 2)
+    eventually(lambda: late.reads > 4)
     run.stop()
     assert run.codes == ["sensor-slow"]
+    rows = run.of("b")
+    assert run.of("a")[0].end_seconds < rows[0].end_seconds
+    assert rows[0].start_seconds == rows[0].end_seconds, "its first reading is its counter's origin"
     assert run.joules("b") > 0
-    assert run.of("a")[0].end_seconds < run.of("b")[0].end_seconds
 
 
 def test_a_first_reading_that_hangs_holds_up_nobody(hang):

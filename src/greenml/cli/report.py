@@ -22,7 +22,7 @@ def command(path: Path, style: str | None, **changes: Any) -> None:  # noqa: ANN
     """Print what a run used.
 
     RUN.JSON may also be a run's trace folder, or name a record that a killed run left only traces of. With --region,
-    --sku, --tier, --carbon-intensity, --price-per-hour or --pue the same measurement is accounted again, elsewhere.
+    --sku, --tier, --nodes, --carbon-intensity, --price-per-hour or --pue the same measurement is accounted again.
     """
     from greenml import finishing
 

@@ -38,7 +38,8 @@ def carbon_intensity(place: Place, start: datetime, end: datetime) -> CarbonInte
 
     The band is the range of the same series (source and basis) over two years to either side of the figure's,
     widened to at least ±10 %, because a yearly mean hides its hours; for the old compilation it also takes in
-    the next area's figure. Where the place is not known, it is the world average, and the band runs from the
+    the next area's figure, and a direct figure's band outside of the USA reaches up to the country's lifecycle
+    figure, which counts more. Where the place is not known, it is the world average, and the band runs from the
     10th to the 90th percentile of the countries of that year.
 
     A figure of 0 (direct emissions of Quebec) stays 0 and says so; its band reaches to hydropower's lifecycle
@@ -71,6 +72,8 @@ def carbon_intensity(place: Place, start: datetime, end: datetime) -> CarbonInte
     grams = _grams(row)
     low = min(*neighbours, grams * (1 - BAND_RATIO))
     high = max(*neighbours, grams * (1 + BAND_RATIO) if grams else HYDROPOWER_GRAMS)
+    if row["basis"] == "direct" and place.country_iso3 != "USA" and (whole := _lifecycle_row(place, year)):
+        high = max(high, _grams(whole))
     return _result(row, low, high, assumed=False, note=_note(row, year, place))
 
 
@@ -142,13 +145,18 @@ def _note(row: tables.Row, year: int, place: Place) -> str:
     return "; ".join(notes)
 
 
-def _lifecycle(place: Place, year: int) -> str:
-    """Return, as the end of a note, what the country's lifecycle figure is."""
+def _lifecycle_row(place: Place, year: int) -> tables.Row | None:
+    """Return the country's lifecycle figure nearest to a year."""
     rows = tables.lookup("carbon_intensity", "country", place.country_iso3)
     rows = [row for row in rows if row["basis"] == "lifecycle"]
-    if not rows:
+    return _nearest(rows, year) if rows else None
+
+
+def _lifecycle(place: Place, year: int) -> str:
+    """Return, as the end of a note, what the country's lifecycle figure is."""
+    nearest = _lifecycle_row(place, year)
+    if nearest is None:
         return ""
-    nearest = _nearest(rows, year)
     return f" (lifecycle, {nearest['code']} {nearest['year']}: {_grams(nearest):.0f} g/kWh)"
 
 

@@ -120,8 +120,8 @@ def kilowatt_hours(joules: float) -> str:
 
 
 def kilojoules(joules: float) -> str:
-    """Write the number of kJ, two decimals."""
-    return at_least(joules / JOULES_PER_KJ, 2)
+    """Write the number of kJ: two decimals, or more where those would leave under four digits."""
+    return at_least(joules / JOULES_PER_KJ, 2) if joules >= 10 * JOULES_PER_KJ else significant(joules / JOULES_PER_KJ)
 
 
 def hours(value: float) -> str:

@@ -117,8 +117,8 @@ def declare(selected: Selected, told: Told, notes: list[str]) -> Device:
     if not told.energy and not told.power:
         notes = [*notes, "its driver tells neither energy nor power (a vGPU?): its energy is not measured"]
     if selected.mig:
-        said = f"share {share[0]}/{share[1]} assumed" if share else "its share is not known, 1 assumed"
-        notes = [*notes, f"MIG: whole card measured; {said}"]
+        said = f"this run's share is assumed to be {share[0]}/{share[1]}" if share else "this run's share is not known"
+        notes = [*notes, f"MIG: whole card measured, and counted; {said}"]
     return Device(
         "gpu",
         card.uuid,

@@ -104,7 +104,7 @@ class RaplSensor:
         self._range = _number(zone.folder / "max_energy_range_uj")
         self._last = _microjoules(zone)
         self._last_seconds = clock()
-        self._total = 0
+        self._total = self._last  # the zone's own origin, so that another process can go on from here
 
     @property
     def interval_seconds(self) -> float:
@@ -114,7 +114,7 @@ class RaplSensor:
         return min(1.0, self._range * JOULES_PER_MICROJOULE / MAX_WATTS / 2)
 
     def read(self) -> Reading:
-        """Read the joules since it was opened; right while reads are less than one range apart.
+        """Read the joules on the zone's own counter, wraps undone; right while reads are less than one range apart.
 
         Raises:
             SensorError: it cannot be read now, or it jumped and the joules since the last read are not known.

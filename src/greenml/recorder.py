@@ -1,0 +1,112 @@
+"""The measuring side of a run in one process: sensors, claims and sampler, into its trace."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import Any
+
+from greenml import compaction, job, surroundings, trace
+from greenml.claims import Claims
+from greenml.errors import RecordError
+from greenml.model import Device, Rollup, Sensor, Wanted
+from greenml.sampler import Sampler
+from greenml.seats import Seat
+from greenml.settings import Settings
+
+log = logging.getLogger("greenml")
+PIDS_SECONDS = 10.0  # how often the run's processes on this host are looked up
+
+
+class Recorder:
+    """Writes what this process measures, and what it is told, into its trace.
+
+    Args:
+        settings: which GPUs, which interval, whether to ask the metadata service.
+        seat: this process's place in the run.
+        writer: its trace, open.
+        imports: load now, in the sampler's thread, what writing the record will need.
+    """
+
+    def __init__(self, settings: Settings, seat: Seat, writer: trace.TraceWriter, *, imports: bool) -> None:
+        self._settings, self._seat, self._writer, self._imports = settings, seat, writer, imports
+        self._claims = Claims(f"{seat.run_id}:{seat.run_dir.resolve()}")
+        self._sampler = Sampler(
+            self._discover, self._claims.take, self._write_samples, self.note, tick=self._tick,
+            interval_seconds=settings.interval,
+        )  # fmt: skip
+        self._keys: dict[Device, str] = {}
+        self._resolution = 2.0
+        self._pids: tuple[float, list[int]] = (-math.inf, [])
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._sampler.start()
+
+    def stop(self, status: str, error: str | None) -> None:
+        """Take the last samples, say how the run ended, and let go of everything."""
+        self._sampler.stop()
+        self.write({"status": status, "error": error})
+        if self._writer.failed:
+            log.warning("greenml: the trace %s could not be written: %s", self._writer.path, self._writer.failed)
+        self._writer.close()
+        self._claims.release()
+
+    def forget(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+        self._writer.forget()
+        self._claims.forget()
+
+    def write(self, line: trace.Line, *, edge: bool = False) -> None:
+        """Append a line; ``edge`` asks for a sample at once, without waiting for it."""
+        self._writer.write({"t": time.monotonic(), **line})
+        if edge:
+            self._sampler.mark()
+
+    def _discover(self, note: Callable[[str, str], None], probing: Callable[[str, str], None]) -> Iterator[Sensor]:
+        from greenml import sensors
+
+        wanted = Wanted(gpus=self._settings.gpus, pids=self._run_pids)
+        yield from sensors.discover(wanted, note, probing)
+        probing("surroundings", "")
+        found: dict[str, Any] = {"environment": surroundings.environment()}
+        if self._settings.region == "auto":
+            from greenml import metadata_service
+
+            probing("metadata service", "")
+            found["place"] = metadata_service.ask(job.cloud(), note)
+        self.write({"found": found})
+        if self._imports:
+            # A run that ends in an exit function must import nothing there: CPython forgets in an exec() that it is
+            # ending by Ctrl-C, and would exit with 1 in place of SIGINT.
+            import_module("greenml.finishing")
+
+    def _run_pids(self) -> Iterable[int]:
+        """Return the processes of the run on this host, from the traces' names."""
+        when, pids = self._pids
+        if time.monotonic() - when > PIDS_SECONDS:
+            host = socket.gethostname()
+            names = [path.stem.rsplit("-", 3) for path in trace.paths(self._seat.run_dir)]
+            pids = [int(parts[2]) for parts in names if len(parts) == 4 and parts[1] == host and parts[2].isdigit()]
+            self._pids = (time.monotonic(), pids)
+        return pids
+
+    def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
+        for device in rollups.keys() - self._keys.keys():
+            self._keys[device] = str(len(self._keys))
+            self.write(trace.device_line(self._keys[device], device))
+        self.write(trace.sample_line(now, {self._keys[device]: one for device, one in rollups.items()}, edge=edge))
+
+    def _tick(self) -> None:
+        if self._writer.size_bytes > compaction.LIMIT_BYTES:
+            with contextlib.suppress(RecordError):
+                self._resolution = compaction.compact(self._writer, resolution_seconds=self._resolution)
+
+    def note(self, code: str, text: str) -> None:
+        """Keep a sentence for the record."""
+        self.write({"note": code, "text": text})

@@ -1,0 +1,57 @@
+"""The benchmarks run and print their tables; how fast anything is, is not judged here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(tmp_path, plain_environment):
+    def run(name, *arguments):
+        return subprocess.run(
+            [sys.executable, BENCHMARKS / name, *arguments],
+            cwd=tmp_path,
+            env=plain_environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def row(done, name):
+    """Return a row of the first table by its columns' names."""
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    cells = [part.strip() for part in lines[0].split("  ") if part.strip()]
+    own = next(line for line in lines[1:] if line.strip().startswith(f"{name}  "))
+    return dict(
+        zip(reversed(cells), reversed([part.strip() for part in own.split("  ") if part.strip()]), strict=False)
+    )
+
+
+def test_scale_knows_the_exact_energy(benchmark):
+    found = row(benchmark("scale.py", "--days", "0.02", "--phase-seconds", "300", "--repeat", "1"), "0.48 h")
+    assert found["samples"] == "1,735"  # a second each, six phases' edges, the end
+    assert float(found["energy off"]) < 1e-8
+    assert float(found["phase off"]) < 1e-5
+
+
+def test_overhead_measures_what_is_installed(benchmark):
+    done = benchmark("overhead.py", "--seconds", "1", "--settle", "0.2", "--rounds", "1", "--imports", "0")
+    if "C compiler" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert float(row(done, "none")["CPU ms/s"]) < 1
+    found = row(done, "greenml")
+    assert float(found["GPU W"]) > 0
+    assert float(found["NVML calls/s"]) > 0
+    for peer in ("codecarbon", "zeus"):
+        assert any(line.startswith(f"{peer}  ") for line in done.stdout.splitlines())
+    assert "greenml / peer" in done.stdout
