@@ -21,9 +21,9 @@ LEVELS = {
     1: ("model", "record", "tables", "data"),
     2: (
         "sensors", "sampler", "claims", "trace", "compaction", "energy", "usages", "accounting", "job", "factors",
-        "importers", "reports", "settings", "surroundings", "metadata_service",
+        "importers", "reports", "settings", "surroundings", "metadata_service", "values",
     ),
-    3: ("assembly", "assumptions", "seats", "finishing", "run"),
+    3: ("assembly", "assumptions", "seats", "finishing", "recorder", "run"),
     4: ("cli", "greenml", "__main__"),
 }  # fmt: skip
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
@@ -36,7 +36,8 @@ ALLOWED = {
     ("usages", "energy"),  # what a device did is read off its curve
     ("seats", "trace"), ("seats", "claims"), ("seats", "job"),
     ("finishing", "assembly"), ("finishing", "assumptions"), ("finishing", "seats"),
-    ("run", "seats"), ("run", "assumptions"), ("run", "finishing"),
+    ("recorder", "seats"),
+    ("run", "seats"), ("run", "recorder"), ("run", "assumptions"), ("run", "finishing"),
     ("run", "greenml"),  # __version__ alone
     ("greenml", "run"), ("greenml", "finishing"), ("greenml", "record"), ("greenml", "errors"), ("__main__", "cli"),
     ("cli", "greenml"),  # __version__ alone

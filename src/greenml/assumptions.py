@@ -53,18 +53,15 @@ def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | No
     Raises:
         SettingsError: a setting names something that does not exist.
     """
-    sku, place, known_from = _where(record, settings, found or {})
+    sku, place, known_from = _where(record.place, settings, found or {})
     when = _middle(record)
     nodes = settings.nodes or max(1, len(record.hosts))
     notes = [note for note in record.notes if note.code not in NOTE_CODES]
     factors, more = _factors(settings, sku, place, _start(record), record.ended or when)
-    fields = asdict(place)
-    if not place.cloud and found and found.get("cloud"):
-        fields["cloud"] = found["cloud"]
     return record.model_copy(
         update={
             "place": PlaceRecord(
-                **fields,
+                **asdict(place),
                 sku=sku.name if sku else "",
                 sku_label=sku.label if sku else "",
                 tier=settings.tier or (found or {}).get("tier"),
@@ -109,6 +106,13 @@ def _given(factor: Factor | None) -> float | None:
     return factor.value if factor is not None and factor.scope == "given" else None
 
 
+def outlook(settings: Settings, found: Mapping[str, Any] | None = None) -> Factors:
+    """Return the factors that a run going on now will be accounted with."""
+    sku, place, _ = _where(PlaceRecord(), settings, found or {})
+    now = datetime.now(timezone.utc)
+    return _factors(settings, sku, place, now, now)[0]
+
+
 def _start(record: RunRecord) -> datetime:
     return record.started.astimezone(timezone.utc)
 
@@ -118,9 +122,8 @@ def _middle(record: RunRecord) -> datetime:
     return start + ((record.ended or start) - start) / 2
 
 
-def _where(record: RunRecord, settings: Settings, found: Mapping[str, Any]) -> tuple[Sku | None, Place, dict[str, str]]:
+def _where(told: PlaceRecord, settings: Settings, found: Mapping[str, Any]) -> tuple[Sku | None, Place, dict[str, str]]:
     """Settle SKU and place: what the user said, else what the record or the machine says."""
-    told = record.place
     known_from = dict(told.known_from) | {
         name: value for name, value in settings.known_from.items() if name in ("sku", "region", "tier", "nodes")
     }
@@ -153,6 +156,8 @@ def _where(record: RunRecord, settings: Settings, found: Mapping[str, Any]) -> t
     if not place.region and not place.country_iso3 and (country := told.country_iso3):
         place = places.find(country)
         known_from["region"] = told.known_from.get("country_iso3", "record")
+    if cloud and not place.cloud and not place.country_iso3:
+        place = replace(place, cloud=cloud)  # no region, but a provider with a fleet average of its own
     return sku, place, known_from
 
 

@@ -25,6 +25,7 @@ from greenml.settings import Settings, resolve
 from greenml.values import plain
 
 if TYPE_CHECKING:
+    from greenml.live import Follower, Totals
     from greenml.record import RunRecord
 
 log = logging.getLogger("greenml")
@@ -104,6 +105,7 @@ class Run:
         self._resume, self._watches, self._command = resume, watches, command
         self._seat: seats.Seat | None = None
         self._recorder: Recorder | None = None
+        self._follower: Follower | None = None
         self._pid, self._entered = 0, False
         self._lock = threading.RLock()
         self._stack = threading.local()
@@ -242,6 +244,22 @@ class Run:
     def params(self, params: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401
         """Keep hyperparameters; of a name given twice the later one."""
         self._keep("params", {**(params or {}), **more})
+
+    def totals(self) -> Totals:
+        """Return what the whole run, every process of it, used up to now; cheap enough for every logging step.
+
+        Returns:
+            Seconds, joules, watts, grams CO2e and USD by tier; None where it is not known, and of a run that ended.
+        """
+        if self._follower is None and self._mine():
+            from greenml import assumptions, live
+
+            self._follower = live.Follower(self.run_dir, assumptions.outlook(self.settings), self.settings.nodes)
+        if self._follower is None:
+            from greenml.live import Totals
+
+            return Totals(0.0, None, None, None, {})
+        return self._follower.totals()
 
     def note(self, text: str, code: str = "user") -> None:
         """Keep a sentence that every report of this run prints."""

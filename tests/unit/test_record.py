@@ -128,7 +128,8 @@ def test_totals_and_phases_by_name():
 def run_dir(folder: Path) -> Path:
     made = folder / "run.trace"
     made.mkdir()
-    header = {"run_id": "r", "host": "h", "start_seconds": 1.0, "unix_seconds": 1e9, "settings": {"nodes": 3, "later": 1}}
+    settings = {"nodes": 3, "later": 1, "known_from": {"nodes": "argument", "later": "argument"}}
+    header = {"run_id": "r", "host": "h", "start_seconds": 1.0, "unix_seconds": 1e9, "settings": settings}
     writer = TraceWriter(made / "1-h-1-a.jsonl", header)
     writer.write({"status": "completed", "error": None, "t": 11.0})
     writer.close()
