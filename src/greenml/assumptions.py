@@ -138,27 +138,35 @@ def _where(told: PlaceRecord, settings: Settings, found: Mapping[str, Any]) -> t
 
     sku_name = settle("sku", settings.sku, told.sku)
     region = settle("region", settings.region if settings.region != "auto" else "", told.region)
+    sku = _sku(sku_name, by_user=bool(settings.sku))
     cloud = told.cloud or found.get("cloud", "")
-    try:
-        sku = skus.find(sku_name) if sku_name else None
-    except SettingsError:
-        if settings.sku:
-            raise
-        sku = None  # a size that the machine itself names and the tables do not know
-    if not settings.region and settings.sku and sku:
+    if settings.sku and sku and not settings.region:
         cloud = sku.cloud
-    try:
-        place = places.find(region, (sku.cloud if sku else "") or cloud) if region else places.unknown()
-    except SettingsError:
-        if settings.region not in ("", "auto"):
-            raise
-        place = places.unknown()
-    if not place.region and not place.country_iso3 and (country := told.country_iso3):
-        place = places.find(country)
+    place = _place(region, (sku.cloud if sku else "") or cloud, by_user=settings.region not in ("", "auto"))
+    if not place.region and not place.country_iso3 and told.country_iso3:
+        place = places.find(told.country_iso3)
         known_from["region"] = told.known_from.get("country_iso3", "record")
     if cloud and not place.cloud and not place.country_iso3:
         place = replace(place, cloud=cloud)  # no region, but a provider with a fleet average of its own
     return sku, place, known_from
+
+
+def _sku(name: str, *, by_user: bool) -> Sku | None:
+    try:
+        return skus.find(name) if name else None
+    except SettingsError:
+        if by_user:
+            raise
+        return None  # a size that the machine itself names and the tables do not know
+
+
+def _place(region: str, cloud: str, *, by_user: bool) -> Place:
+    try:
+        return places.find(region, cloud) if region else places.unknown()
+    except SettingsError:
+        if by_user:
+            raise
+        return places.unknown()
 
 
 def _factors(

@@ -56,9 +56,7 @@ class _Device:
         energy, integrated = (row[at] if len(row) > at else None for at in (1, 2))
         seconds = end_seconds - self.last_seconds
         if self.counts and energy is not None:
-            if self.counter is None:
-                self.joules = 0.0
-            else:
+            if self.counter is not None:
                 grown = energy - self.counter
                 grown = grown if grown >= 0 else integrated or 0.0
                 self.joules = (self.joules or 0.0) + grown
