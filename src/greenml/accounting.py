@@ -5,7 +5,8 @@ Formulas: docs/method.md, sections 4 and 5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from greenml.record import Basis, DeviceRecord, Factor, Factors, Quantity, Totals, Usage
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
@@ -102,6 +103,31 @@ def cost(seconds: float, nodes: int, prices: dict[str, Factor]) -> dict[str, Qua
         )
         for tier, price in prices.items()
     }
+
+
+def derived(of: Totals, trainer: Mapping[str, Any]) -> dict[str, float]:
+    """Return throughput and what a unit of work took, from a training phase's totals and the trainer's counts.
+
+    Args:
+        of: the totals of the training phase.
+        trainer: with ``counts`` of ``samples``, ``tokens``, ``steps`` and ``epochs``, as far as they are known.
+    """
+    counts = {name: float(value) for name, value in (trainer.get("counts") or {}).items() if value}
+    joules, grams = of.it_energy_joules.value, of.emissions_grams.value
+    made: dict[str, float] = {}
+    for name, unit in (("samples", "sample"), ("tokens", "token")):
+        if name in counts and of.seconds > 0:
+            made[f"{name}_per_second"] = counts[name] / of.seconds
+        if name in counts and joules is not None:
+            made[f"joules_per_{unit}"] = joules / counts[name]
+    for name, unit, many in (("epochs", "epoch", 1.0), ("steps", "1000_steps", 1000.0)):
+        if name in counts:
+            if grams is not None:
+                made[f"emissions_grams_per_{unit}"] = grams / counts[name] * many
+            for tier, usd in of.cost_usd.items():
+                if usd.value is not None:
+                    made[f"cost_usd_{tier}_per_{unit}"] = usd.value / counts[name] * many
+    return made
 
 
 def _mean(used: Used, kind: str, field: str) -> float | None:

@@ -154,8 +154,8 @@ def _status(tries: Sequence[_Try], a_try: _Try) -> tuple[Status, str | None]:
         return "running", None
     lead = a_try.lead
     if lead.status is None:
-        return "killed", None
-    return lead.status, lead.error  # type: ignore[return-value]
+        return lead.so_far or "killed", None  # type: ignore[return-value]  # a trace holds text
+    return lead.status, lead.error  # type: ignore[return-value]  # a trace holds text
 
 
 def _time(unix_seconds: float) -> datetime:
@@ -224,6 +224,7 @@ def assemble(run_dir: Path) -> tuple[RunRecord, list[Trace]]:
         factors=Factors(),
         params=_merged(tries, "params"),
         metrics=_merged(tries, "metrics"),
+        trainer=_trainer(tries),
         environment=_environment(last.lead),
         timeline=timeline(parts, seconds),
         notes=_notes(tries, notes + found) + _gaps(devices, seconds),
@@ -274,6 +275,18 @@ def _merged(tries: Sequence[_Try], what: str) -> dict[str, object]:
         for one in sorted(a_try.traces, key=_precedence, reverse=True):
             merged.update(getattr(one, what))
     return merged
+
+
+def _trainer(tries: Sequence[_Try]) -> dict[str, object]:
+    """Merge what the trainers told of themselves; counts are summed over processes and attempts."""
+    told: dict[str, object] = {}
+    counts: dict[str, float] = defaultdict(float)
+    for a_try in tries:
+        for one in sorted(a_try.traces, key=_precedence, reverse=True):
+            told.update(one.found.get("trainer", {}))
+            for name, value in one.found.get("counts", {}).items():
+                counts[name] += value
+    return told | ({"counts": dict(counts)} if counts else {})
 
 
 def _environment(lead: Trace) -> Environment:

@@ -5,7 +5,7 @@ The same for a run that was just measured, one that was imported, and one that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -69,7 +69,8 @@ def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | No
                 known_from=known_from,
             ),
             "factors": factors,
-            "totals": _totals(record, factors, nodes),
+            "totals": (made := _totals(record, factors, nodes)),
+            "derived": _derived(made, record.trainer),
             "notes": notes + more,
         }
     )
@@ -234,6 +235,11 @@ def _price(price: Price) -> Factor:
 
 def _source(source: Source) -> SourceRef:
     return SourceRef(name=source.name, url=source.url, published=source.published)
+
+
+def _derived(totals: Sequence[Totals], trainer: Mapping[str, Any]) -> dict[str, float]:
+    of = next((one for one in totals if one.scope == "train"), None)
+    return accounting.derived(of, trainer) if of is not None else {}
 
 
 def _reason(sku: Sku, place: Place, when: datetime) -> str:

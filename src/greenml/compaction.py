@@ -132,28 +132,23 @@ def _keep_edges(lines: list[Line], edges: list[float]) -> list[Line]:
 
 
 def _once(lines: list[Line]) -> list[Line]:
-    """Fold metrics and parameters into one line each, and drop notes past the limit."""
-    metrics: Line = {}
-    params: Line = {}
+    """Fold metrics, parameters and findings into one line each, and drop notes past the limit."""
+    folded: dict[str, Line] = {"metrics": {}, "params": {}, "found": {}}
     kept: list[Line] = []
     notes = 0
     for line in lines:
-        if "metrics" in line:
-            metrics.update(line["metrics"])
-        elif "params" in line:
-            params.update(line["params"])
-        elif "note" in line:
-            notes += 1
-            if notes <= MAX_NOTES:
-                kept.append(line)
+        kind = next((name for name in folded if name in line), "")
+        if kind == "found":
+            for name, value in line["found"].items():
+                folded["found"][name] = {**folded["found"].get(name, {}), **value}
+        elif kind:
+            folded[kind].update(line[kind])
         else:
-            kept.append(line)
+            notes += "note" in line
+            if "note" not in line or notes <= MAX_NOTES:
+                kept.append(line)
     last = max((line["t"] for line in kept if "t" in line), default=0.0)
-    if metrics:
-        kept.append({"metrics": metrics, "t": last})
-    if params:
-        kept.append({"params": params, "t": last})
-    return kept
+    return kept + [{name: values, "t": last} for name, values in folded.items() if values]
 
 
 def _merged(lines: list[Line], resolution_seconds: float) -> list[Line]:

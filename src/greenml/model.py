@@ -283,7 +283,8 @@ class Trace:
         spans: phases, in order of their start.
         notes: (monotonic seconds, code, text).
         metrics, params: what the run logged; a later value replaces an earlier one.
-        found: what the process found out of its surroundings: ``environment``, ``place``.
+        found: what the process found out: ``environment``, ``place``, ``trainer``, ``counts``.
+        so_far: the status if it ends without another word.
         last_seconds: time of the last line.
         status: completed, failed, interrupted; None while it runs or if it was killed.
         error: of a failed run.
@@ -301,5 +302,6 @@ class Trace:
     found: dict[str, Any] = field(default_factory=dict)
     last_seconds: float = 0.0
     status: str | None = None
+    so_far: str | None = None
     error: str | None = None
     alive: bool = False

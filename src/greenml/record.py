@@ -267,6 +267,10 @@ class RunRecord(Model):
     params: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     trainer: dict[str, Any] = Field(default={}, description="trainer_state, training_args, ds_config as found")
+    derived: dict[str, float] = Field(
+        default={},
+        description="of the training phase: samples_per_second, joules_per_token, emissions_grams_per_epoch ...",
+    )
     environment: Environment = Environment()
     timeline: Timeline | None = None
     notes: list[Note] = []

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenml import __version__, job, seats, surroundings, trace
 from greenml.recorder import Recorder
 from greenml.settings import Settings, resolve
-from greenml.values import plain
+from greenml.values import outcome, plain, segment
 
 if TYPE_CHECKING:
     from greenml.live import Follower, Totals
@@ -117,18 +117,22 @@ class Run:
         """The folder of the run's traces, once started."""
         return self._seat.run_dir if self._seat is not None else seats.run_dir_of(self.output)
 
-    def start(self) -> Run:
+    def start(self, since_seconds: float | None = None) -> Run:
         """Begin to measure; returns within two seconds whatever the hardware does.
+
+        Args:
+            since_seconds: ``time.monotonic()`` of when the run began, if that was before now: its time is billed.
 
         Raises:
             SettingsError: the output cannot be written.
         """
         if self._recorder is not None or self.record is not None:
             return self
-        me = job.current()
+        me, now = job.current(), time.monotonic()
+        begun = min(now, since_seconds if since_seconds is not None else now)
         header = {
             **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
-            "start_seconds": time.monotonic(), "unix_seconds": time.time(), "watches": self._watches,
+            "start_seconds": begun, "unix_seconds": time.time() - (now - begun), "watches": self._watches,
             "name": self.settings.name, "settings": {**asdict(self.settings), "output": self.output.name},
             "command": self._command or surroundings.command(), "greenml_version": __version__,
             "host_facts": {**surroundings.host(), "cloud": job.cloud()},
@@ -188,7 +192,7 @@ class Run:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.stop(*_outcome(error))
+        self.stop(*outcome(error))
 
     def __call__(self, function: Function) -> Function:
         """Measure every call of a function, each a run of its own."""
@@ -209,19 +213,28 @@ class Run:
         finally:
             self.end_phase(number)
 
-    def begin_phase(self, name: str) -> int:
-        """Begin a phase where a ``with`` block does not fit; returns the number that ``end_phase`` takes."""
+    def begin_phase(self, name: str, since_seconds: float | None = None) -> int:
+        """Begin a phase where a ``with`` block does not fit.
+
+        Args:
+            name: of the phase.
+            since_seconds: ``time.monotonic()`` of when it began, if that was before now.
+
+        Returns:
+            The number that ``end_phase`` takes.
+        """
         if not self._mine():
             return -1
         open_here: list[int] = getattr(self._stack, "open", [])
         self._stack.open = open_here
         with self._lock:
             parent = next((self._spans[one] for one in reversed(open_here) if one in self._spans), "")
-            path = f"{parent}/{_segment(name)}" if parent else _segment(name)
+            path = f"{parent}/{segment(name)}" if parent else segment(name)
             self._next += 1
             self._spans[self._next] = path
             open_here.append(self._next)
-            self._write({"phase": path, "begin": self._next}, edge=True)
+            begun = {} if since_seconds is None else {"t": since_seconds}
+            self._write({"phase": path, "begin": self._next, **begun}, edge=True)
             return self._next
 
     def end_phase(self, number: int) -> None:
@@ -244,6 +257,27 @@ class Run:
     def params(self, params: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401
         """Keep hyperparameters; of a name given twice the later one."""
         self._keep("params", {**(params or {}), **more})
+
+    def describe(self, **trainer: Any) -> None:  # noqa: ANN401  what a framework knows of itself
+        """Keep what ran: the trainer's arguments, the model, the engine; a later value of a name replaces it."""
+        if trainer and self._mine():
+            self._write({"found": {"trainer": {name: plain(value) for name, value in trainer.items()}}})
+
+    def count(self, **counts: float) -> None:
+        """Keep what this process has worked through so far, such as ``samples`` and ``tokens``; ranks are summed."""
+        if counts and self._mine():
+            self._write({"found": {"counts": counts}})
+
+    def save(self, so_far: str | None = None) -> RunRecord | None:
+        """Write the record as it stands; the run goes on.
+
+        Args:
+            so_far: the status that the run has if its process ends without another word from here on.
+        """
+        if not self._mine():
+            return None
+        self._write({"so_far": so_far})
+        return self._finish()
 
     def totals(self) -> Totals:
         """Return what the whole run, every process of it, used up to now; cheap enough for every logging step.
@@ -298,22 +332,10 @@ def _hook() -> None:
 
 def _at_exit() -> None:
     for run in list(_active):
-        run.stop(*_outcome(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)))
+        run.stop(*outcome(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)))
 
 
 def _in_child() -> None:
     for run in list(_active):
         run._forget()
     _active.clear()
-
-
-def _outcome(error: BaseException | None) -> tuple[str, str | None]:
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return "completed", None
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", "KeyboardInterrupt"
-    return "failed", " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-
-def _segment(name: str) -> str:
-    return str(name).strip().replace("/", "-") or "phase"

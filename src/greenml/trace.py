@@ -9,6 +9,7 @@ Lines::
     {"end": 3, "t": 15.0}                                    it ends
     {"note": "sensor-lost", "text": …, "t": 15.0}
     {"metrics": {…}, "t": …}   {"params": {…}, "t": …}   {"found": {…}, "t": …}
+    {"so_far": "completed", "t": 18.0}                       the status if no other line tells one
     {"status": "completed", "error": null, "t": 20.0}        last
 
 Times are seconds of the host's monotonic clock. A device's array is ``[t of its read - t, energy_joules,
@@ -221,7 +222,7 @@ def read_header(path: Path) -> Line:
 _DEVICE_FIELDS = frozenset(field.name for field in fields(Device))
 
 
-def read(path: Path) -> Trace:  # noqa: C901  one branch a kind of line
+def read(path: Path) -> Trace:  # noqa: C901, PLR0912  one branch a kind of line
     """Read a trace.
 
     Raises:
@@ -254,7 +255,10 @@ def read(path: Path) -> Trace:  # noqa: C901  one branch a kind of line
         elif "params" in line:
             trace.params.update(line["params"])
         elif "found" in line:
-            trace.found.update(line["found"])
+            for name, value in line["found"].items():
+                trace.found[name] = {**trace.found.get(name, {}), **value}
+        elif "so_far" in line:
+            trace.so_far = line["so_far"]
         elif "status" in line:
             trace.status, trace.error = line["status"], line.get("error")
     trace.spans += [Span(path_, begun, None) for path_, begun in open_spans.values()]

@@ -1,4 +1,4 @@
-"""What a user logs, as JSON can hold it."""
+"""What a user gives, names, logs and ends with, as the trace can hold it."""
 
 from __future__ import annotations
 
@@ -22,3 +22,17 @@ def plain(value: Any) -> Any:  # noqa: ANN401
         with contextlib.suppress(Exception):
             return plain(value.tolist())
     return str(value)
+
+
+def outcome(error: BaseException | None) -> tuple[str, str | None]:
+    """Return the status of a run that ended by an exception (or by none), and the exception in a line."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "completed", None
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "KeyboardInterrupt"
+    return "failed", " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def segment(name: str) -> str:
+    """Return a phase's name as it can stand in a path."""
+    return str(name).strip().replace("/", "-") or "phase"

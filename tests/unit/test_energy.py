@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -67,9 +68,9 @@ def test_the_curve_never_falls_and_parts_sum_to_the_whole(made, device, cuts):
     curve = energy.curve_of(device, made).curve
     if curve is None:
         return
-    assert all(a < b for a, b in zip(curve.times_seconds, curve.times_seconds[1:], strict=False))
+    assert all(a < b for a, b in pairwise(curve.times_seconds))
     for values in (curve.joules, curve.covered, curve.hidden):
-        assert all(a <= b for a, b in zip(values, values[1:], strict=False))
+        assert all(a <= b for a, b in pairwise(values))
     a, b, c = sorted(cuts)
     for between in (curve.between, curve.covered_between, curve.hidden_between):
         assert between(a, c) == pytest.approx(between(a, b) + between(b, c), rel=1e-9, abs=1e-6)

@@ -92,7 +92,7 @@ def test_what_each_cloud_tells(cloud, told, monkeypatch):
 
 @pytest.mark.parametrize(("priority", "tier"), [("Spot", "spot"), ("Regular", None), ("", None)])
 def test_azures_priorities(priority, tier):
-    answers = {path: AZURE % priority for path in ANSWERS["azure"]}
+    answers = dict.fromkeys(ANSWERS["azure"], AZURE % priority)
     with serving(answers, NEEDED["azure"]) as address:
         assert metadata_service.ask("azure", Notes().take, address).get("tier") == tier
 

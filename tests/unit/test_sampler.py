@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -111,7 +112,7 @@ def test_flushing_more_often_changes_no_sum(steps):
     assert sum(part.swing_joules for part in parts) == pytest.approx(total.swing_joules, abs=1e-9)
     assert max(part.power_max_watts or 0 for part in parts) == total.power_max_watts
     assert parts[0].start_seconds == total.start_seconds
-    assert all(one.end_seconds == other.start_seconds for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one.end_seconds == other.start_seconds for one, other in pairwise(parts))
 
 
 class Fake:
@@ -233,7 +234,7 @@ def test_it_keeps_its_schedule_and_writes_once_a_second():
     assert 3 <= len(run.rows) <= 4
     assert run.ticks == 1
     rows = run.of("a")
-    assert all(one.end_seconds == other.start_seconds for one, other in zip(rows, rows[1:], strict=False))
+    assert all(one.end_seconds == other.start_seconds for one, other in pairwise(rows))
     assert run.joules("a") == pytest.approx(100 * (rows[-1].end_seconds - rows[0].end_seconds), rel=0.01)
 
 

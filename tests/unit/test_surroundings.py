@@ -46,7 +46,7 @@ VALUES = {
     "url with a password alone": lambda secret: ["--broker", f"redis://:{secret}@cache:6379/0"],
     "url with a token for a user": lambda secret: ["--repo", f"https://{secret}@example.org/x.git"],
     "azure storage, sas": lambda secret: ["--data", f"https://x.blob.core.windows.net/c?sv=1&sig={secret}&se=2"],
-    "azure storage, key": lambda secret: ["--store", f"DefaultEndpointsProtocol=https;AccountName=x;AccountKey={secret}"],
+    "azure storage, key": lambda secret: ["--store", f"Protocol=https;AccountName=x;AccountKey={secret}"],
     "bearer": lambda secret: ["--header", f"Authorization: Bearer {secret}"],
 }  # fmt: skip
 

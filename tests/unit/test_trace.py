@@ -182,8 +182,8 @@ maybe = st.none() | numbers
 
 
 @given(
-    start=numbers, span=st.floats(0, 100), lag=st.floats(0, 3), energy=maybe, joules=maybe, busy=st.none() | st.floats(0, 1),
-    memory=st.none() | st.integers(0, 2**40),
+    start=numbers, span=st.floats(0, 100), lag=st.floats(0, 3), energy=maybe, joules=maybe,
+    busy=st.none() | st.floats(0, 1), memory=st.none() | st.integers(0, 2**40),
 )  # fmt: skip
 def test_a_rollup_survives_to_its_last_digit_that_counts(start, span, lag, energy, joules, busy, memory):
     rollup = Rollup(start, start + span, energy, joules, span, joules, 0.0, busy, None, memory, memory)

