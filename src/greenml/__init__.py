@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from greenml.finishing import open_record
+    from greenml.integrations.transformers import GreenCallback
+    from greenml.live import Totals
     from greenml.record import RunRecord
     from greenml.run import Run, track
 
@@ -26,11 +28,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run", "RunRecord": "record",
+    "GreenCallback": "integrations.transformers", "Totals": "live",
     "open_record": "finishing", "track": "run",
 }  # fmt: skip
 
 __all__ = [
     "FactorError",
+    "GreenCallback",
     "GreenMLError",
     "RecordError",
     "Run",
@@ -38,6 +42,7 @@ __all__ = [
     "SensorError",
     "SensorLostError",
     "SettingsError",
+    "Totals",
     "__version__",
     "open_record",
     "track",

@@ -276,8 +276,22 @@ class Run:
         """
         if not self._mine():
             return None
-        self._write({"so_far": so_far})
+        if so_far:
+            self._write({"so_far": so_far})
         return self._finish()
+
+    def card(self, path: str | os.PathLike[str]) -> None:
+        """Put the tables of the run as it stands into a model card, between markers; every other byte stays."""
+        record = self.save()
+        if record is None:
+            return
+        from greenml.reports import model_card
+
+        try:
+            card = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+            Path(path).write_text(model_card.insert(card, record), encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("greenml: the model card %s was not written: %s", path, error)
 
     def totals(self) -> Totals:
         """Return what the whole run, every process of it, used up to now; cheap enough for every logging step.
