@@ -41,6 +41,7 @@ ALLOWED = {
     ("run", "seats"), ("run", "recorder"), ("run", "assumptions"), ("run", "finishing"),
     ("run", "greenml"),  # __version__ alone
     ("greenml", "run"), ("greenml", "finishing"), ("greenml", "record"), ("greenml", "errors"), ("__main__", "cli"),
+    ("greenml", "integrations"),  # GreenCallback, when it is asked for
     ("cli", "greenml"),  # __version__ alone
     ("integrations", "greenml"),  # the public names
 }  # fmt: skip

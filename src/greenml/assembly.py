@@ -28,7 +28,7 @@ from greenml.record import (
     Status,
     Usage,
 )
-from greenml.usages import Part, Span, timeline, usage
+from greenml.usages import Part, Span, timeline, union, usage
 
 MAX_SPANS_KEPT = 200  # of a phase, in the record; its sums are of all
 UNCOVERED_SECONDS = 2.0  # a device that misses more than this of the run is noted
@@ -65,14 +65,11 @@ def _clock(one: Trace) -> tuple[str, str]:
     return str(one.header.get("host", "")), str(one.header.get("boot_id", ""))
 
 
-def _precedence(one: Trace) -> tuple[int, int, float]:
-    """Order processes by who speaks for the run: a parent that watches, then rank 0, then who came first."""
-    rank = one.header.get("rank")
-    return (
-        0 if one.header.get("watches") else 1,
-        rank if rank is not None else 0,
-        one.header.get("unix_seconds", 0.0),
-    )
+def _precedence(one: Trace) -> tuple[int, int, bool, float]:
+    """Order processes by who speaks for the run: a parent that watches, then rank 0, then who ended, then who began."""
+    header = one.header
+    silent = one.status is None and one.so_far is None
+    return (0 if header.get("watches") else 1, header.get("rank") or 0, silent, header.get("unix_seconds", 0.0))
 
 
 def load(run_dir: Path) -> tuple[list[Trace], list[Note]]:
@@ -84,7 +81,10 @@ def load(run_dir: Path) -> tuple[list[Trace], list[Note]]:
     traces, notes = [], []
     for path in trace.paths(run_dir):
         try:
-            traces.append(trace.read(path))
+            one = trace.read(path)
+            if not {"start_seconds", "unix_seconds"} <= one.header.keys():
+                raise RecordError(f"{path}: not a trace (its header does not tell when it began)")
+            traces.append(one)
         except RecordError as error:
             notes.append(Note(code="trace-unreadable", text=str(error)))
     if not traces:
@@ -237,9 +237,9 @@ def _phase_records(tries: Sequence[_Try], parts: dict[str, list[Part]]) -> list[
         PhaseRecord(
             path=path,
             count=len(spans),
-            seconds=sum(end - start for start, end in spans),
+            seconds=sum(end - start for start, end in union(spans)),
             spans=[(round(start, 4), round(end, 4)) for start, end in spans[:MAX_SPANS_KEPT]],
-            usage={name: usage(own, spans) for name, own in parts.items()},
+            usage={name: usage(own, union(spans)) for name, own in parts.items()},
         )
         for path, spans in _phases(tries).items()
     ]

@@ -6,7 +6,7 @@ The same for a run that was just measured, one that was imported, and one that i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -38,6 +38,8 @@ def check(settings: Settings) -> Settings:
         fixed.price(settings.price_per_hour)
     if settings.pue is not None:
         fixed.pue(settings.pue)
+    if settings.nodes is not None and settings.nodes < 1:
+        raise SettingsError(f"nodes is {settings.nodes}; it must be 1 or more")
     tier = cloud_prices.tier_name(settings.tier) if settings.tier else None
     return replace(settings, sku=sku.name if sku else "", tier=tier)
 
@@ -89,7 +91,8 @@ def again(record: RunRecord, **changes: Any) -> RunRecord:  # noqa: ANN401  sett
     """
     place, factors = record.place, record.factors
     changes = {name: value for name, value in changes.items() if value is not None}
-    kept: dict[str, Any] = {"sku": place.sku, "region": place.region, "tier": place.tier, "nodes": place.nodes}
+    told = Place(**{field.name: getattr(place, field.name) for field in fields(Place)})
+    kept: dict[str, Any] = {"sku": place.sku, "region": places.code(told), "tier": place.tier, "nodes": place.nodes}
     if "region" not in changes:
         kept["carbon_intensity"] = _given(factors.carbon_intensity)
         kept["pue"] = _given(factors.pue)

@@ -83,7 +83,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _lock(descriptor: int, *, block: bool) -> bool:
+def _lock(descriptor: int, *, block: bool, shared: bool = False) -> bool:
     if fcntl is None:  # Windows
         try:
             msvcrt.locking(descriptor, msvcrt.LK_LOCK if block else msvcrt.LK_NBLCK, 1)
@@ -91,7 +91,7 @@ def _lock(descriptor: int, *, block: bool) -> bool:
             return False
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if block else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:  # the file system has no locks: better measured twice and noted than not at all
@@ -106,7 +106,7 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _lock(descriptor, block=False)
+        return not _lock(descriptor, block=False, shared=True)  # those who only look do not see each other
     finally:
         os.close(descriptor)
 

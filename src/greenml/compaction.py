@@ -70,6 +70,7 @@ def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
         The spans, and how many seconds of pauses they now hold.
     """
     pause, blurred = 0.05, 0.0
+    most = max(most, len({span.path for span in spans}))  # of each name one stays
     while len(spans) > most:
         joined: list[Span] = []
         latest: dict[str, int] = {}
@@ -78,7 +79,7 @@ def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
             end = joined[at].end_seconds if at is not None else None
             if at is not None and end is not None and span.start_seconds - end <= pause:
                 blurred += max(0.0, span.start_seconds - end)
-                joined[at] = replace(joined[at], end_seconds=span.end_seconds)
+                joined[at] = replace(joined[at], end_seconds=max(end, span.end_seconds or end))
             else:
                 latest[span.path] = len(joined)
                 joined.append(span)
@@ -151,9 +152,18 @@ def _once(lines: list[Line]) -> list[Line]:
     return kept + [{name: values, "t": last} for name, values in folded.items() if values]
 
 
+def _falls(counters: dict[str, float], group: dict[str, Rollup]) -> bool:
+    """Tell whether a counter in a group reads less than before, and remember what it reads."""
+    readings = {key: one.energy_joules for key, one in group.items() if one.energy_joules is not None}
+    fell = any(joules < counters.get(key, 0.0) for key, joules in readings.items())
+    counters.update(readings)
+    return fell
+
+
 def _merged(lines: list[Line], resolution_seconds: float) -> list[Line]:
     kept: list[Line] = []
     last: dict[str, float] = {}
+    counters: dict[str, float] = {}
     open_group: dict[str, Rollup] | None = None
     open_time = 0.0
     for line in lines:
@@ -162,11 +172,19 @@ def _merged(lines: list[Line], resolution_seconds: float) -> list[Line]:
                 kept.append(sample_line(open_time, open_group))
                 open_group = None
             kept.append(line)
-            for key, rollup in rollups_of(line, last) if "d" in line else ():
-                last[key] = rollup.end_seconds
+            if "d" in line:
+                edge = dict(rollups_of(line, last))
+                last.update({key: one.end_seconds for key, one in edge.items()})
+                _falls(counters, edge)
             continue
         group = dict(rollups_of(line, last))
         last.update({key: one.end_seconds for key, one in group.items()})
+        if _falls(counters, group):  # a reset stays a sample of its own: its power bridges it, and no more
+            if open_group is not None:
+                kept.append(sample_line(open_time, open_group))
+                open_group = None
+            kept.append(line)
+            continue
         if open_group is not None and _mergeable(open_group, group, resolution_seconds):
             open_group |= {key: merge(open_group[key], one) if key in open_group else one for key, one in group.items()}
         else:
@@ -177,6 +195,10 @@ def _merged(lines: list[Line], resolution_seconds: float) -> list[Line]:
     if open_group is not None:
         kept.append(sample_line(open_time, open_group))
     return kept
+
+
+def _edges(lines: list[Line]) -> int:
+    return sum("edge" in line or "begin" in line or "end" in line for line in lines)
 
 
 def compact(writer: TraceWriter, limit_bytes: int = LIMIT_BYTES, resolution_seconds: float = 2.0) -> float:
@@ -191,8 +213,13 @@ def compact(writer: TraceWriter, limit_bytes: int = LIMIT_BYTES, resolution_seco
         The resolution at which it fitted.
     """
     size = writer.size_bytes or 1
-    lines = _once(_limit_phases(read_lines(writer.path, size), MAX_SPANS))
-    samples = len(lines)
+    lines = _once(read_lines(writer.path, size))
+    samples, spans = len(lines), MAX_SPANS
+    lines = _limit_phases(lines, spans)
+    # Samples at edges are never merged: where they alone are too many, there are too many phases.
+    while _edges(lines) / samples * size > limit_bytes / 4 and spans > 16:
+        spans //= 2
+        lines = _limit_phases(lines, spans)
     while True:
         lines = _merged(lines, resolution_seconds)
         if len(lines) / samples * size <= limit_bytes / 2 or resolution_seconds > 1e6:

@@ -108,22 +108,30 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
     pen, resets, scale = _pen(), 0, _counter_over_power(segments)
     last: tuple[float, float] | None = None
     for segment in segments:
-        for at, rollup in enumerate(segment):
+        own: tuple[float, float] | None = None  # this process's last reading
+        for rollup in segment:
             if rollup.energy_joules is None:
                 continue
-            end, energy = rollup.end_seconds, rollup.energy_joules
+            before, own = own, (rollup.end_seconds, rollup.energy_joules)
             if last is None:
-                pen.to(end, 0.0, 0.0)
+                pen.to(own[0], 0.0, 0.0)
+            elif own[0] <= last[0]:
+                continue  # told already, by a process that measured at the same time
             else:
-                seconds, joules = end - last[0], energy - last[1]
-                if at == 0 and not _continues(device, seconds, joules):
-                    pen.to(end, 0.0, 0.0)  # another process's counter, with an origin of its own
-                elif joules >= 0:
-                    pen.to(end, joules, seconds)
+                if before is None and _continues(device, own[0] - last[0], own[1] - last[1]):
+                    before = last
+                if before is None:
+                    pen.to(own[0], 0.0, 0.0)  # another process's counter, with an origin of its own
                 else:
-                    resets += 1
-                    pen.to(end, (rollup.power_joules or 0.0) * scale, min(rollup.power_seconds, seconds))
-            last = (end, energy)
+                    seconds, joules = own[0] - before[0], own[1] - before[1]
+                    new = own[0] - last[0]  # what of it nobody told yet
+                    if joules >= 0:
+                        pen.to(own[0], joules * new / seconds, new)
+                    else:
+                        resets += 1
+                        bridged = (rollup.power_joules or 0.0) * scale * new / seconds
+                        pen.to(own[0], bridged, min(rollup.power_seconds, new))
+            last = own
     return pen.curve(), resets
 
 
@@ -158,11 +166,14 @@ def from_power(device: Device, segments: Iterable[Sequence[Rollup]]) -> EnergyCu
         for rollup in segment:
             if rollup.power_joules is None and rollup.power_max_watts is None:
                 continue
-            span = rollup.end_seconds - rollup.start_seconds
-            if not pen.times or rollup.start_seconds > pen.times[-1]:
-                pen.to(rollup.start_seconds if span else rollup.end_seconds, 0.0, 0.0)
-            covered = min(rollup.power_seconds, span) if span else 0.0
-            pen.to(rollup.end_seconds, rollup.power_joules or 0.0, covered, unseen * rollup.swing_joules)
+            start, end = rollup.start_seconds, rollup.end_seconds
+            if not pen.times or start > pen.times[-1]:
+                pen.to(start, 0.0, 0.0)
+            if end <= pen.times[-1]:
+                continue  # a lone reading, or told already by a process that measured at the same time
+            new = (end - pen.times[-1]) / (end - start)
+            covered = min(rollup.power_seconds, end - start)
+            pen.to(end, (rollup.power_joules or 0.0) * new, covered * new, unseen * rollup.swing_joules * new)
     return pen.curve()
 
 
@@ -211,7 +222,7 @@ def _cross_check(label: str, counter: EnergyCurve, power: EnergyCurve) -> list[t
     What a part-time gauge may have missed, by the swing of its readings, is allowed for.
     """
     seconds = power.covered[-1]
-    if seconds < max(CROSS_CHECK_SECONDS, 0.9 * counter.covered[-1]):
+    if not counter.covered[-1] or seconds < max(CROSS_CHECK_SECONDS, 0.9 * counter.covered[-1]):
         return []
     counted, integrated = counter.joules[-1] / counter.covered[-1], power.joules[-1] / seconds
     apart = abs(counted - integrated) / max(counted, integrated, 1e-9)

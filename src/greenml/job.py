@@ -24,7 +24,7 @@ _LAUNCHERS: tuple[tuple[str, str, str, str, str, tuple[str, ...]], ...] = (
      ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")),
     ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
      ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")),
-    ("mpirun", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", ("PMI_ID", "HYDI_CONTROL_FD")),
+    ("mpirun", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", ()),
     ("deepspeed", "CROSS_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK", ("MASTER_ADDR", "MASTER_PORT")),
     ("srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
     ("distributed", "RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK", ("MASTER_ADDR", "MASTER_PORT")),
@@ -90,7 +90,8 @@ def current(environment: Mapping[str, str] | None = None) -> Job:
             launcher = name
             rank, world_size = _whole(environment, rank_name), _whole(environment, world_name)
             local_rank = _whole(environment, local_name)
-            launch = ":".join([name, *(environment[one] for one in ids if one in environment)])
+            named = [environment[one] for one in ids if environment.get(one)]
+            launch = ":".join([name, *named]) if named else ""
             break
     names = {
         name: next(environment[one] for one in places if environment.get(one))

@@ -249,7 +249,9 @@ class Sampler:
                 self._flush_due += FLUSH_SECONDS * max(1, (now - self._flush_due) // FLUSH_SECONDS + 1)
                 self._tick()
             if now >= self._claim_due:
-                self._claim_free(now)
+                if self._claim_free(now):  # its first reading is its curve's origin: written at once
+                    self._read_all(now, only_new=True)
+                    self._flush(self._clock(), edge=True)
                 self._claim_due = now + CLAIM_SECONDS
 
     def _sleep(self) -> None:
@@ -262,12 +264,16 @@ class Sampler:
             self._wake.wait(seconds)
         self._wake.clear()
 
-    def _claim_free(self, now: float) -> None:
+    def _claim_free(self, now: float) -> bool:
+        took = False
         for one in self._watched:
             if not one.claimed and not one.lost and self._claim(one.sensor.device.id):
-                one.claimed, one.due_seconds = True, now
+                one.claimed = took = True
+                one.due_seconds = one.window.opened_seconds = now
+        return took
 
     def _read_all(self, now: float, *, only_due: bool = False, only_new: bool = False, but_not: str = "\0") -> None:
+        read = False
         for one in self._watched:
             if not one.claimed or one.lost or one.sensor.device.sensor == but_not:
                 continue
@@ -276,6 +282,7 @@ class Sampler:
             if only_new and one.window.last_seconds is not None:
                 continue
             self._read(one)
+            read = True
             if self._abandoned and but_not == "\0":
                 return
             if one.due_seconds <= now + 1e-4:
@@ -283,7 +290,8 @@ class Sampler:
                 if one.due_seconds <= now:  # ticks were missed: keep the phase of the schedule, not its backlog
                     missed = (now - one.due_seconds) // one.interval_seconds + 1
                     one.due_seconds += missed * one.interval_seconds
-        self._last_read = now
+        if read:
+            self._last_read = now
 
     def _read(self, one: _Watched) -> None:
         device = one.sensor.device

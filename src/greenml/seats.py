@@ -7,9 +7,10 @@ written over: the new run goes to the next free name, unless it resumes the old 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from greenml.job import Job
 from greenml.trace import TraceWriter
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
+_LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,10 @@ def _free(output: Path, job: Job, header: Mapping[str, Any], *, resume: bool) ->
         one = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
         run_dir = run_dir_of(one)
 
+        if one.exists() and not run_dir.exists() and not resume:  # a record whose traces are elsewhere, or gone
+            number += 1
+            continue
+
         def attempt(seen: list[_Seen], one: Path = one) -> int | None:
             mine = [other for other in seen if _same_launch(other, job, seen)]
             if mine:
@@ -121,14 +127,11 @@ def _in(
     attempt_of: Callable[[list[_Seen]], int | None],
 ) -> tuple[Seat, TraceWriter] | None:
     """Enter a run directory under its lock, if ``attempt_of`` those who are there says so."""
-    new = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(run_dir / "lock"):
         seen = _look(run_dir)
         attempt = attempt_of(seen)
         if attempt is None:
-            if new:
-                run_dir.rmdir()
             return None
         run_id = str(seen[0].header["run_id"]) if seen else secrets.token_hex(8)
         seat = Seat(
@@ -164,6 +167,10 @@ def _attempt_of(mine: list[_Seen], job: Job) -> int:
     return attempt + 1 if job.restarts > int(latest.header.get("restarts", 0)) else attempt
 
 
+def _script(command: Sequence[str] | None) -> str:
+    return Path(command[0]).name if command else ""
+
+
 def _same_launch(other: _Seen, job: Job, seen: list[_Seen]) -> bool:
     """Tell whether a process that is or was here belongs to the launch that started this one."""
     header = other.header
@@ -173,9 +180,17 @@ def _same_launch(other: _Seen, job: Job, seen: list[_Seen]) -> bool:
     if launch != job.launch:
         return False
     sibling = here and header.get("parent") == job.parent and header.get("boot_id") == job.boot_id
-    sibling = sibling and (bool(launch) or header.get("command", [""])[:1] == sys.argv[:1])
+    sibling = sibling and (bool(launch) or _script(header.get("command")) == _script(sys.argv))
+    again = any(
+        not one.alive and one.header.get("rank") == job.rank and int(one.header.get("restarts", 0)) >= job.restarts
+        for one in seen
+        if int(one.header.get("attempt", 1)) == _latest(seen)
+    )
+    if job.rank is not None and sibling and again:
+        return False  # this rank was here and is done: it begins another run, however slow the others are
     if other.alive:
-        return sibling or bool(launch)
+        near = here and header.get("boot_id") == job.boot_id
+        return sibling or (bool(launch) and (near or not _LOOPBACK.search(launch)))
     # It is gone. A rank that comes late is still of its launch; the same rank again is a new run, or a restart.
     if not sibling or job.rank is None:
         return False

@@ -109,9 +109,12 @@ def _table(path: Path) -> dict[str, Any]:
     except ImportError:  # Python 3.10
         tomllib = import_module("tomli")
     try:
-        table = tomllib.loads(text).get("tool", {}).get("greenml", {})
+        tool = tomllib.loads(text).get("tool", {})
     except ValueError as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from None
+    table = tool.get("greenml", {}) if isinstance(tool, dict) else {}
+    if not isinstance(table, dict):
+        raise SettingsError(f"{path}: tool.greenml must be a table, [tool.greenml]")
     for name in table:
         if name not in _KINDS:
             near = get_close_matches(name, _KINDS, 1)
@@ -125,6 +128,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401  anythi
     if name == "gpus":
         return _gpus(value)
     if name == "output":
+        if not isinstance(value, str | os.PathLike):
+            raise SettingsError(f"{where} is {value!r}; it must be a folder that exists or a file that ends in .json")
         return _output(Path(value), where)
     if _KINDS[name] is str:
         return str(value).strip()
@@ -138,7 +143,7 @@ def _checked(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401  anythi
 def _number(value: Any, where: str, *, whole: bool) -> float | int:  # noqa: ANN401
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(value, bool) or (whole and number != int(number)):
         raise SettingsError(f"{where} is {value!r}; it must be a {'whole ' * whole}number")

@@ -17,12 +17,18 @@ PACKAGES = (
     "transformers",
 )  # fmt: skip
 GIT_SECONDS = 2.0
-_SECRET_NAME = re.compile(
-    r"(token|secret|passw|pwd|credential|api.?key|access.?key|auth|signature|\bsas\b|\bkey\b)", re.IGNORECASE
+_HIDDEN = (
+    r"(?:token|secret|passw|pwd|credential|api.?key|access.?key|account.?key|shared.?key|auth|signature"
+    r"|(?<![a-z])sas(?![a-z])|(?<![a-z])key(?![a-z]))"
+)
+_SECRET_NAME = re.compile(_HIDDEN, re.IGNORECASE)
+# name=value or "name": "value" within a word: a URL's query, a connection string, a header, JSON
+_PAIR = re.compile(
+    rf"""([\w.-]*{_HIDDEN}[\w.-]*["']?\s*[=:]\s*["']?)(?:(?:bearer|basic)\s+)?[^\s&;,"'{{}}]+""", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(
     r"(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,}|ghp_[A-Za-z0-9]{8,}|github_pat_\w{8,}|AKIA[A-Z0-9]{8,}|xox[abp]-[\w-]{8,}"
-    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?<=sig=)[^&\s]+)"
+    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|(?<=://)[^/\s]+(?=@)|(?<=sig=)[^&\s]+)"
 )
 MASK = "***"
 
@@ -43,7 +49,7 @@ def masked(command: list[str]) -> list[str]:
             continue
         if word.startswith("-") and not equals and _SECRET_NAME.search(word):
             hide_next = True
-        shown.append(_SECRET_VALUE.sub(MASK, word))
+        shown.append(_PAIR.sub(rf"\1{MASK}", _SECRET_VALUE.sub(MASK, word)))
     return shown
 
 

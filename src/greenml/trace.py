@@ -36,6 +36,7 @@ from greenml.model import Device, Rollup, Span, Trace
 FORMAT = 1
 # A trace on another host whose lock cannot be seen counts as alive while it was written this recently.
 FRESH_SECONDS = 30.0
+_HEADER_NUMBERS = ("greenml_trace", "start_seconds", "unix_seconds", "attempt")
 
 Line = dict[str, Any]
 
@@ -198,8 +199,11 @@ def read_lines(path: Path, size_bytes: int = -1) -> list[Line]:
             lines.append(line)
     if not lines or "greenml_trace" not in lines[0]:
         raise RecordError(f"{path}: not a trace (no header)")
-    if lines[0]["greenml_trace"] > FORMAT:
-        raise RecordError(f"{path}: trace format {lines[0]['greenml_trace']}; this greenml reads {FORMAT}: upgrade it")
+    header = lines[0]
+    if not all(isinstance(header.get(name, 0), int | float) for name in _HEADER_NUMBERS):
+        raise RecordError(f"{path}: not a trace (its header is damaged)")
+    if header["greenml_trace"] > FORMAT:
+        raise RecordError(f"{path}: trace format {header['greenml_trace']}; this greenml reads {FORMAT}: upgrade it")
     return lines
 
 

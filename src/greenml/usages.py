@@ -60,6 +60,17 @@ class _Sums:
         return self.sums[name] / self.weights[name] if self.weights[name] else None
 
 
+def union(spans: Iterable[Span]) -> list[Span]:
+    """Join spans that overlap (threads in the same phase), so that no joule is counted twice."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
 def usage(parts: Sequence[Part], spans: Sequence[Span]) -> Usage:
     """Return what a device did over some spans of the run's clock; ``parts`` are its attempts."""
     joules = covered = gain = edge = hidden = gap = 0.0

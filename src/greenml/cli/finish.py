@@ -15,8 +15,8 @@ def command(path: Path) -> None:
     from greenml.errors import RecordError
     from greenml.seats import run_dir_of
 
-    run_dir = path if path.is_dir() else run_dir_of(path)
-    output = path.with_suffix(".json") if path.is_dir() else path
+    run_dir = path.resolve() if path.is_dir() else run_dir_of(path)
+    output = run_dir.with_suffix(".json") if path.is_dir() else path
     if not run_dir.is_dir():
         raise RecordError(f"{path}: no trace folder {run_dir} to finish it from")
     record = finishing.finish(run_dir, output)

@@ -38,8 +38,8 @@ def carbon_intensity(place: Place, start: datetime, end: datetime) -> CarbonInte
 
     The band is the range of the same series (source and basis) over two years to either side of the figure's,
     widened to at least ±10 %, because a yearly mean hides its hours; for the old compilation it also takes in
-    the next area's figure, and a direct figure's band outside of the USA reaches up to the country's lifecycle
-    figure, which counts more. Where the place is not known, it is the world average, and the band runs from the
+    the next area's figure, and a direct figure's band outside of the USA reaches up to the area's, else the
+    country's lifecycle figure, which counts more. Where the place is not known, it is the world average, and the band runs from the
     10th to the 90th percentile of the countries of that year.
 
     A figure of 0 (direct emissions of Quebec) stays 0 and says so; its band reaches to hydropower's lifecycle
@@ -72,8 +72,10 @@ def carbon_intensity(place: Place, start: datetime, end: datetime) -> CarbonInte
     grams = _grams(row)
     low = min(*neighbours, grams * (1 - BAND_RATIO))
     high = max(*neighbours, grams * (1 + BAND_RATIO) if grams else HYDROPOWER_GRAMS)
-    if row["basis"] == "direct" and place.country_iso3 != "USA" and (whole := _lifecycle_row(place, year)):
-        high = max(high, _grams(whole))
+    if row["basis"] == "direct" and place.country_iso3 != "USA" and grams:
+        own = [other for other in found[0] if other["basis"] == "lifecycle"]
+        whole = _nearest(own, year) if own else _lifecycle_row(place, year)
+        high = max(high, _grams(whole)) if whole else high
     return _result(row, low, high, assumed=False, note=_note(row, year, place))
 
 

@@ -1,0 +1,335 @@
+"""Lightning's callback, for ``lightning.pytorch`` and for ``pytorch_lightning``: two class trees, one class here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import greenml
+
+log = logging.getLogger("greenml")
+JOULES_PER_KWH = 3_600_000.0
+GRAMS_PER_KG = 1000.0
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+# A class may stand in both trees at once, so a Trainer of either takes it. The second tree shares its imports with the
+# first and adds 0.1 s.
+_TREES = tuple(
+    import_module(f"{tree}.callbacks").Callback
+    for tree in ("lightning.pytorch", "pytorch_lightning")
+    if find_spec(tree.partition(".")[0]) is not None
+)
+if not _TREES:
+    raise ImportError("greenml.integrations.lightning needs lightning or pytorch_lightning: pip install lightning")
+
+
+def _quiet(hook: Hook) -> Hook:
+    """Keep what goes wrong in here out of the training: it becomes a note, and a line in the log."""
+
+    @functools.wraps(hook)
+    def kept(self: GreenCallback, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as the hook has it
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
+            self._trouble(f"{hook.__name__}: {type(error).__name__}: {error}")
+
+    return kept  # type: ignore[return-value]
+
+
+class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is installed
+    """Measures a Trainer's life: setup, sanity check, train, validate, test and predict, and what that took.
+
+    The run begins when the Trainer first sets up, and goes on over ``fit``, ``validate``, ``test`` and ``predict``.
+    ``run.json`` is written at the end of each, and for good by ``stop()``, by an exception, or when Python ends. Every
+    rank carries it, each device is measured once, and rank 0 speaks for the run.
+
+    Args:
+        output: where the record goes; ``run.json`` in the Trainer's ``default_root_dir`` by default.
+        settings: all other arguments of ``greenml.track()``.
+
+    Raises:
+        SettingsError: a value is wrong; one line says what would be right.
+    """
+
+    def __init__(self, output: str | os.PathLike[str] | None = None, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        told = greenml.track(output, **settings).settings
+        self._output = told.output if "output" in told.known_from else None
+        self._settings = settings
+        self._run: greenml.Run | None = None
+        self._phase: int | None = None
+        self._fitting = False
+        self._counts: dict[str, float] = {"samples": 0.0, "tokens": 0.0}
+        self._steps_before = self._logged_step = 0
+        self._troubles: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the run to this process: a strategy that spawns sends a copy of the callback to each rank."""
+        return {**self.__dict__, "_run": None, "_phase": None}
+
+    @property
+    def run(self) -> greenml.Run | None:
+        """The run, once the Trainer has begun: for phases, parameters and results of your own."""
+        return self._run
+
+    def stop(self) -> greenml.RunRecord | None:
+        """End the measurement before Python ends, and return the record; None in a rank that leaves it to another."""
+        run, self._run, self._phase = self._run, None, None
+        return run.stop() if run is not None else None
+
+    # Hooks, in the order in which a Trainer calls them.
+
+    @_quiet
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
+        """Begin to measure."""
+        if self._run is None:
+            output = self._output or _folder(trainer) / "run.json"
+            with _told(trainer.global_rank, trainer.world_size, trainer.local_rank):
+                self._run = greenml.track(output, **self._settings).start()
+        self._enter("setup")
+        self._run.params(_hyperparameters(trainer, pl_module))
+        self._run.describe(model=_model(pl_module), ran=_ran(trainer))
+
+    @_quiet
+    def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Begin the phase of the batches that are validated before training, to see that it works."""
+        self._enter("sanity_check")
+
+    @_quiet
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Begin the training phase; what really runs is known now."""
+        self._fitting = True
+        self._steps_before = trainer.global_step
+        if self._run is not None:
+            self._run.params(_batch(trainer))
+            self._run.describe(model=_model(pl_module), ran=_ran(trainer), **_deepspeed(trainer))
+        self._enter("train")
+
+    @_quiet
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """Count what was worked through; show the running totals when the Trainer logs."""
+        samples, tokens = _size(batch)
+        self._counts["samples"] += samples
+        self._counts["tokens"] += tokens
+        # What Lightning's own monitors take for the step of a log line; one more than has been done.
+        step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step - 1) + 1
+        every = trainer.log_every_n_steps
+        if self._run is not None and every and step % every == 0 and step != self._logged_step:
+            self._logged_step = step
+            self._tell_counts(trainer)
+            if trainer.is_global_zero and trainer.loggers:
+                figures = _figures(self._run)
+                for logger in trainer.loggers if figures else ():
+                    logger.log_metrics(figures, step=step - 1)
+
+    @_quiet
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Close the training phase for as long as validation takes."""
+        if not trainer.sanity_checking:
+            self._enter("validate")
+
+    @_quiet
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Keep the results; training goes on."""
+        if not trainer.sanity_checking:
+            self._keep_results(trainer)
+            self._enter("train" if self._fitting else None)
+
+    @_quiet
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Close the training phase."""
+        self._fitting = False
+        self._enter(None)
+        self._tell_counts(trainer)
+
+    @_quiet
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Begin the test phase."""
+        self._enter("test")
+
+    @_quiet
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Close the test phase."""
+        self._enter(None)
+
+    @_quiet
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Begin the predict phase."""
+        self._enter("predict")
+
+    @_quiet
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Close the predict phase."""
+        self._enter(None)
+
+    @_quiet
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
+        """Keep the results and write the record so far; the last of a rank that was spawned."""
+        self._enter(None)
+        self._keep_results(trainer)
+        if multiprocessing.parent_process() is not None:  # it ends without Python's exit functions
+            self.stop()
+        elif self._run is not None:
+            self._run.save("completed")
+
+    @_quiet
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ANN401
+        """Write the record of a run that failed, or was interrupted."""
+        self._fitting = False
+        run, self._run, self._phase = self._run, None, None
+        if run is not None:
+            run.count(**self._worked(trainer))
+            run.__exit__(type(exception), exception, None)
+
+    # The run.
+
+    def _trouble(self, text: str) -> None:
+        if text not in self._troubles:
+            self._troubles.add(text)
+            log.warning("greenml: %s; training goes on", text)
+            if self._run is not None:
+                self._run.note(text, "callback")
+
+    def _enter(self, name: str | None) -> None:
+        """Close the phase that is open and begin another: phases lie beside each other."""
+        if self._run is not None:
+            if self._phase is not None:
+                self._run.end_phase(self._phase)
+            self._phase = self._run.begin_phase(name) if name is not None else None
+
+    def _worked(self, trainer: Any) -> dict[str, float]:  # noqa: ANN401
+        """Return what this rank has worked through; ranks are summed, steps and epochs are rank 0's."""
+        counts = {name: value for name, value in self._counts.items() if value}
+        if trainer.is_global_zero and counts:
+            done = trainer.global_step - self._steps_before
+            per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+            counts |= {"steps": float(done)}
+            if 0 < per_epoch < float("inf"):
+                counts |= {"epochs": done / per_epoch}
+        return counts
+
+    def _tell_counts(self, trainer: Any) -> None:  # noqa: ANN401
+        if self._run is not None:
+            self._run.count(**self._worked(trainer))
+
+    def _keep_results(self, trainer: Any) -> None:  # noqa: ANN401
+        if self._run is not None and trainer.is_global_zero:
+            self._run.log(dict(trainer.callback_metrics))
+
+
+@contextmanager
+def _told(rank: int, world_size: int, local_rank: int) -> Iterator[None]:
+    """Tell greenml the rank as torchrun would: Lightning's own launcher leaves ``RANK`` out."""
+    told = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": local_rank}
+    missing = {} if world_size == 1 or "RANK" in os.environ else {name: str(told[name]) for name in told}
+    before = {name: os.environ.get(name) for name in missing}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _folder(trainer: Any) -> Path:  # noqa: ANN401
+    """Return where a Trainer keeps its files, if that is a folder of this machine."""
+    root = str(trainer.default_root_dir or "")
+    return Path() if "://" in root else Path(root)
+
+
+def _figures(run: greenml.Run) -> dict[str, float]:
+    """Return the running totals under the names that loggers show; what is not known has no name."""
+    totals = run.totals()
+    now = {
+        "green/energy_kwh": None if totals.energy_joules is None else totals.energy_joules / JOULES_PER_KWH,
+        "green/co2e_kg": None if totals.emissions_grams is None else totals.emissions_grams / GRAMS_PER_KG,
+        "green/cost_usd": totals.cost_usd.get(run.settings.tier or "dedicated"),
+        "green/power_w": totals.power_watts,
+    }
+    return {name: value for name, value in now.items() if value is not None}
+
+
+def _hyperparameters(trainer: Any, module: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what the user's module and data module saved as hyperparameters, and the Trainer's own limits."""
+    limits = {
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps if trainer.max_steps != -1 else None,
+        "gradient_clip_val": trainer.gradient_clip_val,
+    }
+    told = {name: value for name, value in limits.items() if value is not None}
+    for one in (trainer.datamodule, module):
+        told |= dict(getattr(one, "hparams", None) or {})
+    return told
+
+
+def _batch(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the arithmetic of the batch."""
+    loader = trainer.train_dataloader
+    size = getattr(loader, "batch_size", None)
+    if size is None:  # the loader's own batch sampler
+        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    told = {"accumulate_grad_batches": trainer.accumulate_grad_batches, "world_size": trainer.world_size}
+    if size is not None:
+        effective = size * trainer.accumulate_grad_batches * trainer.world_size
+        told |= {"per_device_train_batch_size": size, "effective_batch_size": effective}
+    return told
+
+
+def _ran(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what really ran, not what was asked for."""
+    return {
+        "framework": f"{type(trainer).__module__.partition('.')[0]} {_version(trainer)}",
+        "strategy": type(trainer.strategy).__name__,
+        "accelerator": type(trainer.accelerator).__name__,
+        "precision": str(trainer.precision),
+        "devices": trainer.num_devices,
+        "num_nodes": trainer.num_nodes,
+        "world_size": trainer.world_size,
+    }
+
+
+def _version(trainer: Any) -> str:  # noqa: ANN401
+    return str(getattr(import_module(type(trainer).__module__.partition(".")[0]), "__version__", ""))
+
+
+def _deepspeed(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    config = getattr(trainer.strategy, "config", None)
+    deepspeed = "deepspeed" in type(trainer.strategy).__name__.lower() and isinstance(config, Mapping)
+    return {"ds_config": dict(config)} if deepspeed else {}  # type: ignore[arg-type]
+
+
+def _model(module: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the model's class and size; a partition of ZeRO-3 has no size of its own, and tells the whole's."""
+    try:
+        every = [(int(getattr(one, "ds_numel", one.numel())), one.requires_grad) for one in module.parameters()]
+    except ValueError:  # parameters whose shape the first batch will tell
+        every = []
+    told: dict[str, Any] = {"name": type(module).__name__, "class": type(module).__name__}
+    if every:
+        told["parameters"] = sum(size for size, _ in every)
+        told["trainable_parameters"] = sum(size for size, trained in every if trained)
+    return told
+
+
+def _size(batch: Any) -> tuple[int, int]:  # noqa: ANN401  a batch may be anything
+    """Return a batch's samples and tokens, from the shape of its first tensor alone."""
+    if isinstance(batch, Mapping):
+        ids = batch.get("input_ids")
+        if ids is not None and hasattr(ids, "shape"):
+            return int(ids.shape[0]), int(ids.numel())
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple):
+        return next((size for size in map(_size, batch) if size[0]), (0, 0))
+    shape = getattr(batch, "shape", ())
+    return (int(shape[0]), 0) if len(shape) else (0, 0)
