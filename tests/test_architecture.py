@@ -21,7 +21,8 @@ LEVELS = {
     1: ("model", "record", "tables", "data"),
     2: (
         "sensors", "sampler", "claims", "trace", "compaction", "energy", "usages", "accounting", "job", "factors",
-        "importers", "reports", "settings", "surroundings", "metadata_service", "values", "live",
+        "importers", "reports", "settings", "surroundings", "metadata_service", "values", "exits", "live",
+        "record_file",
     ),
     3: ("assembly", "assumptions", "seats", "finishing", "recorder", "run"),
     4: ("cli", "greenml", "__main__", "integrations"),
@@ -36,6 +37,7 @@ ALLOWED = {
     ("usages", "energy"),  # what a device did is read off its curve
     ("seats", "trace"), ("seats", "claims"), ("seats", "job"),
     ("finishing", "assembly"), ("finishing", "assumptions"), ("finishing", "seats"),
+    ("exits", "values"),  # how a process ended, in words
     ("live", "trace"), ("live", "job"),  # running totals are of the host's traces, as they grow
     ("recorder", "seats"),
     ("run", "seats"), ("run", "recorder"), ("run", "assumptions"), ("run", "finishing"),

@@ -23,7 +23,7 @@ import click
 from pydantic import BaseModel
 
 import greenml
-from greenml import cli, record
+from greenml import cli, record, record_file
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCHEMA = "run.schema.json"
@@ -37,7 +37,7 @@ FIELD_TYPES |= {"bool | None": "true, false or null", "datetime": "time", "datet
 
 def schema() -> str:
     """Return the JSON Schema of run.json."""
-    return json.dumps(record.json_schema(), indent=2) + "\n"
+    return json.dumps(record_file.json_schema(), indent=2) + "\n"
 
 
 def reference() -> str:

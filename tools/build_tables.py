@@ -176,9 +176,7 @@ def intensity(facts: Path, build: Build) -> None:
         f"{zones:,} consumption-based yearly figures of grid zones, Electricity Maps "
         f"(`electricity-maps-odbl`): {NOT_SHIPPED['electricity-maps-odbl']}."
     )
-    build.left_out.append(
-        "the row `US-usa` of the state table: the whole country, 2016, which `country USA` has."
-    )
+    build.left_out.append("the row `US-usa` of the state table: the whole country, 2016, which `country USA` has.")
 
 
 def used_sources(facts: Path, build: Build) -> dict[str, set[str]]:
@@ -240,9 +238,7 @@ def version(files: dict[str, str], tables: dict[str, list[Row]]) -> str:
 def link(document: str) -> str:
     """Return a document as Markdown: a link where it is the address of a page."""
     host = document.split("/", maxsplit=1)[0]
-    return (
-        f"<https://{document}>" if "." in host and " " not in document and ":" not in document else document
-    )
+    return f"<https://{document}>" if "." in host and " " not in document and ":" not in document else document
 
 
 def sources_page(build: Build, users: dict[str, set[str]], tables_version: str) -> str:
@@ -270,9 +266,7 @@ def sources_page(build: Build, users: dict[str, set[str]], tables_version: str) 
         "",
     ]
     for row in build.tables["sources"]:
-        document = ", ".join(
-            filter(None, [link(row["repository_or_document"]), row["path"] and f"`{row['path']}`"])
-        )
+        document = ", ".join(filter(None, [link(row["repository_or_document"]), row["path"] and f"`{row['path']}`"]))
         facts = {
             "publisher": row["publisher"],
             "document": document,

@@ -68,7 +68,9 @@ class Options:
     model: str = field(metadata={"help": "name on the hub (google-t5/t5-3b, facebook/bart-large), or a folder"})
     dataset: str = field(
         default="knkarthick/samsum",
-        metadata={"help": "name on the hub, or a .jsonl file with dialogue, summary and split (train, validation, test)"},
+        metadata={
+            "help": "name on the hub, or a .jsonl file with dialogue, summary and split (train, validation, test)"
+        },
     )
     max_samples: int | None = field(default=None, metadata={"help": "use this many of each split at most"})
     source_prefix: str | None = field(
@@ -124,7 +126,9 @@ def read_dialogues(options: Options) -> DatasetDict:
     else:
         splits = load_dataset(options.dataset)
     # SAMSum has a few rows without a dialogue.
-    splits = DatasetDict({split: splits[split].filter(lambda row: row["dialogue"] and row["summary"]) for split in SPLITS})
+    splits = DatasetDict(
+        {split: splits[split].filter(lambda row: row["dialogue"] and row["summary"]) for split in SPLITS}
+    )
     if options.max_samples is not None:
         splits = DatasetDict(
             {split: rows.select(range(min(options.max_samples, len(rows)))) for split, rows in splits.items()}
@@ -261,9 +265,7 @@ def main() -> None:
         print(f"{output} holds a finished run; for another one give another --output_dir")
         return
     # First, so that the loading of model and data counts; with resume an attempt that was cut off counts too.
-    green = greenml.GreenCallback(
-        output, resume=True, max_usd=options.max_usd, max_kg=options.max_kg, max_kwh=options.max_kwh
-    )
+    green = greenml.GreenCallback(resume=True, max_usd=options.max_usd, max_kg=options.max_kg, max_kwh=options.max_kwh)
     set_seed(args.seed)
     run(options, args, green)
     if torch.distributed.is_initialized():

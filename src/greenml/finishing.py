@@ -8,12 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from greenml import assembly, assumptions, trace
-from greenml import record as records
+from greenml import assembly, assumptions, record_file, trace
 from greenml.claims import FileLock
 from greenml.errors import RecordError, SettingsError
 from greenml.model import Trace
-from greenml.record import RunRecord
+from greenml.record import Note, RunRecord
 from greenml.seats import run_dir_of
 from greenml.settings import Settings
 
@@ -32,7 +31,7 @@ def finish(run_dir: Path, output: Path) -> RunRecord:
     try:
         with FileLock(run_dir / "lock"):
             made = make(run_dir)
-            records.write(made, output)
+            record_file.write(made, output)
             return made
     except OSError as error:
         raise RecordError(f"{run_dir}: cannot be locked: {error.strerror or error}") from None
@@ -54,7 +53,7 @@ def make(run_dir: Path) -> RunRecord:
         return assumptions.account(measured, settings, found)
     except SettingsError as error:  # a table of a later version no longer has it
         made = assumptions.account(measured, Settings(), found)
-        return made.model_copy(update={"notes": [*made.notes, records.Note(code="factor", text=str(error))]})
+        return made.model_copy(update={"notes": [*made.notes, Note(code="factor", text=str(error))]})
 
 
 def _settings(stored: Sequence[dict[str, Any]]) -> Settings:
@@ -85,4 +84,4 @@ def open_record(path: str | os.PathLike[str]) -> RunRecord:
     newest = max((one.stat().st_mtime for one in trace.paths(run_dir)), default=0.0)
     if newest and (not path.exists() or path.stat().st_mtime < newest):
         return make(run_dir)
-    return records.read(path)
+    return record_file.read(path)

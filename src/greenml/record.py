@@ -1,4 +1,4 @@
-"""The run record: run.json, its types and its file.
+"""The run record: the types of run.json.
 
 What was measured (``devices``, ``phases``), what was assumed (``factors``) and what follows from both
 (``totals``) never share a field; the totals recompute from the rest.
@@ -6,16 +6,10 @@ What was measured (``devices``, ``phases``), what was assumed (``factors``) and 
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from greenml.errors import RecordError
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = "1.0"
 
@@ -282,61 +276,3 @@ class RunRecord(Model):
     def phase(self, path: str) -> PhaseRecord | None:
         """Return a phase by its path; None where there is none of it."""
         return next((one for one in self.phases if one.path == path), None)
-
-
-def write(record: RunRecord, path: Path) -> None:
-    """Write run.json atomically: a reader sees the old file or the new one, never a part.
-
-    Raises:
-        RecordError: the file cannot be written; nothing was changed.
-    """
-    text = record.model_dump_json(indent=2) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(temporary).chmod(0o666 & ~umask)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def read(path: Path) -> RunRecord:
-    """Read a run.json.
-
-    Raises:
-        RecordError: no such file, not a run record, or of a newer version than this greenml reads.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file") from None
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise RecordError(f"{path}: not a run record (not JSON)") from None
-    if not isinstance(content, dict) or "schema_version" not in content:
-        raise RecordError(f"{path}: not a run record (no schema_version)")
-    version = str(content["schema_version"])
-    if version.split(".", maxsplit=1)[0] != SCHEMA_VERSION.split(".", maxsplit=1)[0]:
-        raise RecordError(f"{path}: schema version {version}; this greenml reads {SCHEMA_VERSION}: upgrade greenml")
-    try:
-        return RunRecord.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{path}: not a valid run record: {where}: {first['msg']}") from None
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of run.json."""
-    return RunRecord.model_json_schema()

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greenml import __version__, job, seats, surroundings, trace
+from greenml import __version__, exits, job, seats, surroundings, trace
 from greenml.recorder import Recorder
 from greenml.settings import Settings, resolve
 from greenml.values import outcome, plain, segment
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("greenml")
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_active: set[Run] = set()  # holds a run that nobody else holds, until it ends
-_hooked = False
 
 
 def track(
@@ -142,8 +137,7 @@ class Run:
         if self.output != self.settings.output and not os.environ.get(seats.RUN_DIR_VARIABLE):
             log.warning("greenml: %s belongs to another run; this one goes to %s", self.settings.output, self.output)
         self._recorder = Recorder(self.settings, self._seat, writer, imports=not self._entered)
-        _hook()
-        _active.add(self)
+        exits.add(self)
         self._recorder.start()
         return self
 
@@ -160,7 +154,7 @@ class Run:
         with self._lock:
             if not self._mine() or self._recorder is None:
                 return self.record
-            _active.discard(self)
+            exits.discard(self)
             for number in reversed(list(self._spans)):
                 self._close_span(number)
             recorder, self._recorder = self._recorder, None
@@ -327,29 +321,8 @@ class Run:
         """False in a forked child, which neither writes nor finishes its parent's run."""
         return self._pid == os.getpid() and self._recorder is not None
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In a forked child: let go of what belongs to the parent."""
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             recorder.forget()
-
-
-def _hook() -> None:
-    """Once a process: finish at interpreter exit, and let forked children go. No signal handler is taken."""
-    global _hooked  # noqa: PLW0603
-    if not _hooked:
-        _hooked = True
-        atexit.register(_at_exit)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_in_child)
-
-
-def _at_exit() -> None:
-    for run in list(_active):
-        run.stop(*outcome(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)))
-
-
-def _in_child() -> None:
-    for run in list(_active):
-        run._forget()
-    _active.clear()

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from greenml import record as records
+from greenml import record_file as records
 
 
 @pytest.fixture

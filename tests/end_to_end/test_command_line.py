@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from greenml import record as records
+from greenml import record_file as records
 
 
 def test_exit_code_and_report(greenml, record):

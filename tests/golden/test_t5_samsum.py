@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from greenml import importers, record
+from greenml import importers, record_file
 from greenml.record import Factor, Factors, PlaceRecord, Quantity, RunRecord, SourceRef, Totals
 from greenml.reports import markdown, terminal
 
@@ -119,8 +119,8 @@ def test_nothing_in_it_contradicts_itself() -> None:
 def test_same_sources_give_the_same_record_and_it_survives_its_file(tmp_path: Path) -> None:
     run = imported()
     assert run == imported()
-    record.write(run, tmp_path / "run.json")
-    assert record.read(tmp_path / "run.json") == run
+    record_file.write(run, tmp_path / "run.json")
+    assert record_file.read(tmp_path / "run.json") == run
 
 
 def test_terminal_shows_unknown_energies_in_words() -> None:

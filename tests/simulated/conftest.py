@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from greenml import record as records
+from greenml import record_file as records
+from greenml.record import DeviceRecord, RunRecord
 
 from . import simnvml
 
@@ -44,10 +45,10 @@ class Program:
         return json.loads(out.strip().splitlines()[-1])
 
     @property
-    def record(self) -> records.RunRecord:
+    def record(self) -> RunRecord:
         return records.read(self.output)
 
-    def gpus(self) -> list[records.DeviceRecord]:
+    def gpus(self) -> list[DeviceRecord]:
         return sorted((one for one in self.record.devices if one.kind == "gpu"), key=lambda one: one.id)
 
     def notes(self, code: str) -> list[str]:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from greenml import finishing, trace
-from greenml import record as records
+from greenml import record_file as records
 from greenml.seats import run_dir_of
 
 from . import simnvml

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from greenml import record
+from greenml import record_file
 from greenml.assumptions import account
 from greenml.cli import COMMANDS, main
 from greenml.record import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
@@ -60,7 +60,7 @@ def run_json(tmp_path: Path) -> Path:
         greenml_version="0.1.0", run_id="r", status="completed", started=START, ended=START, duration_seconds=3600.0,
         place=PlaceRecord(), devices=[gpu], factors=Factors(),
     )  # fmt: skip
-    record.write(account(made, Settings(sku="ND40rs_v2", region="westus2")), tmp_path / "run.json")
+    record_file.write(account(made, Settings(sku="ND40rs_v2", region="westus2")), tmp_path / "run.json")
     return tmp_path / "run.json"
 
 
@@ -128,7 +128,7 @@ def test_report_and_finish_of_a_killed_run(capsys, tmp_path):
     assert "does not exist: made from its traces" in said.err
     finished = Said(capsys, "finish", tmp_path / "out.json")
     assert finished.out.strip().endswith("out.json: killed, 1 attempt(s), 12.5 s")
-    assert record.read(tmp_path / "out.json").status == "killed"
+    assert record_file.read(tmp_path / "out.json").status == "killed"
     assert Said(capsys, "finish", run_dir).code == 0
 
 
@@ -139,7 +139,7 @@ def test_import_of_a_published_run(capsys, tmp_path):
         "43m51.05s", "--sku", "ND40rs_v2", "--region", "westus2", "--azure-monitor", *azure,
     )  # fmt: skip
     assert said.code == 0, said.err
-    made = record.read(tmp_path / "run.json")
+    made = record_file.read(tmp_path / "run.json")
     assert made.duration_seconds == 2631.05
     total = made.total()
     assert total is not None
@@ -179,7 +179,7 @@ def test_run_ends_as_its_command_does(tmp_path):
 
     done = run(sys.executable, "-c", "print('hello'); raise SystemExit(7)", options=("--output", "seven.json"))
     assert (done.returncode, done.stdout) == (7, "hello\n")
-    made = record.read(tmp_path / "seven.json")
+    made = record_file.read(tmp_path / "seven.json")
     assert (made.status, made.error) == ("failed", "exit code 7")
     missing = run("no-such-command-here", options=("--output", "none.json"))
     assert missing.returncode == 127

@@ -71,7 +71,7 @@ def proc(folder: Path, vendor: str = "GenuineIntel", model: str = "Intel(R) Xeon
 
 def probed(tmp_path: Path, zones: Zones) -> list[Device]:
     sensors = rapl.probe(root=powercap(tmp_path / "powercap", zones), proc=proc(tmp_path / "proc"))
-    assert all(sensor.read().energy_joules == 0.0 for sensor in sensors)
+    assert all(sensor.read() == sensor.read() for sensor in sensors)  # a counter that stands still adds nothing
     return [sensor.device for sensor in sensors]
 
 
@@ -173,7 +173,7 @@ class Counter:
 def test_wraps_lose_nothing(start: int, steps: list[tuple[float, float]]):
     with tempfile.TemporaryDirectory() as folder:
         counter = Counter(Path(folder), start)
-        used, before = 0, 0.0
+        used, before = start, 0.0  # on the counter's own scale, so that another process can go on from there
         for watts, seconds in steps:
             used += counter.uses(watts, seconds)
             energy_joules = counter.sensor.read().energy_joules
@@ -203,14 +203,14 @@ def test_the_energy_never_falls_whatever_the_counter_does(readings: list[int], s
 def test_a_restarted_counter_adds_nothing_says_so_once_and_goes_on(tmp_path: Path):
     counter = Counter(tmp_path, 100_000_000_000)
     counter.uses(watts=200, seconds=1)
-    assert counter.sensor.read().energy_joules == pytest.approx(200)
+    assert counter.sensor.read().energy_joules == pytest.approx(100_000 + 200)
     counter.seconds += 1
     counter.shows(3_000_000)  # far below, and a wrap would mean 162 kJ in a second
     with pytest.raises(SensorError, match="jumped") as caught:
         counter.sensor.read()
     assert not isinstance(caught.value, SensorLostError)
     counter.uses(watts=200, seconds=1)
-    assert counter.sensor.read().energy_joules == pytest.approx(400)
+    assert counter.sensor.read().energy_joules == pytest.approx(100_000 + 400)
 
 
 def test_joules_of_a_suspend_are_not_the_runs(tmp_path: Path):

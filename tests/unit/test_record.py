@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from greenml import finishing, record, trace
+from greenml import finishing, record, record_file, trace
 from greenml.errors import RecordError
 from greenml.record import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, Usage
 from greenml.trace import TraceWriter
@@ -35,8 +35,8 @@ def a_record(**more: object) -> RunRecord:
 
 def test_it_comes_back_as_it_was(tmp_path: Path):
     path = tmp_path / "new" / "folder" / "run.json"
-    record.write(a_record(), path)
-    assert record.read(path) == a_record()
+    record_file.write(a_record(), path)
+    assert record_file.read(path) == a_record()
     assert [one.name for one in path.parent.iterdir()] == ["run.json"], "nothing temporary is left"
     content = json.loads(path.read_text())
     assert content["schema_version"] == record.SCHEMA_VERSION == "1.0"
@@ -48,16 +48,16 @@ def test_every_digit_comes_back(tmp_path_factory, joules, seconds, name):
     path = tmp_path_factory.mktemp("record") / "run.json"
     made = a_record(duration_seconds=seconds, name=name)
     made.devices[0].usage.energy_joules = joules
-    record.write(made, path)
-    back = record.read(path)
+    record_file.write(made, path)
+    back = record_file.read(path)
     assert back.devices[0].usage.energy_joules == joules
     assert (back.duration_seconds, back.name) == (seconds, name)
 
 
 def test_its_schema_describes_it(tmp_path: Path):
     jsonschema = pytest.importorskip("jsonschema")
-    record.write(a_record(), tmp_path / "run.json")
-    validator = jsonschema.Draft202012Validator(record.json_schema())
+    record_file.write(a_record(), tmp_path / "run.json")
+    validator = jsonschema.Draft202012Validator(record_file.json_schema())
     content = json.loads((tmp_path / "run.json").read_text())
     validator.validate(content)
     content["devices"][0]["usage"]["watts"] = 1
@@ -67,7 +67,7 @@ def test_its_schema_describes_it(tmp_path: Path):
 def test_the_mode_is_what_the_umask_says(tmp_path: Path):
     before = os.umask(0o027)
     try:
-        record.write(a_record(), tmp_path / "run.json")
+        record_file.write(a_record(), tmp_path / "run.json")
     finally:
         os.umask(before)
     assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o640
@@ -77,7 +77,7 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "run.json", tmp_path):
         with pytest.raises(RecordError, match="cannot be written") as error:
-            record.write(a_record(), path)
+            record_file.write(a_record(), path)
         assert "\n" not in str(error.value)
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*")), "nor is anything left beside it"
@@ -100,7 +100,7 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, content, says):
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(RecordError) as error:
-        record.read(path)
+        record_file.read(path)
     assert says in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -108,9 +108,9 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, content, says):
 
 def test_no_file_and_no_permission_are_one_line(tmp_path: Path):
     with pytest.raises(RecordError, match="no such file"):
-        record.read(tmp_path / "none.json")
+        record_file.read(tmp_path / "none.json")
     with pytest.raises(RecordError, match="cannot be read"):
-        record.read(tmp_path)
+        record_file.read(tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -143,14 +143,14 @@ def test_a_run_is_opened_by_any_of_its_names(tmp_path: Path):
         assert (opened.run_id, opened.duration_seconds, opened.place.nodes) == ("r", 10.0, 3)
     assert not (tmp_path / "run.json").exists(), "to look is not to write"
     written = finishing.finish(made, tmp_path / "run.json")
-    assert record.read(tmp_path / "run.json") == written
+    assert record_file.read(tmp_path / "run.json") == written
     assert sorted(one.name for one in made.iterdir()) == ["1-h-1-a.jsonl"]
 
 
 def test_a_record_that_is_older_than_its_traces_is_made_again(tmp_path: Path):
     made = run_dir(tmp_path)
     output = tmp_path / "run.json"
-    record.write(a_record(), output)
+    record_file.write(a_record(), output)
     os.utime(output, (1e9, 1e9))
     assert finishing.open_record(output).run_id == "r"
     for path in trace.paths(made):

@@ -47,8 +47,7 @@ def command(  # noqa: PLR0917  click gives them by name
     duration: str | None, name: str, force: bool, **told: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Make a run record from what other tools measured; their figures pass through unrounded."""
-    from greenml import assumptions, importers
-    from greenml import record as records
+    from greenml import assumptions, importers, record_file
     from greenml.settings import resolve
 
     if output.exists() and not force:
@@ -64,7 +63,7 @@ def command(  # noqa: PLR0917  click gives them by name
     )
     record = assumptions.account(measured, settings)
     record = record.model_copy(update={"notes": [*record.notes, *importers.conflicts(record)]})
-    records.write(record, output)
+    record_file.write(record, output)
     click.echo(f"{output}: written; 'greenml report {output}' prints it")
     for note in record.notes:
         click.echo(f"note: {note.text}", err=True)

@@ -39,8 +39,8 @@ def carbon_intensity(place: Place, start: datetime, end: datetime) -> CarbonInte
     The band is the range of the same series (source and basis) over two years to either side of the figure's,
     widened to at least ±10 %, because a yearly mean hides its hours; for the old compilation it also takes in
     the next area's figure, and a direct figure's band outside of the USA reaches up to the area's, else the
-    country's lifecycle figure, which counts more. Where the place is not known, it is the world average, and the band runs from the
-    10th to the 90th percentile of the countries of that year.
+    country's lifecycle figure, which counts more. Where the place is not known, it is the world average, and
+    the band runs from the 10th to the 90th percentile of the countries of that year.
 
     A figure of 0 (direct emissions of Quebec) stays 0 and says so; its band reaches to hydropower's lifecycle
     median.

@@ -127,9 +127,9 @@ def ran(trainer: Trainer | None, state: TrainerState, counts: Mapping[str, float
     return told
 
 
-def size(inputs: Any, trainer: Trainer) -> tuple[int, int]:  # noqa: ANN401  a batch may be anything
+def size(inputs: Any, trainer: Trainer | None) -> tuple[int, int]:  # noqa: ANN401  a batch may be anything
     """Return a batch's samples and tokens, padding included, from its shape alone."""
-    name = getattr(trainer.model, "main_input_name", "input_ids")
+    name = getattr(trainer.model if trainer else None, "main_input_name", "input_ids")
     main = inputs.get(name) if isinstance(inputs, Mapping) else None
     if not isinstance(main, torch.Tensor):
         return 0, 0

@@ -6,7 +6,7 @@ import functools
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import greenml
+from greenml.integrations import _lightning_facts as facts
 
 log = logging.getLogger("greenml")
 JOULES_PER_KWH = 3_600_000.0
@@ -95,8 +96,8 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
             with _told(trainer.global_rank, trainer.world_size, trainer.local_rank):
                 self._run = greenml.track(output, **self._settings).start()
         self._enter("setup")
-        self._run.params(_hyperparameters(trainer, pl_module))
-        self._run.describe(model=_model(pl_module), ran=_ran(trainer))
+        self._run.params(facts.hyperparameters(trainer, pl_module) | facts.engine(trainer))
+        self._run.describe(model=facts.model(pl_module), ran=facts.ran(trainer))
 
     @_quiet
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
@@ -109,14 +110,14 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._fitting = True
         self._steps_before = trainer.global_step
         if self._run is not None:
-            self._run.params(_batch(trainer))
-            self._run.describe(model=_model(pl_module), ran=_ran(trainer), **_deepspeed(trainer))
+            self._run.params(facts.batching(trainer))
+            self._run.describe(model=facts.model(pl_module), ran=facts.ran(trainer), **facts.deepspeed(trainer))
         self._enter("train")
 
     @_quiet
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Count what was worked through; show the running totals when the Trainer logs."""
-        samples, tokens = _size(batch)
+        samples, tokens = facts.size(batch)
         self._counts["samples"] += samples
         self._counts["tokens"] += tokens
         # What Lightning's own monitors take for the step of a log line; one more than has been done.
@@ -185,8 +186,11 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         """Write the record of a run that failed, or was interrupted."""
         self._fitting = False
         run, self._run, self._phase = self._run, None, None
-        if run is not None:
+        if run is None:
+            return
+        try:
             run.count(**self._worked(trainer))
+        finally:
             run.__exit__(type(exception), exception, None)
 
     # The run.
@@ -258,78 +262,3 @@ def _figures(run: greenml.Run) -> dict[str, float]:
         "green/power_w": totals.power_watts,
     }
     return {name: value for name, value in now.items() if value is not None}
-
-
-def _hyperparameters(trainer: Any, module: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return what the user's module and data module saved as hyperparameters, and the Trainer's own limits."""
-    limits = {
-        "max_epochs": trainer.max_epochs,
-        "max_steps": trainer.max_steps if trainer.max_steps != -1 else None,
-        "gradient_clip_val": trainer.gradient_clip_val,
-    }
-    told = {name: value for name, value in limits.items() if value is not None}
-    for one in (trainer.datamodule, module):
-        told |= dict(getattr(one, "hparams", None) or {})
-    return told
-
-
-def _batch(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the arithmetic of the batch."""
-    loader = trainer.train_dataloader
-    size = getattr(loader, "batch_size", None)
-    if size is None:  # the loader's own batch sampler
-        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    told = {"accumulate_grad_batches": trainer.accumulate_grad_batches, "world_size": trainer.world_size}
-    if size is not None:
-        effective = size * trainer.accumulate_grad_batches * trainer.world_size
-        told |= {"per_device_train_batch_size": size, "effective_batch_size": effective}
-    return told
-
-
-def _ran(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return what really ran, not what was asked for."""
-    return {
-        "framework": f"{type(trainer).__module__.partition('.')[0]} {_version(trainer)}",
-        "strategy": type(trainer.strategy).__name__,
-        "accelerator": type(trainer.accelerator).__name__,
-        "precision": str(trainer.precision),
-        "devices": trainer.num_devices,
-        "num_nodes": trainer.num_nodes,
-        "world_size": trainer.world_size,
-    }
-
-
-def _version(trainer: Any) -> str:  # noqa: ANN401
-    return str(getattr(import_module(type(trainer).__module__.partition(".")[0]), "__version__", ""))
-
-
-def _deepspeed(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
-    config = getattr(trainer.strategy, "config", None)
-    deepspeed = "deepspeed" in type(trainer.strategy).__name__.lower() and isinstance(config, Mapping)
-    return {"ds_config": dict(config)} if deepspeed else {}  # type: ignore[arg-type]
-
-
-def _model(module: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the model's class and size; a partition of ZeRO-3 has no size of its own, and tells the whole's."""
-    try:
-        every = [(int(getattr(one, "ds_numel", one.numel())), one.requires_grad) for one in module.parameters()]
-    except ValueError:  # parameters whose shape the first batch will tell
-        every = []
-    told: dict[str, Any] = {"name": type(module).__name__, "class": type(module).__name__}
-    if every:
-        told["parameters"] = sum(size for size, _ in every)
-        told["trainable_parameters"] = sum(size for size, trained in every if trained)
-    return told
-
-
-def _size(batch: Any) -> tuple[int, int]:  # noqa: ANN401  a batch may be anything
-    """Return a batch's samples and tokens, from the shape of its first tensor alone."""
-    if isinstance(batch, Mapping):
-        ids = batch.get("input_ids")
-        if ids is not None and hasattr(ids, "shape"):
-            return int(ids.shape[0]), int(ids.numel())
-        batch = list(batch.values())
-    if isinstance(batch, list | tuple):
-        return next((size for size in map(_size, batch) if size[0]), (0, 0))
-    shape = getattr(batch, "shape", ())
-    return (int(shape[0]), 0) if len(shape) else (0, 0)

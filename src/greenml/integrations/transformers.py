@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -18,26 +16,11 @@ import greenml
 from greenml.integrations import _transformers_facts as facts
 from greenml.integrations._budget import Budget
 from greenml.integrations._forecast import Forecast
+from greenml.integrations._quiet import quiet
+from greenml.integrations._trainer_wraps import trainer_calling, wrap
 
 log = logging.getLogger("greenml")
 LOOK_SECONDS = 1.0  # the running totals are looked up no oftener between logs
-
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _quiet(method: Method) -> Method:
-    """Keep what goes wrong in here out of the training: it becomes a note, and a line in the log."""
-
-    @functools.wraps(method)
-    def kept(self: GreenCallback, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the method has it
-        try:
-            return method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
-            self._trouble(f"{method.__name__}: {type(error).__name__}: {error}")
-            return None
-
-    return kept  # type: ignore[return-value]
 
 
 def _folder(args: TrainingArguments) -> Path:
@@ -127,7 +110,7 @@ class GreenCallback(TrainerCallback, ExportableState):
         """Begin to measure, and take hold of the Trainer that is being made."""
         self._begin(args)
 
-    @_quiet
+    @quiet
     def on_train_begin(
         self,
         args: TrainingArguments,
@@ -149,7 +132,7 @@ class GreenCallback(TrainerCallback, ExportableState):
         self._enter("train")
         self._forecast.begin(state.global_step)
 
-    @_quiet
+    @quiet
     def on_step_end(
         self,
         args: TrainingArguments,
@@ -172,7 +155,7 @@ class GreenCallback(TrainerCallback, ExportableState):
             self._forecast.add(state.global_step, totals)
             facts.show(self._trainer, totals, self._forecast.expected(state.max_steps, totals), self._budget.tier)
 
-    @_quiet
+    @quiet
     def on_log(
         self,
         args: TrainingArguments,
@@ -191,7 +174,7 @@ class GreenCallback(TrainerCallback, ExportableState):
         if state.log_history:
             state.log_history[-1].update(added)
 
-    @_quiet
+    @quiet
     def on_train_end(
         self,
         args: TrainingArguments,
@@ -211,7 +194,8 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     # The run.
 
-    def _trouble(self, text: str) -> None:
+    def trouble(self, text: str) -> None:
+        """Say once what went wrong in here, in the log and in the record."""
         if text not in self._troubles:
             self._troubles.add(text)
             log.warning("greenml: %s; training goes on", text)
@@ -220,9 +204,13 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     def _begin(self, args: TrainingArguments) -> None:
         if self._trainer is None:
-            self._trainer = _trainer_on_stack(self)
+            self._trainer = trainer_calling(self)
             if self._trainer is not None:
-                self._wrap(self._trainer)
+                wrap(self._trainer, self)
+                handler = self._trainer.callback_handler
+                if self in handler.callbacks:  # before the reporters: they share one dict of logs, in this order
+                    handler.callbacks.remove(self)
+                    handler.callbacks.insert(1, self)
         if self._run is not None:
             return
         output = Path(self._output) if self._output is not None else _folder(args) / "run.json"
@@ -249,8 +237,13 @@ class GreenCallback(TrainerCallback, ExportableState):
             self._run.end_phase(self._phase[1])
         self._phase = None
 
+    @property
+    def training(self) -> bool:
+        """True inside the training phase."""
+        return self._phase is not None and self._phase[0] == "train"
+
     @contextmanager
-    def _within(self, name: str) -> Iterator[None]:
+    def within(self, name: str) -> Iterator[None]:
         """Close the phase that is open, and open it again at the end: phases lie beside each other."""
         before = self._phase[0] if self._phase is not None else None
         if before == name:
@@ -264,90 +257,39 @@ class GreenCallback(TrainerCallback, ExportableState):
             if before == "train":
                 self._enter(before)
 
-    def _wrap(self, trainer: Trainer) -> None:
-        """Wrap this Trainer's own methods: some moments have no hook."""
-
-        def phase(method: str, name: str, *, ends: bool) -> None:
-            original: Callable[..., Any] | None = getattr(trainer, method, None)
-            if original is None:
-                return
-
-            @functools.wraps(original)
-            def wrapped(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the method has it
-                inside = self._phase is not None and self._phase[0] == "train"
-                with self._within(name):
-                    result = original(*args, **kwargs)
-                if ends and not inside:
-                    self._keep_results(result)
-                return result
-
-            setattr(trainer, method, wrapped)
-
-        phase("evaluate", "eval", ends=True)
-        phase("predict", "predict", ends=True)
-        phase("_save_checkpoint", "save", ends=False)
-        phase("save_model", "save", ends=False)
-        for name, wrap in (
-            ("train", self._wrapped_train),
-            ("training_step", self._wrapped_step),
-            ("create_model_card", self._wrapped_card),
-        ):
-            setattr(trainer, name, wrap(getattr(trainer, name), trainer))
-        handler = trainer.callback_handler
-        if self in handler.callbacks:  # before the reporters: they share one dict of logs, in this order
-            handler.callbacks.remove(self)
-            handler.callbacks.insert(1, self)
-
-    def _wrapped_train(self, original: Callable[..., Any], trainer: Trainer) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def train(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            try:
-                result = original(*args, **kwargs)
-            except BaseException as error:
-                self._leave()
-                if self._trial is not None:
-                    self._end_trial("failed")
-                elif self._run is not None:
-                    self._tell_counts(trainer.state)
-                    self._run.__exit__(type(error), error, None)
-                raise
-            self._keep_results(result)
-            return result
-
-        return train
-
-    def _wrapped_step(self, original: Callable[..., Any], trainer: Trainer) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def training_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            self._count(inputs, trainer)
-            return original(model, inputs, *args, **kwargs)
-
-        return training_step
-
-    def _wrapped_card(self, original: Callable[..., Any], trainer: Trainer) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def create_model_card(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            original(*args, **kwargs)
-            if trainer.is_world_process_zero() and self._run is not None:
-                self._run.card(_folder(trainer.args) / "README.md")
-
-        return create_model_card
-
-    @_quiet
-    def _count(self, inputs: Any, trainer: Trainer) -> None:  # noqa: ANN401  a batch may be anything
-        samples, tokens = facts.size(inputs, trainer)
+    @quiet
+    def count(self, inputs: Any) -> None:  # noqa: ANN401  a batch may be anything
+        """Count a batch's samples and tokens."""
+        samples, tokens = facts.size(inputs, self._trainer)
         self._counts["samples"] += samples
         self._counts["tokens"] += tokens
 
-    @_quiet
-    def _keep_results(self, result: Any) -> None:  # noqa: ANN401  what train(), evaluate() or predict() returned
+    @quiet
+    def failed(self, error: BaseException) -> None:
+        """End the run: no hook is called when an exception leaves ``train()``."""
+        self._leave()
+        if self._trial is not None:
+            self._end_trial("failed")
+        elif self._run is not None:
+            self._tell_counts(self._trainer.state if self._trainer is not None else None)
+            self._run.__exit__(type(error), error, None)
+
+    @quiet
+    def card(self, path: Path) -> None:
+        """Put the tables into the card that the Trainer wrote."""
+        if self._run is not None:
+            self._run.card(path)
+
+    @quiet
+    def keep_results(self, result: Any) -> None:  # noqa: ANN401  what train(), evaluate() or predict() returned
+        """Keep the metrics of a training, an evaluation or a prediction, and write the record as it stands."""
         if self._run is None or self._trainer is None or not self._trainer.is_world_process_zero():
             return
         metrics = result if isinstance(result, dict) else getattr(result, "metrics", None) or {}
         self._run.log({name: value for name, value in metrics.items() if not name.startswith("green/")})
         self._run.save("completed")
 
-    @_quiet
+    @quiet
     def _tell_counts(self, state: TrainerState | None) -> None:
         """Keep what this rank has worked through; ranks are summed, steps and epochs are rank 0's."""
         if self._run is None:
@@ -398,14 +340,3 @@ class GreenCallback(TrainerCallback, ExportableState):
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.stop(status)
-
-
-def _trainer_on_stack(callback: GreenCallback) -> Trainer | None:
-    """Find the Trainer that is calling: no hook is given it."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        one = frame.f_locals.get("self")
-        if isinstance(one, Trainer) and callback in getattr(one.callback_handler, "callbacks", ()):
-            return one
-        frame = frame.f_back
-    return None

@@ -1,0 +1,217 @@
+"""Try ``finetune.py`` without a GPU and without a network: a tiny model, real DeepSpeed, ranks on the CPU.
+
+Makes a T5 or BART of a few hundred thousand random weights and a tokenizer from ``data/dialogues.jsonl``, and starts
+``finetune.py`` on them with ``torchrun`` or ``deepspeed``, with all that DeepSpeed needs on a CPU. What comes out is
+what a real run leaves: run.json, all_results.json, the model and its card. What it says about dialogues is nonsense.
+
+DeepSpeed compiles parts of itself with g++ and ninja, once (a minute or two). Without them, or with
+``--no-compile``, the run uses PyTorch's own optimizer and communication.
+
+Usage: ``python smoke.py --model t5 --zero 2 --ranks 2 --output smoke-run``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+DIALOGUES = HERE / "data" / "dialogues.jsonl"
+VOCABULARY = 800
+WIDTH, LAYERS, HEADS = 64, 2, 4
+STALE_SECONDS = 600  # no compilation takes that long: its lock is that of a process that was killed
+LIMIT_SECONDS = 900
+
+
+def options() -> argparse.Namespace:
+    """Read the command line; what comes after ``--`` goes to finetune.py."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", choices=("t5", "bart"), default="t5", help="which kind of tiny model (t5)")
+    parser.add_argument("--zero", type=int, choices=(2, 3), default=2, help="DeepSpeed's ZeRO stage (2)")
+    parser.add_argument("--offload", action="store_true", help="optimizer (and under ZeRO-3 parameters) in host memory")
+    parser.add_argument("--ranks", type=int, default=2, help="processes (2)")
+    parser.add_argument("--launcher", choices=("torchrun", "deepspeed"), default="torchrun", help="(torchrun)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("smoke-run"), help="folder for all that is made (smoke-run)"
+    )
+    parser.add_argument("--no-compile", action="store_true", help="do without DeepSpeed's C++ parts")
+    parser.add_argument("more", nargs="*", help="after --: more options for finetune.py")
+    return parser.parse_args()
+
+
+def make_model(kind: str, folder: Path) -> None:
+    """Write a tokenizer trained on the dialogues, and a model with random weights."""
+    # Imported here: the tests and --help need none of it.
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import (
+        BartConfig,
+        BartForConditionalGeneration,
+        PreTrainedTokenizerFast,
+        T5Config,
+        T5ForConditionalGeneration,
+        set_seed,
+    )
+
+    set_seed(1)
+    special = ["<pad>", "</s>", "<unk>"] if kind == "t5" else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    number = {token: place for place, token in enumerate(special)}
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    rows = [json.loads(line) for line in DIALOGUES.read_text(encoding="utf-8").splitlines()]
+    texts = [text for row in rows for text in (row["dialogue"], row["summary"])]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    around = "$A </s>" if kind == "t5" else "<s> $A </s>"
+    ends = [(token, number[token]) for token in ("<s>", "</s>") if token in number]
+    tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=ends)
+    names: dict[str, Any] = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if kind == "bart":
+        names |= {"bos_token": "<s>", "mask_token": "<mask>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names).save_pretrained(folder)
+
+    size = tokenizer.get_vocab_size()
+    ids = {"vocab_size": size, "pad_token_id": number["<pad>"], "eos_token_id": number["</s>"]}
+    model: Any
+    if kind == "t5":
+        model = T5ForConditionalGeneration(
+            T5Config(
+                d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=4 * WIDTH, num_layers=LAYERS, num_heads=HEADS,
+                decoder_start_token_id=number["<pad>"], **ids,
+            )
+        )  # fmt: skip
+    else:
+        model = BartForConditionalGeneration(
+            BartConfig(
+                d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=LAYERS, encoder_attention_heads=HEADS,
+                decoder_attention_heads=HEADS, encoder_ffn_dim=4 * WIDTH, decoder_ffn_dim=4 * WIDTH,
+                max_position_embeddings=512, bos_token_id=number["<s>"], decoder_start_token_id=number["</s>"],
+                forced_eos_token_id=number["</s>"], **ids,
+            )
+        )  # fmt: skip
+    model.save_pretrained(folder)
+
+
+def extensions_folder() -> Path:
+    """Return where DeepSpeed's compiled parts are kept; a lock that a killed process left is removed."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache / "greenml" / "torch_extensions")
+    folder.mkdir(parents=True, exist_ok=True)
+    for lock in folder.glob("*/lock"):
+        if time.time() - lock.stat().st_mtime > STALE_SECONDS:
+            lock.unlink(missing_ok=True)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment with what DeepSpeed needs on a CPU."""
+    programs = str(Path(sys.executable).parent)  # ninja lies beside Python where pip installed it
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join((programs, os.environ.get("PATH", ""))),
+        "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_EXTENSIONS_DIR": str(extensions_folder()),
+    }
+
+
+def has_compiler(path: str) -> bool:
+    """Tell whether DeepSpeed can compile its C++ parts."""
+    return all(shutil.which(program, path=path) for program in ("g++", "ninja"))
+
+
+def deepspeed_config(given: argparse.Namespace, *, compiles: bool) -> Path:
+    """Return the configuration, without what would have to be compiled where that cannot be."""
+    path = HERE / "configs" / f"zero{given.zero}{'-offload' if given.offload else ''}.json"
+    if compiles:
+        return path
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["optimizer"]["params"]["torch_adam"] = True
+    config["zero_force_ds_cpu_optimizer"] = False
+    changed = given.output / "ds_config.json"
+    changed.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return changed
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def command(given: argparse.Namespace, *, compiles: bool) -> list[str]:
+    """Return the launch of finetune.py."""
+    port = str(free_port())
+    if given.launcher == "torchrun":
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(given.ranks)]
+    else:
+        launch = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(given.ranks)]
+    script = HERE / "finetune.py" if compiles else HERE / "smoke.py"
+    launch += ["--master_port", port, str(script)]
+    return [
+        *launch,
+        *("--model", str(given.output / "tiny-model")),
+        *("--dataset", str(DIALOGUES)),
+        *("--output_dir", str(given.output)),
+        *("--deepspeed", str(deepspeed_config(given, compiles=compiles))),
+        *("--use_cpu", "true"),
+        *(("--ddp_backend", "gloo") if given.ranks > 1 else ()),
+        *("--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4"),
+        *("--max_steps", "8", "--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", "4"),
+        *("--logging_steps", "2"),
+        *("--max_source_length", "96", "--max_target_length", "16"),
+        *("--save_predictions", "--disable_tqdm", "true"),
+        *given.more,
+    ]
+
+
+def without_compiler() -> None:
+    """Be a rank: run finetune.py with DeepSpeed's C++ communication switched off."""
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    ShareMemCommBuilder.is_compatible = lambda *_, **__: False
+    sys.path.insert(0, str(HERE))
+    import finetune
+
+    finetune.main()
+
+
+def main() -> int:
+    """Make the model, launch, and pass the exit code on."""
+    given = options()
+    given.output = given.output.resolve()
+    given.output.mkdir(parents=True, exist_ok=True)
+    settings = environment()
+    compiles = not given.no_compile and has_compiler(settings["PATH"])
+    if not (given.output / "tiny-model").exists():
+        make_model(given.model, given.output / "tiny-model")
+    # A process group of its own, so that no rank is left behind.
+    launched = subprocess.Popen(command(given, compiles=compiles), env=settings, start_new_session=True)
+    try:
+        return launched.wait(LIMIT_SECONDS)
+    finally:
+        if launched.poll() is None:
+            os.killpg(launched.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        without_compiler()
+    else:
+        sys.exit(main())

@@ -1,0 +1,217 @@
+"""Keras 3's callback, for every backend: train, eval and predict, and what they took."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import keras
+
+import greenml
+
+log = logging.getLogger("greenml")
+JOULES_PER_KWH = 3_600_000.0
+GRAMS_PER_KG = 1000.0
+UNKNOWN = float("nan")
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def _quiet(hook: Hook) -> Hook:
+    """Keep what goes wrong in here out of the training: it becomes a note, and a line in the log."""
+
+    @functools.wraps(hook)
+    def kept(self: GreenCallback, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as the hook has it
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
+            self._trouble(f"{hook.__name__}: {type(error).__name__}: {error}")
+
+    return kept  # type: ignore[return-value]
+
+
+class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+    """Measures a model's ``fit``, ``evaluate`` and ``predict``.
+
+    Give the same object to each of them. The run begins with the first, and goes on over all. ``run.json`` is written
+    at the end of each, and for good by ``stop()`` or when Python ends. Keras tells no callback of an exception: one
+    that ends the program leaves ``failed`` in the record, one that the program catches needs ``stop(error)``.
+
+    Put it before callbacks that write logs (CSVLogger): each epoch's logs get ``green/energy_kwh``, ``green/co2e_kg``,
+    ``green/cost_usd`` where there is a price, and ``green/power_w``, up to then; not a number where not known.
+
+    Args:
+        output: where the record goes, ``run.json`` by default.
+        settings: all other arguments of ``greenml.track()``.
+
+    Raises:
+        SettingsError: a value is wrong; one line says what would be right.
+    """
+
+    def __init__(self, output: str | os.PathLike[str] | None = None, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        greenml.track(output, **settings)
+        self._output, self._settings = output, settings
+        self._run: greenml.Run | None = None
+        self._phase: int | None = None
+        self._fitting = self._priced = False
+        self._epochs = 0
+        self._steps_before = 0
+        self._steps = 0
+        self._troubles: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the run to this object: tuners copy the callbacks for each trial."""
+        return {**self.__dict__, "_run": None, "_phase": None}
+
+    @property
+    def run(self) -> greenml.Run | None:
+        """The run, once it has begun: for phases, parameters and results of your own."""
+        return self._run
+
+    def stop(self, error: BaseException | None = None) -> greenml.RunRecord | None:
+        """End the measurement before Python ends, and return the record.
+
+        Args:
+            error: the exception that ended it, if one did.
+        """
+        run, self._run, self._phase, self._fitting = self._run, None, None, False
+        if run is None:
+            return None
+        run.__exit__(type(error) if error is not None else None, error, None)
+        return run.record
+
+    # Hooks. None of batches: with one, Keras would wait for each batch where it otherwise does not.
+
+    @_quiet
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin the training phase."""
+        run = self._begin()
+        self._fitting = True
+        self._steps_before = _iterations(self.model)
+        self._priced = bool(run.totals().cost_usd)
+        run.params(_hyperparameters(self.model, self.params or {}))
+        run.describe(model=_model(self.model), ran=_ran())
+        self._enter("train")
+
+    @_quiet
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the running totals to the epoch's logs, for the history and every callback after this one."""
+        if self._run is None:
+            return
+        self._epochs += 1
+        self._run.log(logs or {})
+        self._run.count(epochs=self._epochs, steps=self._steps + _iterations(self.model) - self._steps_before)
+        if logs is not None:
+            logs.update(self._figures(self._run))
+
+    @_quiet
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the training phase and write the record so far; the model has its weights by now."""
+        self._fitting = False
+        self._steps += _iterations(self.model) - self._steps_before
+        self._enter(None)
+        if self._run is not None:
+            self._run.describe(model=_model(self.model))
+            self._run.save("completed")
+
+    @_quiet
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin an evaluation; inside ``fit``, close the training phase for as long as it takes."""
+        self._begin()
+        self._enter("eval")
+
+    @_quiet
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the evaluation. The results of one inside ``fit`` are in the epoch's logs, as ``val_``."""
+        self._enter("train" if self._fitting else None)
+        if self._run is not None and not self._fitting:
+            self._run.log({f"eval_{name}": value for name, value in (logs or {}).items()})
+            self._run.save("completed")
+
+    @_quiet
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin a prediction."""
+        self._begin()
+        self._enter("predict")
+
+    @_quiet
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the prediction."""
+        self._enter("train" if self._fitting else None)
+        if self._run is not None and not self._fitting:
+            self._run.save("completed")
+
+    # The run.
+
+    def _trouble(self, text: str) -> None:
+        if text not in self._troubles:
+            self._troubles.add(text)
+            log.warning("greenml: %s; training goes on", text)
+            if self._run is not None:
+                self._run.note(text, "callback")
+
+    def _begin(self) -> greenml.Run:
+        if self._run is None:
+            self._run = greenml.track(self._output, **self._settings).start()
+        return self._run
+
+    def _enter(self, name: str | None) -> None:
+        """Close the phase that is open and begin another: phases lie beside each other."""
+        if self._run is not None:
+            if self._phase is not None:
+                self._run.end_phase(self._phase)
+            self._phase = self._run.begin_phase(name) if name is not None else None
+
+    def _figures(self, run: greenml.Run) -> dict[str, float]:
+        """Return the running totals under the names of logs; always the same names, as CSVLogger fails without."""
+        totals = run.totals()
+        now = {
+            "green/energy_kwh": UNKNOWN if totals.energy_joules is None else totals.energy_joules / JOULES_PER_KWH,
+            "green/co2e_kg": UNKNOWN if totals.emissions_grams is None else totals.emissions_grams / GRAMS_PER_KG,
+            "green/power_w": UNKNOWN if totals.power_watts is None else totals.power_watts,
+        }
+        if self._priced:
+            now["green/cost_usd"] = totals.cost_usd.get(run.settings.tier or "dedicated", UNKNOWN)
+        return now
+
+
+def _iterations(model: Any) -> int:  # noqa: ANN401
+    """Return how many steps the model's optimizer has taken."""
+    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
+    return 0 if iterations is None else int(keras.ops.convert_to_numpy(iterations))
+
+
+def _hyperparameters(model: Any, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Return what ``fit`` and ``compile`` were given."""
+    optimizer = getattr(model, "optimizer", None)
+    loss = getattr(model, "loss", None)
+    told = {
+        "epochs": params.get("epochs"),
+        "steps_per_epoch": params.get("steps"),
+        "optimizer": optimizer.get_config() if optimizer is not None else None,
+        "loss": loss if isinstance(loss, str) or loss is None else getattr(loss, "name", type(loss).__name__),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _model(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the model's name and, once it is built, its size."""
+    told: dict[str, Any] = {"name": model.name, "class": type(model).__name__}
+    if model.built:
+        told["parameters"] = model.count_params()
+        told["trainable_parameters"] = sum(int(keras.ops.size(one)) for one in model.trainable_weights)
+    return told
+
+
+def _ran() -> dict[str, Any]:
+    """Return what really ran."""
+    distribution = keras.distribution.distribution()
+    return {
+        "framework": f"keras {keras.__version__}",
+        "backend": keras.backend.backend(),
+        "precision": keras.config.dtype_policy().name,
+        "distribution": type(distribution).__name__ if distribution is not None else None,
+    }

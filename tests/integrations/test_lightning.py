@@ -1,0 +1,256 @@
+"""GreenCallback in Trainers of Lightning's both class trees."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+import greenml
+
+pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from greenml.integrations.lightning import GreenCallback  # noqa: E402  after it is known to be there
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(torch|lightning|pytorch_lightning)"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:(torch|lightning|pytorch_lightning)"),
+]
+SAMPLES, BATCH = 24, 4
+
+
+def tree(name):
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def module_of(pl, *, fails_at=None, error=RuntimeError):
+    class Line(pl.LightningModule):
+        def __init__(self, learning_rate=0.1):
+            super().__init__()
+            self.save_hyperparameters()
+            self.layer = torch.nn.Linear(3, 1)
+            self.frozen = torch.nn.Linear(2, 2).requires_grad_(False)
+            self.losses = []
+
+        def loss(self, batch):
+            inputs, targets = batch
+            return torch.nn.functional.mse_loss(self.layer(inputs), targets)
+
+        def training_step(self, batch, batch_idx):
+            if self.global_step == fails_at:
+                raise error("step 3 went wrong")
+            loss = self.loss(batch)
+            self.losses.append(loss.item())
+            self.log("train_loss", loss)
+            time.sleep(0.02)
+            return loss
+
+        def validation_step(self, batch, batch_idx):
+            time.sleep(0.02)
+            self.log("val_loss", self.loss(batch))
+
+        def test_step(self, batch, batch_idx):
+            self.log("test_loss", self.loss(batch))
+
+        def predict_step(self, batch, batch_idx):
+            return self.layer(batch[0])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.hparams.learning_rate)
+
+    torch.manual_seed(0)
+    return Line()
+
+
+def loader():
+    torch.manual_seed(1)
+    data = torch.utils.data.TensorDataset(torch.randn(SAMPLES, 3), torch.randn(SAMPLES, 1))
+    return torch.utils.data.DataLoader(data, batch_size=BATCH)
+
+
+def trainer_of(pl, folder, *callbacks, **arguments):
+    logger = importlib.import_module(f"{pl.__name__}.loggers").CSVLogger(folder)
+    defaults = {
+        "default_root_dir": folder,
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "devices": 1,
+        "log_every_n_steps": 2,
+        "logger": logger,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    return pl.Trainer(callbacks=list(callbacks), **(defaults | arguments))
+
+
+@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+def test_a_trainers_whole_life_is_one_run(name, tmp_path):
+    pl = tree(name)
+    green = GreenCallback(price_per_hour=3.6, carbon_intensity=400, interval=0.05)
+    assert isinstance(green, pl.Callback)
+    trainer = trainer_of(pl, tmp_path, green, accumulate_grad_batches=2)
+    model = module_of(pl)
+
+    trainer.fit(model, loader(), loader())
+    so_far = greenml.open_record(tmp_path / "run.json")
+    trainer.test(model, loader(), verbose=False)
+    trainer.predict(model, loader())
+    record = green.stop()
+
+    assert (tmp_path / "run.json").exists()
+    assert not (tmp_path / "run-2.json").exists()
+    assert {one.path for one in so_far.phases} == {"setup", "sanity_check", "train", "validate"}
+    assert (record.status, len(record.attempts)) == ("completed", 1)
+    counts = {one.path: one.count for one in record.phases}
+    assert counts == {"setup": 3, "sanity_check": 1, "train": 3, "validate": 2, "test": 1, "predict": 1}
+    spans = sorted(span for one in record.phases for span in one.spans)
+    assert all(before[1] <= after[0] + 0.001 for before, after in zip(spans, spans[1:], strict=False))
+    batches = SAMPLES // BATCH
+    assert record.phase("train").seconds >= 2 * batches * 0.02
+    assert record.phase("validate").seconds >= 2 * batches * 0.02
+
+    assert set(record.metrics) >= {"train_loss", "val_loss", "test_loss"}
+    assert record.metrics["train_loss"] == pytest.approx(model.losses[-1])
+    params = record.params
+    assert (params["learning_rate"], params["max_epochs"]) == (0.1, 2)
+    assert (params["per_device_train_batch_size"], params["accumulate_grad_batches"]) == (BATCH, 2)
+    assert (params["effective_batch_size"], params["precision"]) == (2 * BATCH, "32-true")
+    assert (params["devices"], params["num_nodes"], params["strategy"]) == (1, 1, "SingleDeviceStrategy")
+    assert record.trainer["model"] == {"name": "Line", "class": "Line", "parameters": 10, "trainable_parameters": 4}
+    assert record.trainer["ran"]["framework"].startswith(name.partition(".")[0])
+    assert record.trainer["counts"] == {"samples": 2.0 * SAMPLES, "steps": 6.0, "epochs": 2.0}
+    assert record.derived["samples_per_second"] == pytest.approx(2 * SAMPLES / record.phase("train").seconds)
+
+    with (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("green/cost_usd")]
+    assert [row["step"] for row in rows] == ["1", "3", "5"]
+    costs = [float(row["green/cost_usd"]) for row in rows]
+    assert costs == sorted(costs)
+    assert 0 < costs[-1] <= record.total().cost_usd["dedicated"].value
+    assert float(rows[-1]["green/energy_kwh"]) > 0
+    assert set(rows[-1]) >= {"green/co2e_kg", "green/power_w"}
+    assert not any(one.startswith("green/") for one in record.metrics)
+
+
+def test_an_exception_fails_the_run_and_comes_through(tmp_path):
+    pl = tree("lightning.pytorch")
+    with pytest.raises(RuntimeError, match="step 3"):
+        trainer_of(pl, tmp_path, GreenCallback()).fit(module_of(pl, fails_at=3), loader())
+    record = greenml.open_record(tmp_path / "run.json")
+    assert (record.status, record.error) == ("failed", "RuntimeError: step 3 went wrong")
+    assert record.phase("train").seconds > 0
+    assert record.trainer["counts"]["steps"] == 3
+
+
+def test_ctrl_c_interrupts_the_run(tmp_path):
+    pl = tree("lightning.pytorch")
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            trainer_of(pl, tmp_path, GreenCallback()).fit(module_of(pl, fails_at=1, error=KeyboardInterrupt), loader())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert greenml.open_record(tmp_path / "run.json").status == "interrupted"
+
+
+def broken(*_, **__):
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])
+def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
+    pl = tree("lightning.pytorch")
+    alone, tracked = module_of(pl), module_of(pl)
+    trainer_of(pl, tmp_path / "alone").fit(alone, loader(), loader())
+    green = GreenCallback()
+    if fault == "sensors":
+        monkeypatch.setattr("greenml.sensors.discover", broken)
+    elif fault == "run":
+        for method in ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save"):
+            monkeypatch.setattr(f"greenml.run.Run.{method}", broken)
+    elif fault == "start":
+        monkeypatch.setattr("greenml.run.Run.start", broken)
+    trainer_of(pl, tmp_path / "tracked", green).fit(tracked, loader(), loader())
+    green.stop()
+    assert tracked.losses == alone.losses
+    assert all(torch.equal(a, b) for a, b in zip(tracked.parameters(), alone.parameters(), strict=True))
+
+
+def test_a_wrong_setting_is_said_at_once():
+    with pytest.raises(greenml.SettingsError, match="tier"):
+        GreenCallback(tier="cheap")
+    with pytest.raises(TypeError):
+        GreenCallback(colour="green")
+
+
+def test_a_copy_for_another_process_leaves_the_run_here(tmp_path):
+    pl = tree("lightning.pytorch")
+    green = GreenCallback(name="original")
+    trainer_of(pl, tmp_path, green).fit(module_of(pl), loader())
+    assert green.run is not None
+    assert pickle.loads(pickle.dumps(green)).run is None
+    assert green.stop().name == "original"
+
+
+TWO_RANKS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+import lightning.pytorch as pl
+from greenml.integrations.lightning import GreenCallback
+
+class Line(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0]).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+if __name__ == "__main__":
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(32, 3)), batch_size=4)
+    pl.Trainer(
+        callbacks=[GreenCallback()], max_epochs=2, accelerator="cpu", devices=2, strategy=sys.argv[1], logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    ).fit(Line(), data)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_two_ranks_leave_one_record(strategy, tmp_path):
+    (tmp_path / "program.py").write_text(textwrap.dedent(TWO_RANKS))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
+    done = subprocess.run(
+        [sys.executable, "program.py", strategy],
+        cwd=tmp_path,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [one.name for one in tmp_path.glob("*.json")] == ["run.json"]
+    record = greenml.open_record(tmp_path / "run.json")
+    assert (record.status, len(record.attempts), record.attempts[0].processes) == ("completed", 1, 2)
+    assert record.environment.world_size == 2
+    assert record.params["effective_batch_size"] == 8
+    assert record.trainer["counts"] == {"samples": 64.0, "steps": 8.0, "epochs": 2.0}
+    assert record.phase("train").count == 1
+    devices = [(one.host, one.id) for one in record.devices]
+    assert len(devices) == len(set(devices))
+    cpu = next(one for one in record.devices if one.kind == "cpu")
+    assert cpu.usage.covered_seconds <= record.duration_seconds + 0.01
