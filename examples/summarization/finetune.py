@@ -114,9 +114,14 @@ def group_by_length(args: Seq2SeqTrainingArguments, *, on: bool) -> None:
         args.group_by_length = on
 
 
+def is_file(options: Options) -> bool:
+    """Tell a local file from a name on the hub."""
+    return options.dataset.endswith((".jsonl", ".json"))
+
+
 def read_dialogues(options: Options) -> DatasetDict:
     """Return the three splits, each with ``dialogue`` and ``summary``."""
-    if options.dataset.endswith((".jsonl", ".json")):
+    if is_file(options):
         lines = Path(options.dataset).read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
         found = {split: [row for row in rows if row.get("split") == split] for split in SPLITS}
@@ -250,7 +255,7 @@ def run(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> None:
         keep(trainer, "predict", result.metrics, len(splits["test"]))
         if options.save_predictions and args.predict_with_generate:
             write_predictions(trainer, result, Path(args.output_dir, "predictions.jsonl"))
-    about = {"finetuned_from": options.model, "tasks": "summarization", "dataset": Path(options.dataset).stem}
+    about = {"tasks": "summarization", "dataset": Path(options.dataset).stem if is_file(options) else options.dataset}
     if args.push_to_hub:
         trainer.push_to_hub(**about)
     else:

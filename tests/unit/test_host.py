@@ -152,7 +152,8 @@ def test_what_a_new_child_spent_before_it_was_found_counts_and_stays_a_ratio():
     assert child.stdout
     with child.stdout:
         child.stdout.readline()
-        time.sleep(0.3)
+        while psutil.Process(child.pid).cpu_times().user < 0.3:
+            time.sleep(0.02)
         clock.seconds = sensor._next_walk
         ratio = sensor.read().utilization_ratio
         child.kill()
