@@ -193,6 +193,11 @@ class Rouge:
 
 def build(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> tuple[Seq2SeqTrainer, DatasetDict]:
     """Return the trainer, and the splits as it sees them."""
+    if args.deepspeed and args.use_cpu:
+        # On GPUs accelerate has done it. ZeRO-3 cuts the model up while it is read, and asks how many ranks there are.
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo")
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForSeq2SeqLM.from_pretrained(options.model)
     # The Trainer takes T5 and BART for models that divide the loss by the number of items in the whole batch. They do

@@ -229,6 +229,8 @@ class Sampler:
         now = self._clock()
         self._flush(now, edge=True)
         self._flush_due, self._claim_due = now + FLUSH_SECONDS, now + CLAIM_SECONDS
+        for one in self._watched:  # one wake a tick, not one a sensor
+            one.due_seconds = now + one.interval_seconds
         while not self._abandoned:
             self._sleep()
             now = self._clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import itertools
 import os
 import pickle
 import signal
@@ -117,7 +118,7 @@ def test_a_trainers_whole_life_is_one_run(name, tmp_path):
     counts = {one.path: one.count for one in record.phases}
     assert counts == {"setup": 3, "sanity_check": 1, "train": 3, "validate": 2, "test": 1, "predict": 1}
     spans = sorted(span for one in record.phases for span in one.spans)
-    assert all(before[1] <= after[0] + 0.001 for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] + 0.001 for before, after in itertools.pairwise(spans))
     batches = SAMPLES // BATCH
     assert record.phase("train").seconds >= 2 * batches * 0.02
     assert record.phase("validate").seconds >= 2 * batches * 0.02
@@ -148,7 +149,7 @@ def test_a_trainers_whole_life_is_one_run(name, tmp_path):
 def test_an_exception_fails_the_run_and_comes_through(tmp_path):
     pl = tree("lightning.pytorch")
     with pytest.raises(RuntimeError, match="step 3"):
-        trainer_of(pl, tmp_path, GreenCallback()).fit(module_of(pl, fails_at=3), loader())
+        trainer_of(pl, tmp_path, GreenCallback()).fit(module_of(pl, fails_at=3), loader(), loader())
     record = greenml.open_record(tmp_path / "run.json")
     assert (record.status, record.error) == ("failed", "RuntimeError: step 3 went wrong")
     assert record.phase("train").seconds > 0
@@ -160,7 +161,9 @@ def test_ctrl_c_interrupts_the_run(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(SystemExit):
-            trainer_of(pl, tmp_path, GreenCallback()).fit(module_of(pl, fails_at=1, error=KeyboardInterrupt), loader())
+            trainer_of(pl, tmp_path, GreenCallback()).fit(
+                module_of(pl, fails_at=1, error=KeyboardInterrupt), loader(), loader()
+            )
     finally:
         signal.signal(signal.SIGINT, before)
     assert greenml.open_record(tmp_path / "run.json").status == "interrupted"
@@ -199,7 +202,7 @@ def test_a_wrong_setting_is_said_at_once():
 def test_a_copy_for_another_process_leaves_the_run_here(tmp_path):
     pl = tree("lightning.pytorch")
     green = GreenCallback(name="original")
-    trainer_of(pl, tmp_path, green).fit(module_of(pl), loader())
+    trainer_of(pl, tmp_path, green).fit(module_of(pl), loader(), loader())
     assert green.run is not None
     assert pickle.loads(pickle.dumps(green)).run is None
     assert green.stop().name == "original"

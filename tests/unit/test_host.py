@@ -106,7 +106,8 @@ def test_a_child_counts_without_being_named(burning: subprocess.Popen[str]):
     assert reading.memory_bytes is not None
     assert reading.memory_bytes > own * 0.5 + psutil.Process(burning.pid).memory_info().rss * 0.5
     share = 1 / (psutil.cpu_count() or 1)
-    assert reading.utilization_ratio == pytest.approx(share, rel=0.6)
+    assert reading.utilization_ratio is not None
+    assert 0.1 * share < reading.utilization_ratio < 1.6 * share  # other programs may leave the child less
 
 
 def test_a_process_is_counted_once_though_named_and_a_child(burning: subprocess.Popen[str]):

@@ -15,7 +15,7 @@ from greenml.sensors._cpu import PROC, host_seconds, read_cpu
 
 # Finding descendants walks every process of the host, about 40 microseconds each: no more often than this,
 # and rarer where it would take more than this share of a CPU.
-REFRESH_SECONDS = 5.0
+REFRESH_SECONDS = 20.0
 WALK_RATIO = 0.005
 # Linux counts a process's birth from the boot time, and gives that in whole seconds: man 5 proc_stat, btime.
 BOOT_TIME_STEP_SECONDS = 1.0

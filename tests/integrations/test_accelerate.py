@@ -1,0 +1,165 @@
+"""GreenTracker in a loop on an Accelerator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import greenml
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+accelerate = pytest.importorskip("accelerate", reason="Accelerate is not installed")
+from accelerate.tracking import GeneralTracker  # noqa: E402  after it is known to be there
+
+from greenml.integrations.accelerate import GreenTracker  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(torch|accelerate)"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:(torch|accelerate)"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
+]
+
+
+class Other(GeneralTracker):
+    """Stands for TensorBoard or W&B."""
+
+    name = "other"
+    requires_logging_directory = False
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    @property
+    def tracker(self):
+        return self.rows
+
+    def log(self, values, step=None, **_):
+        self.rows.append(values)
+
+
+@pytest.fixture(autouse=True)
+def forget_the_last_accelerator():
+    yield
+    accelerate.state.AcceleratorState._reset_state(True)
+    accelerate.state.GradientState._reset_state()
+
+
+def train(trackers):
+    """Returns the losses."""
+    torch.manual_seed(0)
+    accelerator = accelerate.Accelerator(log_with=trackers or None, cpu=True, gradient_accumulation_steps=2)
+    model = torch.nn.Linear(3, 1)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(24, 3)), batch_size=4)
+    model, optimizer, data = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), data)
+    accelerator.init_trackers("test", config={"learning_rate": 0.1, "model": "line"})
+    green = next((one for one in trackers if isinstance(one, GreenTracker)), None)
+    phase = green.tracker.begin_phase("train") if green else -1
+    losses = []
+    for step, (batch,) in enumerate(data):
+        with accelerator.accumulate(model):
+            loss = model(batch).square().mean()
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+        accelerator.log({"loss": losses[-1], **(green.figures() if green else {})}, step=step)
+    if green:
+        assert accelerator.get_tracker("greenml", unwrap=True) is green.tracker
+        green.tracker.end_phase(phase)
+    accelerator.end_training()
+    return losses
+
+
+def test_a_loop_keeps_its_configuration_and_results(tmp_path):
+    green = GreenTracker(tmp_path / "run.json", price_per_hour=3.6, interval=0.05)
+    other = Other()
+    losses = train([green, other])
+    record = greenml.open_record(tmp_path / "run.json")
+    assert (tmp_path / "run.json").exists()
+    assert record.status == "completed"
+    assert [one.path for one in record.phases] == ["train"]
+    assert record.metrics == {"loss": losses[-1], "step": 5}
+    assert record.params == {"learning_rate": 0.1, "model": "line", "gradient_accumulation_steps": 2}
+    ran = {"world_size": 1, "distributed_type": "NO", "mixed_precision": "no", "device": "cpu"}
+    assert record.trainer["ran"] == ran
+    costs = [row["green/cost_usd"] for row in other.rows]
+    assert len(costs) == 6
+    assert 0 < costs[0] <= costs[-1] <= record.total().cost_usd["dedicated"].value
+
+
+def broken(*_, **__):
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("fault", ["none", "sensors"])
+def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
+    alone = train([])
+    accelerate.state.AcceleratorState._reset_state(True)
+    if fault == "sensors":
+        monkeypatch.setattr("greenml.sensors.discover", broken)
+    assert train([GreenTracker(tmp_path / "run.json")]) == alone
+
+
+def test_a_wrong_setting_is_said_at_once():
+    with pytest.raises(greenml.SettingsError, match="tier"):
+        GreenTracker(tier="cheap")
+
+
+LOOP = """
+import sys
+import torch
+from accelerate import Accelerator
+from greenml.integrations.accelerate import GreenTracker
+
+green = GreenTracker("run.json")
+accelerator = Accelerator(log_with=green, cpu=True)
+accelerator.init_trackers("test", config={"learning_rate": 0.1})
+with green.tracker.phase("train"):
+    if "fail" in sys.argv:
+        raise RuntimeError("went wrong")
+    model = accelerator.prepare(torch.nn.Linear(3, 1))
+    accelerator.backward(model(torch.ones(4, 3)).square().mean())
+accelerator.log({"loss": 0.5})
+accelerator.end_training()
+"""
+
+
+def run(folder, *command):
+    (folder / "program.py").write_text(textwrap.dedent(LOOP))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_an_exception_fails_the_run(tmp_path):
+    done = run(tmp_path, "program.py", "fail")
+    assert "went wrong" in done.stderr
+    assert (tmp_path / "run.json").exists()
+    record = greenml.open_record(tmp_path / "run.json")
+    assert (record.status, record.error) == ("failed", "RuntimeError: went wrong")
+
+
+def test_two_processes_leave_one_record(tmp_path):
+    # accelerate launch --cpu starts one process, however many are asked for
+    done = run(tmp_path, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "program.py")
+    assert done.returncode == 0, done.stderr
+    assert [one.name for one in tmp_path.glob("*.json")] == ["run.json"]
+    record = greenml.open_record(tmp_path / "run.json")
+    assert (record.status, record.attempts[0].processes) == ("completed", 2)
+    assert (record.params["learning_rate"], record.metrics["loss"]) == (0.1, 0.5)
+    assert record.trainer["ran"]["world_size"] == 2
+    devices = [(one.host, one.id) for one in record.devices]
+    assert len(devices) == len(set(devices))
+    assert json.loads((tmp_path / "run.json").read_text())["environment"]["world_size"] == 2

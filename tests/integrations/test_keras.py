@@ -1,0 +1,155 @@
+"""Keras 3's GreenCallback in fit, evaluate and predict."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy
+import pytest
+
+import greenml
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+pytest.importorskip("torch", reason="PyTorch, Keras' backend here, is not installed")
+keras = pytest.importorskip("keras", reason="Keras is not installed", minversion="3")
+from greenml.integrations.keras import GreenCallback  # noqa: E402  after it is known to be there
+
+FIGURES = {"green/energy_kwh", "green/co2e_kg", "green/power_w"}
+
+
+def data():
+    random = numpy.random.default_rng(0)
+    return random.normal(size=(32, 3)).astype("float32"), random.normal(size=(32, 1)).astype("float32")
+
+
+def model_of():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)], name="line")
+    model.compile(optimizer=keras.optimizers.SGD(0.05), loss="mse", metrics=["mae"])
+    return model
+
+
+def fit(model, *callbacks, **arguments):
+    defaults = {"epochs": 3, "batch_size": 8, "validation_data": data(), "verbose": 0}
+    return model.fit(*data(), callbacks=list(callbacks), **(defaults | arguments))
+
+
+def test_fit_evaluate_and_predict_are_one_run(tmp_path):
+    green = GreenCallback(tmp_path / "run.json", price_per_hour=3.6, carbon_intensity=400, interval=0.05)
+    model = model_of()
+    history = fit(model, green, keras.callbacks.CSVLogger(str(tmp_path / "log.csv")))
+    so_far = greenml.open_record(tmp_path / "run.json")
+    model.evaluate(*data(), verbose=0, callbacks=[green])
+    model.predict(data()[0], verbose=0, callbacks=[green])
+    record = green.stop()
+
+    assert (tmp_path / "run.json").exists()
+    assert {one.path: one.count for one in so_far.phases} == {"train": 4, "eval": 3}
+    assert {one.path: one.count for one in record.phases} == {"train": 4, "eval": 4, "predict": 1}
+    spans = sorted(span for one in record.phases for span in one.spans)
+    assert all(before[1] <= after[0] + 0.001 for before, after in itertools.pairwise(spans))
+    assert (record.status, len(record.attempts)) == ("completed", 1)
+
+    assert record.metrics["val_loss"] == pytest.approx(history.history["val_loss"][-1])
+    assert record.metrics["eval_loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
+    assert set(record.metrics) == {"loss", "mae", "val_loss", "val_mae", "eval_loss", "eval_mae"}
+    assert (record.params["epochs"], record.params["steps_per_epoch"], record.params["loss"]) == (3, 4, "mse")
+    assert record.params["optimizer"]["learning_rate"] == pytest.approx(0.05)
+    model_told = {"name": "line", "class": "Sequential", "parameters": 21, "trainable_parameters": 21}
+    assert record.trainer["model"] == model_told
+    assert record.trainer["ran"]["backend"] == keras.backend.backend()
+    assert record.trainer["counts"] == {"epochs": 3.0, "steps": 12.0}
+
+    assert set(history.history) >= FIGURES | {"green/cost_usd"}
+    costs = history.history["green/cost_usd"]
+    assert len(costs) == 3
+    assert costs == sorted(costs)
+    assert 0 < costs[-1] <= record.total().cost_usd["dedicated"].value
+    assert "green/energy_kwh" in (tmp_path / "log.csv").read_text().splitlines()[0]
+
+
+def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("greenml.sensors.discover", lambda *_: iter(()))
+    history = fit(model_of(), green := GreenCallback(tmp_path / "run.json")).history
+    green.stop()
+    assert set(history) >= FIGURES
+    assert "green/cost_usd" not in history
+    assert all(math.isnan(value) for name in FIGURES for value in history[name])
+
+
+def broken(*_, **__):
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])
+def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
+    alone = fit(model_of()).history
+    green = GreenCallback(tmp_path / "run.json")
+    if fault == "sensors":
+        monkeypatch.setattr("greenml.sensors.discover", broken)
+    elif fault == "run":
+        for method in ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save"):
+            monkeypatch.setattr(f"greenml.run.Run.{method}", broken)
+    elif fault == "start":
+        monkeypatch.setattr("greenml.run.Run.start", broken)
+    tracked = fit(model_of(), green).history
+    green.stop()
+    assert {name: values for name, values in tracked.items() if not name.startswith("green/")} == alone
+
+
+class Stumble(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise RuntimeError("epoch 1 went wrong")
+
+
+def test_an_exception_that_is_caught_is_told_with_stop(tmp_path):
+    green = GreenCallback(tmp_path / "run.json")
+    with pytest.raises(RuntimeError) as caught:
+        fit(model_of(), green, Stumble())
+    record = green.stop(caught.value)
+    assert (record.status, record.error) == ("failed", "RuntimeError: epoch 1 went wrong")
+    assert record.trainer["counts"] == {"epochs": 1.0, "steps": 4.0}
+
+
+def test_an_exception_that_ends_the_program_fails_the_run(tmp_path):
+    program = """
+    import keras, numpy
+    from greenml.integrations.keras import GreenCallback
+
+    class Stumble(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise RuntimeError("went wrong")
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    model.fit(numpy.ones((8, 3)), numpy.ones((8, 1)), verbose=0, callbacks=[GreenCallback(), Stumble()])
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "went wrong" in done.stderr
+    record = greenml.open_record(tmp_path / "run.json")
+    assert (tmp_path / "run.json").exists()
+    assert (record.status, record.error) == ("failed", "RuntimeError: went wrong")
+    assert [one.path for one in record.phases] == ["train"]
+
+
+def test_a_wrong_setting_is_said_at_once():
+    with pytest.raises(greenml.SettingsError, match="tier"):
+        GreenCallback(tier="cheap")
+
+
+def test_a_tuners_copy_has_no_run_of_its_own_yet(tmp_path):
+    green = GreenCallback(tmp_path / "run.json")
+    fit(model_of(), green)
+    assert copy.deepcopy(green).run is None
+    assert green.stop().status == "completed"
