@@ -1,4 +1,4 @@
-"""The simulated assertions on a real NVIDIA GPU; ``pytest tests/hardware -s`` prints the figures for docs/validation.md."""
+"""The simulated assertions on a real NVIDIA GPU; ``pytest tests/hardware -s`` prints figures for docs/validation.md."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_an_exception_fails_the_run(tmp_path):
 
 def test_two_processes_leave_one_record(tmp_path):
     # accelerate launch --cpu starts one process, however many are asked for
-    done = run(tmp_path, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "program.py")
+    done = run(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "program.py")
     assert done.returncode == 0, done.stderr
     assert [one.name for one in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")

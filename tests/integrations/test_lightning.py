@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import importlib
 import itertools
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -204,7 +204,7 @@ def test_a_copy_for_another_process_leaves_the_run_here(tmp_path):
     green = GreenCallback(name="original")
     trainer_of(pl, tmp_path, green).fit(module_of(pl), loader(), loader())
     assert green.run is not None
-    assert pickle.loads(pickle.dumps(green)).run is None
+    assert copy.copy(green).run is None
     assert green.stop().name == "original"
 
 

@@ -103,9 +103,9 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
             return
         self._epochs += 1
         self._run.log(logs or {})
-        self._run.count(epochs=self._epochs, steps=self._steps + _iterations(self.model) - self._steps_before)
         if logs is not None:
             logs.update(self._figures(self._run))
+        self._run.count(epochs=self._epochs, steps=self._steps + _iterations(self.model) - self._steps_before)
 
     @_quiet
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -181,7 +181,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
 def _iterations(model: Any) -> int:  # noqa: ANN401
     """Return how many steps the model's optimizer has taken."""
     iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-    return 0 if iterations is None else int(keras.ops.convert_to_numpy(iterations))
+    return 0 if iterations is None else int(iterations.value)
 
 
 def _hyperparameters(model: Any, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
