@@ -33,7 +33,6 @@ try:
         Seq2SeqTrainingArguments,
         set_seed,
     )
-    from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
     sys.exit(f"this example needs {error.name}: pip install -r requirements.txt")
 
@@ -226,6 +225,13 @@ def build(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> tuple
     return trainer, splits
 
 
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint that is whole: the Trainer writes its state last, a preemption may come before."""
+    states = folder.glob("checkpoint-*/trainer_state.json")
+    steps = {int(path.parent.name.rpartition("-")[2]): path.parent for path in states}
+    return str(steps[max(steps)]) if steps else None
+
+
 def keep(trainer: Seq2SeqTrainer, split: str, metrics: dict[str, float], samples: int) -> None:
     """Print the results and write them, also into all_results.json."""
     metrics = {**metrics, f"{split}_samples": samples}
@@ -247,7 +253,7 @@ def run(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> None:
     """Train, evaluate, predict, and write the model, its results and its card."""
     trainer, splits = build(options, args, green)
     if args.do_train:
-        checkpoint = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir)
+        checkpoint = args.resume_from_checkpoint or last_checkpoint(Path(args.output_dir))
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         keep(trainer, "train", result.metrics, len(splits["train"]))

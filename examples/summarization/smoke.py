@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 DIALOGUES = HERE / "data" / "dialogues.jsonl"
 VOCABULARY = 800
 WIDTH, LAYERS, HEADS = 64, 2, 4
-STEPS = 40
+STEPS = 24
 STALE_SECONDS = 600  # no compilation takes that long: its lock is that of a process that was killed
 LIMIT_SECONDS = 900
 
