@@ -22,7 +22,7 @@ LEVELS = {
     2: (
         "sensors", "sampler", "claims", "trace", "compaction", "energy", "usages", "accounting", "job", "factors",
         "importers", "reports", "settings", "surroundings", "metadata_service", "values", "exits", "live",
-        "record_file",
+        "record_file", "window",
     ),
     3: ("assembly", "assumptions", "seats", "finishing", "recorder", "run"),
     4: ("cli", "greenml", "__main__", "integrations"),
@@ -33,10 +33,12 @@ LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 ALLOWED = {
     ("tables", "model"),  # where a table's row comes from is a Source
     ("trace", "claims"),  # a trace is alive while its lock is held
+    ("compaction", "energy"),  # what a phase's stretches used, before they are joined
     ("compaction", "trace"),  # rewrites a trace, in its own lines
     ("usages", "energy"),  # what a device did is read off its curve
     ("seats", "trace"), ("seats", "claims"), ("seats", "job"),
     ("finishing", "assembly"), ("finishing", "assumptions"), ("finishing", "seats"),
+    ("sampler", "window"),  # readings add up in it
     ("exits", "values"),  # how a process ended, in words
     ("live", "trace"), ("live", "job"),  # running totals are of the host's traces, as they grow
     ("recorder", "seats"),

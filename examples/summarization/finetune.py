@@ -4,7 +4,7 @@ SAMSum from the hub, or any JSON-lines file with the fields ``dialogue`` and ``s
 of that kind, by name; on one device, or on many under ``deepspeed`` or ``torchrun``. The same command again continues
 a run that was cut off, from its last checkpoint, and the record adds up its attempts.
 
-Every option of ``Seq2SeqTrainingArguments`` is an option here, beside those of ``Options``. README.md has the commands.
+Every option of ``Seq2SeqTrainingArguments`` is an option here, beside those of the task. README.md has the commands.
 """
 
 from __future__ import annotations
@@ -61,10 +61,12 @@ TO_FIND_THE_BEST = {
 
 
 @dataclass
-class Options:
-    """What is not a training argument."""
+class Arguments(Seq2SeqTrainingArguments):
+    """The Trainer's arguments and those of this task: together, so that the record keeps all of them."""
 
-    model: str = field(metadata={"help": "name on the hub (google-t5/t5-3b, facebook/bart-large), or a folder"})
+    model: str = field(
+        default="", metadata={"help": "needed: name on the hub (google-t5/t5-3b, facebook/bart-large), or a folder"}
+    )
     dataset: str = field(
         default="knkarthick/samsum",
         metadata={
@@ -91,21 +93,30 @@ class Options:
     max_kwh: float | None = field(default=None, metadata={"help": "save and stop once it has used this much energy"})
 
 
-def parse(arguments: list[str] | None = None) -> tuple[Options, Seq2SeqTrainingArguments]:
-    """Read the command line."""
-    parser = HfArgumentParser((Options, Seq2SeqTrainingArguments), description=(__doc__ or "").split("\n")[0])
+def command_line() -> HfArgumentParser:
+    """Return what reads the command line."""
+    parser = HfArgumentParser(Arguments, description=(__doc__ or "").split("\n")[0])
     parser.set_defaults(**DEFAULTS)
-    if parser.parse_known_args(arguments)[0].patience is not None:
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> Arguments:
+    """Read the command line."""
+    parser = command_line()
+    told = parser.parse_known_args(arguments)[0]
+    if not told.model:
+        parser.error("--model is needed: --model google-t5/t5-large")
+    if told.patience is not None:
         parser.set_defaults(**TO_FIND_THE_BEST)
-    options, args = parser.parse_args_into_dataclasses(arguments)
+    (args,) = parser.parse_args_into_dataclasses(arguments)
     if args.generation_max_length is None:
-        args.generation_max_length = options.max_target_length
-    if options.sortish:
+        args.generation_max_length = args.max_target_length
+    if args.sortish:
         group_by_length(args, on=True)
-    return options, args
+    return args
 
 
-def group_by_length(args: Seq2SeqTrainingArguments, *, on: bool) -> None:
+def group_by_length(args: Arguments, *, on: bool) -> None:
     """Sort by length within large random groups, or not; transformers 4 and 5 name it differently."""
     if hasattr(args, "train_sampling_strategy"):
         args.train_sampling_strategy = "group_by_length" if on else "random"
@@ -113,52 +124,52 @@ def group_by_length(args: Seq2SeqTrainingArguments, *, on: bool) -> None:
         args.group_by_length = on
 
 
-def is_file(options: Options) -> bool:
+def is_file(args: Arguments) -> bool:
     """Tell a local file from a name on the hub."""
-    return options.dataset.endswith((".jsonl", ".json"))
+    return args.dataset.endswith((".jsonl", ".json"))
 
 
-def read_dialogues(options: Options) -> DatasetDict:
+def read_dialogues(args: Arguments) -> DatasetDict:
     """Return the three splits, each with ``dialogue`` and ``summary``."""
-    if is_file(options):
-        lines = Path(options.dataset).read_text(encoding="utf-8").splitlines()
+    if is_file(args):
+        lines = Path(args.dataset).read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
         found = {split: [row for row in rows if row.get("split") == split] for split in SPLITS}
         if empty := [split for split, ones in found.items() if not ones]:
-            sys.exit(f'{options.dataset}: no row with "split": "{empty[0]}"')
+            sys.exit(f'{args.dataset}: no row with "split": "{empty[0]}"')
         splits = DatasetDict({split: Dataset.from_list(ones) for split, ones in found.items()})
     else:
-        splits = load_dataset(options.dataset)
+        splits = load_dataset(args.dataset)
     # SAMSum has a few rows without a dialogue.
     splits = DatasetDict(
         {split: splits[split].filter(lambda row: row["dialogue"] and row["summary"]) for split in SPLITS}
     )
-    if options.max_samples is not None:
+    if args.max_samples is not None:
         splits = DatasetDict(
-            {split: rows.select(range(min(options.max_samples, len(rows)))) for split, rows in splits.items()}
+            {split: rows.select(range(min(args.max_samples, len(rows)))) for split, rows in splits.items()}
         )
     return splits
 
 
-def tokenize(splits: DatasetDict, tokenizer: Any, prefix: str, options: Options) -> DatasetDict:
+def tokenize(splits: DatasetDict, tokenizer: Any, prefix: str, args: Arguments) -> DatasetDict:
     """Turn dialogues and summaries into token ids, cut to the given lengths."""
 
     def encode(rows: dict[str, list[str]]) -> dict[str, Any]:
         sources = [prefix + dialogue for dialogue in rows["dialogue"]]
-        encoded = tokenizer(sources, max_length=options.max_source_length, truncation=True)
-        targets = tokenizer(text_target=rows["summary"], max_length=options.max_target_length, truncation=True)
+        encoded = tokenizer(sources, max_length=args.max_source_length, truncation=True)
+        targets = tokenizer(text_target=rows["summary"], max_length=args.max_target_length, truncation=True)
         return {**encoded, "labels": targets["input_ids"]}
 
     return splits.map(encode, batched=True, remove_columns=splits["train"].column_names, desc="tokenize")
 
 
-def freeze(model: torch.nn.Module, options: Options) -> None:
-    """Stop the training of what the options name."""
-    if options.freeze_embeddings:
+def freeze(model: torch.nn.Module, args: Arguments) -> None:
+    """Leave out of the training what the arguments name."""
+    if args.freeze_embeddings:
         for name, module in model.named_modules():
             if name.rpartition(".")[2] in ("shared", "embed_tokens", "embed_positions"):
                 module.requires_grad_(False)
-    if options.freeze_encoder:
+    if args.freeze_encoder:
         model.get_encoder().requires_grad_(False)
 
 
@@ -190,27 +201,27 @@ class Rouge:
         return {name: round(value, 4) for name, value in result.items()}
 
 
-def build(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> tuple[Seq2SeqTrainer, DatasetDict]:
+def build(args: Arguments, green: Any) -> tuple[Seq2SeqTrainer, DatasetDict]:
     """Return the trainer, and the splits as it sees them."""
     if args.deepspeed and args.use_cpu:
         # On GPUs accelerate has done it. ZeRO-3 cuts the model up while it is read, and asks how many ranks there are.
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo")
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForSeq2SeqLM.from_pretrained(options.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForSeq2SeqLM.from_pretrained(args.model)
     # The Trainer takes T5 and BART for models that divide the loss by the number of items in the whole batch. They do
     # not, and the losses it logs would come out too large by the number of processes and accumulated steps.
     model.accepts_loss_kwargs = False
-    freeze(model, options)
-    prefix = options.source_prefix
+    freeze(model, args)
+    prefix = args.source_prefix
     if prefix is None:
         prefix = "summarize: " if model.config.model_type == "t5" else ""
     with args.main_process_first(desc="tokenize"):
-        splits = tokenize(read_dialogues(options), tokenizer, prefix, options)
+        splits = tokenize(read_dialogues(args), tokenizer, prefix, args)
     callbacks = [green]
-    if options.patience is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=options.patience))
+    if args.patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.patience))
     trainer = Seq2SeqTrainer(
         model=model,
         args=args,
@@ -249,9 +260,9 @@ def write_predictions(trainer: Seq2SeqTrainer, result: Any, path: Path) -> None:
             file.write(json.dumps({"summary": wanted, "predicted": got}, ensure_ascii=False) + "\n")
 
 
-def run(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> None:
+def run(args: Arguments, green: Any) -> None:
     """Train, evaluate, predict, and write the model, its results and its card."""
-    trainer, splits = build(options, args, green)
+    trainer, splits = build(args, green)
     if args.do_train:
         checkpoint = args.resume_from_checkpoint or last_checkpoint(Path(args.output_dir))
         result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -264,9 +275,9 @@ def run(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> None:
     if args.do_predict:
         result = trainer.predict(splits["test"], metric_key_prefix="predict")
         keep(trainer, "predict", result.metrics, len(splits["test"]))
-        if options.save_predictions and args.predict_with_generate:
+        if args.save_predictions and args.predict_with_generate:
             write_predictions(trainer, result, Path(args.output_dir, "predictions.jsonl"))
-    about = {"tasks": "summarization", "dataset": Path(options.dataset).stem if is_file(options) else options.dataset}
+    about = {"tasks": "summarization", "dataset": Path(args.dataset).stem if is_file(args) else args.dataset}
     if args.push_to_hub:
         trainer.push_to_hub(**about)
     else:
@@ -275,15 +286,15 @@ def run(options: Options, args: Seq2SeqTrainingArguments, green: Any) -> None:
 
 def main() -> None:
     """Read the command line and run."""
-    options, args = parse()
+    args = parse()
     output = Path(args.output_dir)
     if args.do_train and (output / "README.md").exists():
         print(f"{output} holds a finished run; for another one give another --output_dir")
         return
     # First, so that the loading of model and data counts; with resume an attempt that was cut off counts too.
-    green = greenml.GreenCallback(resume=True, max_usd=options.max_usd, max_kg=options.max_kg, max_kwh=options.max_kwh)
+    green = greenml.GreenCallback(resume=True, max_usd=args.max_usd, max_kg=args.max_kg, max_kwh=args.max_kwh)
     set_seed(args.seed)
-    run(options, args, green)
+    run(args, green)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -205,13 +204,13 @@ def main() -> int:
     compiles = not given.no_compile and has_compiler(settings["PATH"])
     if not (given.output / "tiny-model").exists():
         make_model(given.model, given.output / "tiny-model")
-    # A process group of its own, so that no rank is left behind.
-    launched = subprocess.Popen(command(given, compiles=compiles), env=settings, start_new_session=True)
+    launched = subprocess.Popen(command(given, compiles=compiles), env=settings)
     try:
         return launched.wait(LIMIT_SECONDS)
     finally:
         if launched.poll() is None:
-            os.killpg(launched.pid, signal.SIGKILL)
+            launched.terminate()  # the launcher ends its ranks
+            launched.wait(60)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,13 @@ from greenml.record import (
     Factors,
     Host,
     Note,
-    PhaseRecord,
     PlaceRecord,
     RunRecord,
     Status,
     Usage,
 )
-from greenml.usages import Part, Span, timeline, union, usage
+from greenml.usages import Joined, Part, Phase, Span, timeline, usage
 
-MAX_SPANS_KEPT = 200  # of a phase, in the record; its sums are of all
 UNCOVERED_SECONDS = 2.0  # a device that misses more than this of the run is noted
 
 
@@ -102,7 +100,7 @@ def _tries(traces: Iterable[Trace]) -> list[_Try]:
         a_try = _Try(number, by_number[number], begin=begin)
         offsets: dict[tuple[str, str], float] = {}
         for one in sorted(a_try.traces, key=lambda item: item.header["unix_seconds"]):
-            offsets.setdefault(_clock(one), one.header["unix_seconds"] - one.header["start_seconds"])
+            offsets.setdefault(_clock(one), trace.anchor(one.header))
         a_try.unix_start = min(offsets[_clock(one)] + one.header["start_seconds"] for one in a_try.traces)
         a_try.unix_end = max(offsets[_clock(one)] + one.last_seconds for one in a_try.traces)
         a_try.shifts = {clock: offset - a_try.unix_start + begin for clock, offset in offsets.items()}
@@ -132,9 +130,9 @@ def _parts(tries: Sequence[_Try]) -> tuple[dict[tuple[str, str], list[Part]], li
     return parts, notes
 
 
-def _phases(tries: Sequence[_Try]) -> dict[str, list[Span]]:
-    """Return each phase's spans on the run's clock, as the lowest rank that has the phase saw them."""
-    phases: dict[str, list[Span]] = defaultdict(list)
+def _phases(tries: Sequence[_Try]) -> dict[str, Phase]:
+    """Return each phase as the lowest rank that has it saw it."""
+    phases: dict[str, Phase] = defaultdict(Phase)
     for a_try in tries:
         seen: set[str] = set()
         for one in sorted(a_try.traces, key=_precedence):
@@ -144,7 +142,12 @@ def _phases(tries: Sequence[_Try]) -> dict[str, list[Span]]:
                     continue
                 here.add(span.path)
                 end = span.end_seconds if span.end_seconds is not None else one.last_seconds
-                phases[span.path].append((span.start_seconds + shift, end + shift))
+                phase, around = phases[span.path], (span.start_seconds + shift, end + shift)
+                phase.count += span.count
+                if span.seconds is None:
+                    phase.spans.append(around)
+                else:
+                    phase.joined.append(Joined(around, span.seconds, span.joules or {}))
             seen |= here
     return phases
 
@@ -220,7 +223,7 @@ def assemble(run_dir: Path) -> tuple[RunRecord, list[Trace]]:
         hosts=_hosts(traces),
         place=PlaceRecord(),
         devices=devices,
-        phases=_phase_records(tries, parts),
+        phases=[phase.record(path, parts) for path, phase in _phases(tries).items()],
         factors=Factors(),
         params=_merged(tries, "params"),
         metrics=_merged(tries, "metrics"),
@@ -230,19 +233,6 @@ def assemble(run_dir: Path) -> tuple[RunRecord, list[Trace]]:
         notes=_notes(tries, notes + found) + _gaps(devices, seconds),
     )
     return made, sorted(last.traces, key=_precedence)
-
-
-def _phase_records(tries: Sequence[_Try], parts: dict[str, list[Part]]) -> list[PhaseRecord]:
-    return [
-        PhaseRecord(
-            path=path,
-            count=len(spans),
-            seconds=sum(end - start for start, end in union(spans)),
-            spans=[(round(start, 4), round(end, 4)) for start, end in spans[:MAX_SPANS_KEPT]],
-            usage={name: usage(own, union(spans)) for name, own in parts.items()},
-        )
-        for path, spans in _phases(tries).items()
-    ]
 
 
 def _attempt(tries: Sequence[_Try], a_try: _Try) -> Attempt:

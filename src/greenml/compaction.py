@@ -1,15 +1,17 @@
 """Keeps a trace bounded: old samples become coarser, and what was measured stays.
 
 Neighbouring samples are merged until the file is half its limit again. Energy at a merged sample's end is the
-same number as before; a sample that a phase's edge forced is never merged, so phases keep their exact energy.
+same number as before; a sample that a phase's edge forced is never merged, so phases keep their exact energy. Where
+there are too many phases, stretches are joined to be drawn, and keep what was measured in them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from greenml.model import Rollup, Span
-from greenml.trace import Line, TraceWriter, read_lines, rollups_of, sample_line
+from greenml import energy
+from greenml.model import Device, Rollup, Span
+from greenml.trace import Line, TraceWriter, device_of, read_lines, rollups_of, sample_line
 
 LIMIT_BYTES = 8_000_000
 MAX_SPANS = 10_000
@@ -66,8 +68,10 @@ def _mergeable(first: dict[str, Rollup], second: dict[str, Rollup], resolution_s
 def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
     """Join a phase's stretches across its shortest pauses until there are no more than ``most``.
 
+    What the stretches held (count, seconds, joules) adds up; the pauses are not in it.
+
     Returns:
-        The spans, and how many seconds of pauses they now hold.
+        The spans, and how many seconds of pauses lie within them now.
     """
     pause, blurred = 0.05, 0.0
     most = max(most, len({span.path for span in spans}))  # of each name one stays
@@ -79,7 +83,7 @@ def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
             end = joined[at].end_seconds if at is not None else None
             if at is not None and end is not None and span.start_seconds - end <= pause:
                 blurred += max(0.0, span.start_seconds - end)
-                joined[at] = replace(joined[at], end_seconds=max(end, span.end_seconds or end))
+                joined[at] = _add(joined[at], span)
             else:
                 latest[span.path] = len(joined)
                 joined.append(span)
@@ -87,23 +91,69 @@ def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
     return spans, blurred
 
 
-def _phases(lines: list[Line]) -> tuple[list[tuple[int, Span]], list[tuple[int, Span]]]:
-    begun: dict[int, tuple[int, Line]] = {}
-    closed: list[tuple[int, Span]] = []
-    for at, line in enumerate(lines):
+def _length(span: Span) -> float:
+    return span.seconds if span.seconds is not None else (span.end_seconds or span.start_seconds) - span.start_seconds
+
+
+def _add(first: Span, second: Span) -> Span:
+    ends = (first.end_seconds or first.start_seconds, second.end_seconds or second.start_seconds)
+    overlap = max(0.0, min(ends) - second.start_seconds)
+    new = max(0.0, 1.0 - overlap / _length(second)) if _length(second) else 1.0  # of the second, beside the first
+    held = [one.joules or {} for one in (first, second)]
+    keys = held[0].keys() | held[1].keys()
+    return replace(
+        first,
+        end_seconds=max(ends),
+        count=first.count + second.count,
+        seconds=_length(first) + _length(second) * new,
+        joules={key: held[0].get(key, 0.0) + held[1].get(key, 0.0) * new for key in keys} or None,
+    )
+
+
+def _closed(lines: list[Line]) -> list[Span]:
+    """Read the spans that ended; joules stay by the device's key in this file."""
+    begun: dict[int, Line] = {}
+    closed: list[Span] = []
+    for line in lines:
         if "begin" in line:
-            begun[line["begin"]] = (at, line)
+            begun[line["begin"]] = line
         elif "end" in line and line["end"] in begun:
-            where, first = begun.pop(line["end"])
-            closed.append((where, Span(first["phase"], first["t"], line["t"])))
-    return closed, [(where, Span(line["phase"], line["t"], None)) for where, line in begun.values()]
+            first = begun.pop(line["end"])
+            joules, count = line.get("j"), line.get("n", 1)
+            closed.append(Span(first["phase"], first["t"], line["t"], count, line.get("s"), joules))
+    return closed
+
+
+def _tallied(lines: list[Line], spans: list[Span]) -> list[Span]:
+    """Say of each span what each device used in it, while the samples at its edges are still there."""
+    devices: dict[str, Device] = {}
+    samples: dict[str, list[Rollup]] = {}
+    last: dict[str, float] = {}
+    for line in lines:
+        if "device" in line:
+            devices[line["device"]] = device_of(line)
+        elif "d" in line:
+            for key, rollup in rollups_of(line, last):
+                last[key] = rollup.end_seconds
+                samples.setdefault(key, []).append(rollup)
+    known = {key: energy.curve_of(device, [samples[key]]).curve for key, device in devices.items() if key in samples}
+    curves = {key: curve for key, curve in known.items() if curve is not None}
+    return [
+        span
+        if span.joules is not None or span.end_seconds is None
+        else replace(
+            span,
+            joules={key: curve.between(span.start_seconds, span.end_seconds) for key, curve in curves.items()} or None,
+        )
+        for span in spans
+    ]
 
 
 def _limit_phases(lines: list[Line], most: int) -> list[Line]:
-    closed, _ = _phases(lines)
+    closed = _closed(lines)
     if len(closed) <= most:
         return lines
-    spans, blurred = join_spans([span for _, span in closed], most // 2)
+    spans, blurred = join_spans(_tallied(lines, closed), most // 2)
     still_open = {line["begin"] for line in lines if "begin" in line} - {line["end"] for line in lines if "end" in line}
     kept = [line for line in lines if not ("begin" in line or "end" in line) or line.get("begin") in still_open]
     edges = sorted(t for span in spans for t in (span.start_seconds, span.end_seconds or span.start_seconds))
@@ -111,8 +161,14 @@ def _limit_phases(lines: list[Line], most: int) -> list[Line]:
     events: list[Line] = []
     for number, span in enumerate(spans):
         events.append({"phase": span.path, "begin": -1 - number, "t": span.start_seconds})
-        events.append({"end": -1 - number, "t": span.end_seconds})
-    text = f"{len(closed):,} phase spans became {len(spans):,}: {blurred:.1f} s of pauses between them count as phase"
+        end: Line = {"end": -1 - number, "t": span.end_seconds}
+        if span.count > 1:
+            shown = {key: round(value, 4) for key, value in (span.joules or {}).items()}
+            end |= {"n": span.count, "s": round(_length(span), 5), "j": shown}
+        events.append(end)
+    text = f"phases of {sum(span.count for span in spans):,} stretches are drawn as {len(spans):,}: {blurred:.1f} s of "
+    text += "pauses lie within; their energy and seconds are those of the stretches"
+    kept = [line for line in kept if line.get("note") != "phases-joined"]
     kept.append({"note": "phases-joined", "text": text, "t": kept[-1].get("t", 0.0)})
     header = [line for line in kept if "t" not in line]
     return header + sorted((line for line in kept + events if "t" in line), key=lambda line: line["t"])

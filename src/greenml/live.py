@@ -153,9 +153,9 @@ class Follower:
         for one in self._traces.values():
             if not one.header:
                 continue
-            offset = one.header["unix_seconds"] - one.header["start_seconds"]
+            offset = trace.anchor(one.header)
             alive = one.header.get("boot_id") == self._boot and not one.ended and now - one.last_seconds < STALE_SECONDS
-            span = (one.header["unix_seconds"], offset + (now if alive else one.last_seconds))
+            span = (offset + one.header["start_seconds"], offset + (now if alive else one.last_seconds))
             number = int(one.header.get("attempt", 1))
             before = attempts.get(number, span)
             attempts[number] = (min(before[0], span[0]), max(before[1], span[1]))

@@ -146,11 +146,18 @@ class Rollup:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a phase. ``path`` nests with slashes: ``train/eval``."""
+    """A stretch of a phase. ``path`` nests with slashes: ``train/eval``.
+
+    Where a long trace joined several into one, ``count`` says how many, ``seconds`` how long they were without the
+    pauses between them, and ``joules`` what each device (by id) used in them, as far as this process measured it.
+    """
 
     path: str
     start_seconds: float
     end_seconds: float | None
+    count: int = 1
+    seconds: float | None = None
+    joules: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Recorder:
         self._claims = Claims(f"{seat.run_id}:{seat.run_dir.resolve()}")
         self._sampler = Sampler(
             self._discover, self._claims.take, self._write_samples, self.note, tick=self._tick,
-            interval_seconds=settings.interval,
+            afterwards=self._afterwards, interval_seconds=settings.interval,
         )  # fmt: skip
         self._keys: dict[Device, str] = {}
         self._resolution = 2.0
@@ -73,13 +73,14 @@ class Recorder:
 
         wanted = Wanted(gpus=self._settings.gpus, pids=self._run_pids)
         yield from sensors.discover(wanted, note, probing)
-        probing("surroundings", "")
+
+    def _afterwards(self) -> None:
+        """Look around, while nobody waits: what ran, where, and what ending the run will need."""
         found: dict[str, Any] = {"environment": surroundings.environment()}
         if self._settings.region == "auto":
             from greenml import metadata_service
 
-            probing("metadata service", "")
-            found["place"] = metadata_service.ask(job.cloud(), note)
+            found["place"] = metadata_service.ask(job.cloud(), self.note)
         self.write({"found": found})
         if self._imports:
             # A run that ends in an exit function must import nothing there: CPython forgets in an exec() that it is

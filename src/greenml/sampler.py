@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from greenml.errors import GreenMLError, SensorLostError
-from greenml.model import Device, Reading, Rollup, Sensor
+from greenml.model import Device, Rollup, Sensor
+from greenml.window import Window
 
 PATIENCE_SECONDS = 1.0  # how long start() and stop() wait for the hardware
 FLUSH_SECONDS = 1.0  # a killed run loses no more than this
@@ -20,84 +21,12 @@ CLAIM_SECONDS = 1.0  # how often a device that another process measures is asked
 SLOW_SECONDS = 2.0  # a read longer than this is noted
 GAP_INTERVALS = 5  # power is not integrated across more missed readings than these
 MIN_GAP_SECONDS = 0.5
+EARLY_SECONDS = 1e-4  # a wake may be this early and is still in time
 MIN_MARK_SECONDS = 0.02  # hardware counters move every 10 to 100 ms: edges closer than this share a reading
 
 Note = Callable[[str, str], None]
 Discover = Callable[[Note, Note], Iterator[Sensor]]  # note(code, text); probing(module, "")
 Write = Callable[[float, dict[Device, Rollup], bool], None]
-
-
-@dataclass(slots=True)
-class Window:
-    """What a device's readings since the last flush add up to."""
-
-    max_gap_seconds: float
-    opened_seconds: float  # power that a driver buffered before is not ours
-    last_seconds: float | None = None  # of the last read
-    begun_seconds: float | None = None  # of the window: the last read of the one before
-    energy_joules: float | None = None
-    last_power: tuple[float, float] | None = None
-    power_joules: float | None = None
-    power_seconds: float = 0.0
-    power_max_watts: float | None = None
-    swing_joules: float = 0.0
-    _sums: dict[str, tuple[float, float]] = field(default_factory=dict)
-    memory_max_bytes: int | None = None
-
-    def add(self, at_seconds: float, reading: Reading) -> None:
-        """Take in a reading that was made at a time (monotonic)."""
-        self.energy_joules = reading.energy_joules
-        if reading.power_samples:
-            for when, watts in reading.power_samples:
-                self._power(when, watts)
-        elif reading.power_watts is not None:
-            self._power(at_seconds, reading.power_watts)
-        weight = at_seconds - self.last_seconds if self.last_seconds is not None else 0.0
-        for name in ("utilization_ratio", "memory_utilization_ratio", "memory_bytes"):
-            value = getattr(reading, name)
-            if value is not None:
-                total, weights = self._sums.get(name, (0.0, 0.0))
-                weighed = max(weight, 1e-9)  # a lone first reading counts, if nothing follows
-                self._sums[name] = (total + value * weighed, weights + weighed)
-        if reading.memory_bytes is not None:
-            self.memory_max_bytes = max(reading.memory_bytes, self.memory_max_bytes or 0)
-        if self.begun_seconds is None:
-            self.begun_seconds = self.last_seconds if self.last_seconds is not None else at_seconds
-        self.last_seconds = at_seconds
-
-    def _power(self, when: float, watts: float) -> None:
-        """Add a power reading by the trapezoid rule; across a wide gap nothing is added."""
-        if self.last_power is not None:
-            then, before = self.last_power
-            seconds = when - max(then, self.opened_seconds)
-            if when <= then:
-                return
-            if 0 < seconds <= self.max_gap_seconds:
-                self.power_joules = (self.power_joules or 0.0) + (watts + before) / 2 * seconds
-                self.power_seconds += seconds
-                self.swing_joules += abs(watts - before) / 2 * seconds
-        self.last_power = (when, watts)
-        self.power_max_watts = max(watts, self.power_max_watts or 0.0)
-
-    def take(self) -> Rollup | None:
-        """Return the window as a rollup and begin the next; None where nothing was read."""
-        if self.begun_seconds is None or self.last_seconds is None:
-            return None
-
-        def mean(name: str) -> float | None:
-            total, weights = self._sums.get(name, (0.0, 0.0))
-            return total / weights if weights else None
-
-        rollup = Rollup(
-            self.begun_seconds, self.last_seconds, self.energy_joules,
-            self.power_joules, self.power_seconds, self.power_max_watts, self.swing_joules,
-            mean("utilization_ratio"), mean("memory_utilization_ratio"), mean("memory_bytes"), self.memory_max_bytes,
-        )  # fmt: skip
-        self.begun_seconds = None
-        self.energy_joules = self.power_joules = self.power_max_watts = self.memory_max_bytes = None
-        self.power_seconds = self.swing_joules = 0.0
-        self._sums = {}
-        return rollup
 
 
 @dataclass(slots=True)
@@ -122,6 +51,7 @@ class Sampler:
         write: takes the time, rollups by device, and whether a phase's edge forced them.
         note: takes a code and a text for the record.
         tick: called after every flush, in the thread; for compaction.
+        afterwards: called once, in the thread, when the first readings are in.
         interval_seconds: overrides what the sensors need.
         clock: monotonic seconds.
     """
@@ -134,17 +64,19 @@ class Sampler:
         note: Note,
         *,
         tick: Callable[[], None] = lambda: None,
+        afterwards: Callable[[], None] = lambda: None,
         interval_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._discover, self._claim, self._write, self._note, self._tick = discover, claim, write, note, tick
-        self._interval, self._clock = interval_seconds, clock
+        self._interval, self._clock, self._afterwards = interval_seconds, clock, afterwards
         self._watched: list[_Watched] = []
         self._wake, self._ready, self._done = threading.Event(), threading.Event(), threading.Event()
         self._marked = self._stopping = self._abandoned = False
         self._probing = self._reading = ""  # the sensor module that is being called now
         self._busy_since = 0.0
         self._flush_due = self._claim_due = self._last_read = 0.0
+        self._origin = clock()  # of every schedule: what is due together costs one wake
         self._loop_lock, self._loop_taken = threading.Lock(), False
         self._thread = threading.Thread(target=self._guard, args=(self._run,), name="greenml-sampler", daemon=True)
 
@@ -206,7 +138,10 @@ class Sampler:
         self._probing = ""
         if self._take_loop():
             self._ready.set()
+            self._afterwards()
             self._loop_and_close()
+        else:
+            self._afterwards()
 
     def _probes(self, module: str, _: str = "") -> None:
         self._probing, self._busy_since = module, self._clock()
@@ -228,9 +163,7 @@ class Sampler:
     def _loop(self) -> None:
         now = self._clock()
         self._flush(now, edge=True)
-        self._flush_due, self._claim_due = now + FLUSH_SECONDS, now + CLAIM_SECONDS
-        for one in self._watched:  # one wake a tick, not one a sensor
-            one.due_seconds = now + one.interval_seconds
+        self._flush_due, self._claim_due = self._next(now, FLUSH_SECONDS), self._next(now, CLAIM_SECONDS)
         while not self._abandoned:
             self._sleep()
             now = self._clock()
@@ -246,15 +179,19 @@ class Sampler:
                 self._flush(self._clock(), edge=True)
                 continue
             self._read_all(now, only_due=True)
-            if now >= self._flush_due:
+            if now + EARLY_SECONDS >= self._flush_due:
                 self._flush(self._clock(), edge=False)
-                self._flush_due += FLUSH_SECONDS * max(1, (now - self._flush_due) // FLUSH_SECONDS + 1)
+                self._flush_due = self._next(now, FLUSH_SECONDS)
                 self._tick()
-            if now >= self._claim_due:
+            if now + EARLY_SECONDS >= self._claim_due:
                 if self._claim_free(now):  # its first reading is its curve's origin: written at once
                     self._read_all(now, only_new=True)
                     self._flush(self._clock(), edge=True)
-                self._claim_due = now + CLAIM_SECONDS
+                self._claim_due = self._next(now, CLAIM_SECONDS)
+
+    def _next(self, now: float, interval_seconds: float) -> float:
+        """Return the next time on the common schedule that is due after now; ticks that were missed are gone."""
+        return self._origin + ((now + EARLY_SECONDS - self._origin) // interval_seconds + 1) * interval_seconds
 
     def _sleep(self) -> None:
         """Wait for the next thing that is due, or to be woken."""
@@ -279,7 +216,7 @@ class Sampler:
         for one in self._watched:
             if not one.claimed or one.lost or one.sensor.device.sensor == but_not:
                 continue
-            if only_due and one.due_seconds > now + 1e-4:
+            if only_due and one.due_seconds > now + EARLY_SECONDS:
                 continue
             if only_new and one.window.last_seconds is not None:
                 continue
@@ -287,11 +224,8 @@ class Sampler:
             read = True
             if self._abandoned and but_not == "\0":
                 return
-            if one.due_seconds <= now + 1e-4:
-                one.due_seconds += one.interval_seconds
-                if one.due_seconds <= now:  # ticks were missed: keep the phase of the schedule, not its backlog
-                    missed = (now - one.due_seconds) // one.interval_seconds + 1
-                    one.due_seconds += missed * one.interval_seconds
+            if one.due_seconds <= now + EARLY_SECONDS:
+                one.due_seconds = self._next(now, one.interval_seconds)
         if read:
             self._last_read = now
 

@@ -6,7 +6,8 @@ Lines::
     {"device": "0", "kind": "gpu", "id": …, …}               a device, before its first sample
     {"t": 12.0, "d": {"0": [0.0, 1834.2, …]}, "edge": 1}     devices at t; edge: forced by a phase
     {"phase": "train", "begin": 3, "t": 12.0}                the span with number 3 begins
-    {"end": 3, "t": 15.0}                                    it ends
+    {"end": 3, "t": 15.0}                                    it ends; of several that were joined, n of s seconds,
+                                                             "n": 9, "s": 2.7, "j": {"0": 812.5} joules by device
     {"note": "sensor-lost", "text": …, "t": 15.0}
     {"metrics": {…}, "t": …}   {"params": {…}, "t": …}   {"found": {…}, "t": …}
     {"so_far": "completed", "t": 18.0}                       the status if no other line tells one
@@ -36,7 +37,7 @@ from greenml.model import Device, Rollup, Span, Trace
 FORMAT = 1
 # A trace on another host whose lock cannot be seen counts as alive while it was written this recently.
 FRESH_SECONDS = 30.0
-_HEADER_NUMBERS = ("greenml_trace", "start_seconds", "unix_seconds", "attempt")
+_HEADER_NUMBERS = ("greenml_trace", "start_seconds", "unix_seconds", "unix_offset_seconds", "attempt")
 
 Line = dict[str, Any]
 
@@ -223,7 +224,17 @@ def read_header(path: Path) -> Line:
     return line
 
 
+def anchor(header: Mapping[str, Any]) -> float:
+    """Return the unix time at the zero of a trace's clock, corrected where the host's time was found to be off."""
+    return float(header["unix_seconds"] + header.get("unix_offset_seconds", 0.0) - header["start_seconds"])
+
+
 _DEVICE_FIELDS = frozenset(field.name for field in fields(Device))
+
+
+def device_of(line: Line) -> Device:
+    """Read a device's line back."""
+    return Device(**{name: value for name, value in line.items() if name in _DEVICE_FIELDS})
 
 
 def read(path: Path) -> Trace:  # noqa: C901, PLR0912  one branch a kind of line
@@ -245,13 +256,13 @@ def read(path: Path) -> Trace:  # noqa: C901, PLR0912  one branch a kind of line
                 trace.rollups.setdefault(key, []).append(rollup)
                 trace.last_seconds = max(trace.last_seconds, rollup.end_seconds)
         elif "device" in line:
-            known = {name: value for name, value in line.items() if name in _DEVICE_FIELDS}
-            trace.devices[line["device"]] = Device(**known)
+            trace.devices[line["device"]] = device_of(line)
         elif "begin" in line:
             open_spans[line["begin"]] = (line["phase"], line["t"])
         elif "end" in line and line["end"] in open_spans:
             path_, begun = open_spans.pop(line["end"])
-            trace.spans.append(Span(path_, begun, line["t"]))
+            joules = {trace.devices[key].id: value for key, value in line.get("j", {}).items() if key in trace.devices}
+            trace.spans.append(Span(path_, begun, line["t"], line.get("n", 1), line.get("s"), joules or None))
         elif "note" in line:
             trace.notes.append((line["t"], line["note"], line["text"]))
         elif "metrics" in line:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from greenml import energy
 from greenml.model import Device, Rollup
-from greenml.record import Doubts, Series, Timeline, Usage
+from greenml.record import Doubts, PhaseRecord, Series, Timeline, Usage
 
 TIMELINE_BINS = 600
+MAX_SPANS_KEPT = 200  # of a phase, in the record; its sums are of all
 TIMELINE_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
 MEANS = ("utilization_ratio", "memory_utilization_ratio", "memory_mean_bytes")
 Span = tuple[float, float]
@@ -71,7 +72,33 @@ def union(spans: Iterable[Span]) -> list[Span]:
     return joined
 
 
-def usage(parts: Sequence[Part], spans: Sequence[Span]) -> Usage:
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Stretches of a phase that a long trace joined, on the run's clock.
+
+    Attributes:
+        span: around them all.
+        seconds: how long they were.
+        joules: by device id, as far as the process that joined them measured the device.
+    """
+
+    span: Span
+    seconds: float
+    joules: Mapping[str, float]
+
+    def used(self, part: Part) -> tuple[float, float]:
+        """Return a device's joules and covered seconds in the stretches; their share of the whole where not told."""
+        curve = part.known.curve
+        start, end = self.span[0] - part.shift, self.span[1] - part.shift
+        if curve is None or end <= start:
+            return 0.0, 0.0
+        share = min(1.0, self.seconds / (end - start))
+        told = self.joules.get(part.device.id)
+        joules = curve.between(start, end) * share if told is None else told
+        return joules, curve.covered_between(start, end) * share
+
+
+def usage(parts: Sequence[Part], spans: Sequence[Span], joined: Sequence[Joined] = ()) -> Usage:
     """Return what a device did over some spans of the run's clock; ``parts`` are its attempts."""
     joules = covered = gain = edge = hidden = gap = 0.0
     sums = _Sums(defaultdict(float), defaultdict(float))
@@ -84,6 +111,11 @@ def usage(parts: Sequence[Part], spans: Sequence[Span]) -> Usage:
             doubt = energy.doubt(part.device, part.known.curve, part.known.method, own)
             gain, hidden, gap = gain + doubt.gain, hidden + doubt.hidden, gap + doubt.gap
             edge = math.hypot(edge, doubt.edge)
+        for one in joined:
+            if part.life[0] <= one.span[0] <= part.life[1]:
+                more, known = one.used(part)
+                joules, covered, gain = joules + more, covered + known, gain + part.device.gain_ratio * more
+                own.append((one.span[0] - part.shift, one.span[1] - part.shift))
         for rollup, seconds in _overlaps(part, own):
             sums.add(rollup, seconds)
     made = Usage(
@@ -115,6 +147,27 @@ def _overlaps(part: Part, spans: Sequence[Span]) -> Iterable[tuple[Rollup, float
                 break
             if seconds > 0 or rollup.start_seconds == rollup.end_seconds:
                 yield rollup, max(seconds, 1e-9)
+
+
+@dataclass(slots=True)
+class Phase:
+    """A phase on the run's clock: its stretches, and those that were joined."""
+
+    spans: list[Span] = field(default_factory=list)
+    joined: list[Joined] = field(default_factory=list)
+    count: int = 0
+
+    def record(self, path: str, parts: Mapping[str, Sequence[Part]]) -> PhaseRecord:
+        """Return what the record keeps of it."""
+        alone = union(self.spans)
+        drawn = sorted(self.spans + [one.span for one in self.joined])
+        return PhaseRecord(
+            path=path,
+            count=self.count,
+            seconds=sum(end - start for start, end in alone) + sum(one.seconds for one in self.joined),
+            spans=[(round(start, 4), round(end, 4)) for start, end in drawn[:MAX_SPANS_KEPT]],
+            usage={name: usage(own, alone, self.joined) for name, own in parts.items()},
+        )
 
 
 def timeline(parts: dict[str, list[Part]], seconds: float) -> Timeline | None:

@@ -55,12 +55,12 @@ def test_phases_nest_repeat_and_add_up(program, record):
     ],
 )
 @pytest.mark.parametrize(
-    "form", ["with greenml.track():\n    {}", "greenml.track().start()\n{}"], ids=["with", "start"]
+    "form", ["with greenml.track():\n    {}", "greenml.track().start(); time.sleep(1)\n{}"], ids=["with", "start"]
 )
 def test_endings(program, record, form, ending, status, error, code):
     if form.startswith("greenml") and ending.startswith("sys.exit(3"):
         pytest.skip("an interpreter that exits does not tell its exit functions why")
-    done = program("import greenml, sys\n" + form.format(ending), check=False)
+    done = program("import greenml, sys, time\n" + form.format(ending), check=False)
     assert done.returncode == code
     made = record()
     assert (made.status, made.error) == (status, error)

@@ -2,62 +2,79 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import greenml
 
 FIRST_RATIO = 0.02  # of the steps must be done before anything is expected
+FEWEST = 3  # blocks of steps, too
 BLOCKS = 200  # of steps whose use is kept
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """Totals at the last step, as multiples of those now: value, low and high."""
+class Band:
+    """A total at the last step, as a multiple of that now: value, low and high."""
 
     ratio: float
     low: float
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What to expect at the last step: of energy and what follows from it, and of time and what follows from that."""
+
+    energy: Band | None
+    seconds: Band | None
+
+
 class Forecast:
-    """Watches steps and joules, and extends them to the last step."""
+    """Watches steps, joules and seconds, and extends them to the last step."""
 
     def __init__(self) -> None:
         self.first_step = 0
-        self._points: list[tuple[int, float]] = []
+        self._points: list[tuple[int, float, float | None]] = []
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, totals: greenml.Totals) -> None:
         """Begin at a step: the first of a training, or that of the checkpoint it resumes from."""
         self.first_step, self._points = step, []
+        self.add(step, totals)
 
     def add(self, step: int, totals: greenml.Totals) -> None:
         """Take in what had been used when a step ended."""
-        if totals.energy_joules is not None and (not self._points or step > self._points[-1][0]):
-            self._points.append((step, totals.energy_joules))
+        if not self._points or step > self._points[-1][0]:
+            self._points.append((step, totals.seconds, totals.energy_joules))
             if len(self._points) > BLOCKS:
                 self._points = self._points[::2]
 
     def expected(self, max_steps: int, totals: greenml.Totals) -> Expected | None:
-        """Return the totals to expect at ``max_steps``; None before enough steps are done.
+        """Return what to expect of the totals at ``max_steps``; None before enough steps are done.
 
-        The band is twice the standard error of the joules a step over the blocks of steps seen so far, times the
-        steps that remain; it says nothing of the sensors' own doubt.
+        The band is twice the standard error of the use a step over the blocks of steps seen so far, times the steps
+        that remain; it says nothing of the sensors' own doubt.
         """
-        if max_steps <= 0 or len(self._points) < 3 or not totals.energy_joules:
+        last = self._points[-1][0] if self._points else 0
+        if max_steps <= 0 or len(self._points) <= FEWEST or last - self.first_step < FIRST_RATIO * max_steps:
             return None
-        (first, start), (last, end) = self._points[0], self._points[-1]
-        if last - self.first_step < FIRST_RATIO * max_steps or last <= first:
-            return None
-        pairs = zip(self._points, self._points[1:], strict=False)
-        rates = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in pairs]
-        rate = (end - start) / (last - first)
-        error = statistics.stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else rate
         rest = max(0, max_steps - last)
-        now = totals.energy_joules
-        return Expected(
-            (now + rate * rest) / now,
-            (now + max(0.0, rate - 2 * error) * rest) / now,
-            (now + (rate + 2 * error) * rest) / now,
-        )
+        joules = [(step, joules) for step, _, joules in self._points if joules is not None]
+        seconds = [(step, seconds) for step, seconds, _ in self._points]
+        return Expected(_band(joules, rest, totals.energy_joules), _band(seconds, rest, totals.seconds))
+
+
+def _band(points: Sequence[tuple[int, float]], rest: int, now: float | None) -> Band | None:
+    if not now or len(points) <= FEWEST:
+        return None
+    (first, start), (last, end) = points[0], points[-1]
+    rate = (end - start) / (last - first)
+    rates = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in itertools.pairwise(points)]
+    error = statistics.stdev(rates) / math.sqrt(len(rates))
+
+    def ratio(a_step: float) -> float:
+        return max(1.0, (end + max(0.0, a_step) * rest) / now)
+
+    return Band(ratio(rate), ratio(rate - 2 * error), ratio(rate + 2 * error))

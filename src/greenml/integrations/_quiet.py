@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -25,7 +26,8 @@ def quiet(method: Method) -> Method:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001  no fault of ours may end a training
-            self.trouble(f"{method.__name__}: {type(error).__name__}: {error}")
+            with contextlib.suppress(Exception):  # that to which it is told may be what is broken
+                self.trouble(f"{method.__name__}: {type(error).__name__}: {error}")
             return None
 
     return kept  # type: ignore[return-value]

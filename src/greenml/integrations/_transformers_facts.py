@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 import greenml
-from greenml.integrations._forecast import Expected
+from greenml.integrations._forecast import Band, Expected
 
 JOULES_PER_KWH = 3_600_000.0
 GRAMS_PER_KG = 1000.0
@@ -28,6 +30,9 @@ _NOT_HYPERPARAMETERS = frozenset(
         "local_rank",
         "hub_token",
         "push_to_hub_token",
+        "do_train",
+        "do_eval",
+        "do_predict",
     }
 )
 
@@ -46,6 +51,7 @@ def arguments(args: TrainingArguments) -> dict[str, Any]:
         for one in dataclasses.fields(args)
         if one.default_factory is not dataclasses.MISSING
     }
+    defaults["accelerator_config"] = _untyped(AcceleratorConfig)().to_dict()  # what None is turned into
     changed = {
         name: value
         for name, value in told.items()
@@ -154,11 +160,21 @@ def figures(totals: greenml.Totals, expected: Expected | None, tier: str) -> dic
         "green/power_w": totals.power_watts,
     }
     known = {name: value for name, value in now.items() if value is not None}
-    if expected is not None:
-        for name in ("green/energy_kwh", "green/co2e_kg", "green/cost_usd"):
-            if name in known:
-                known[name.replace("green/", "green/expected_")] = known[name] * expected.ratio
+    for name in _BANDS if expected is not None else ():
+        band = _band_of(name, expected)
+        if name in known and band is not None:
+            known[name.replace("green/", "green/expected_")] = known[name] * band.ratio
     return known
+
+
+_BANDS = ("green/energy_kwh", "green/co2e_kg", "green/cost_usd")
+
+
+def _band_of(name: str, expected: Expected | None) -> Band | None:
+    """Return what a total is expected to grow by: money is a matter of time, the rest one of energy."""
+    if expected is None:
+        return None
+    return expected.seconds if name == "green/cost_usd" else expected.energy
 
 
 def show(trainer: Trainer | None, totals: greenml.Totals, expected: Expected | None, tier: str) -> None:
@@ -168,20 +184,18 @@ def show(trainer: Trainer | None, totals: greenml.Totals, expected: Expected | N
     if bar is None:
         return
     known = figures(totals, None, tier)
-    parts = []
-    if "green/energy_kwh" in known:
-        parts.append(f"{known['green/energy_kwh']:.3g}{_of(known['green/energy_kwh'], expected)} kWh")
-    if "green/co2e_kg" in known:
-        parts.append(f"{known['green/co2e_kg']:.3g}{_of(known['green/co2e_kg'], expected)} kg")
-    if "green/cost_usd" in known:
-        parts.append(f"${known['green/cost_usd']:.2f}")
+    parts = [
+        f"{mark}{known[name]:.3g}{_of(known[name], _band_of(name, expected))}{unit}"
+        for name, mark, unit in zip(_BANDS, ("", "", "$"), (" kWh", " kg", ""), strict=True)
+        if name in known
+    ]
     bar.set_postfix_str(", ".join(parts), refresh=False)
 
 
-def _of(value: float, expected: Expected | None) -> str:
-    if expected is None:
+def _of(value: float, band: Band | None) -> str:
+    if band is None:
         return ""
-    return f" of {value * expected.ratio:.3g} ({value * expected.low:.3g} to {value * expected.high:.3g})"
+    return f" of {value * band.ratio:.3g} ({value * band.low:.3g} to {value * band.high:.3g})"
 
 
 def has_codecarbon(trainer: Trainer) -> bool:
@@ -190,13 +204,25 @@ def has_codecarbon(trainer: Trainer) -> bool:
 
 
 def left_unfinished(output: Path, folder: Path) -> bool:
-    """Tell whether a run at this output did not end by itself, and left a checkpoint to go on from."""
+    """Tell whether the run at this output was cut short, or stopped by a budget, and left a checkpoint."""
     try:
         record = greenml.open_record(output)
-        return (
-            record.status not in ("completed", "running")
-            and folder.is_dir()
-            and _untyped(get_last_checkpoint)(str(folder)) is not None
-        )
     except greenml.GreenMLError:
         return False
+    if record.status == "running" or (record.status == "completed" and not record.trainer.get("stopped_for")):
+        return False
+    return folder.is_dir() and _untyped(get_last_checkpoint)(str(folder)) is not None
+
+
+def trial(trainer: Trainer | None, args: TrainingArguments, state: TrainerState) -> tuple[Path, str, dict[str, Any]]:
+    """Return where a hyperparameter search is, a trial's name, and its hyperparameters."""
+    number = getattr(getattr(trainer, "_trial", None), "number", None)
+    name = state.trial_name or (str(number) if number is not None else str(int(time.time() * 1000)))
+    return Path(args.output_dir or "."), name.replace("/", "-"), dict(state.trial_params or {})
+
+
+def best(found: Any) -> Any:  # noqa: ANN401  a BestRun, a list of them, or None
+    """Return the best of a search as the record keeps it."""
+    if isinstance(found, list):
+        return [best(one) for one in found]
+    return {name: getattr(found, name, None) for name in ("run_id", "objective", "hyperparameters")}

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 
 import greenml
+from greenml.integrations._quiet import quiet
 
 log = logging.getLogger("greenml")
 JOULES_PER_KWH = 3_600_000.0
 GRAMS_PER_KG = 1000.0
 UNKNOWN = float("nan")
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-
-def _quiet(hook: Hook) -> Hook:
-    """Keep what goes wrong in here out of the training: it becomes a note, and a line in the log."""
-
-    @functools.wraps(hook)
-    def kept(self: GreenCallback, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as the hook has it
-        try:
-            hook(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
-            self._trouble(f"{hook.__name__}: {type(error).__name__}: {error}")
-
-    return kept  # type: ignore[return-value]
 
 
 class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
@@ -85,7 +70,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
 
     # Hooks. None of batches: with one, Keras would wait for each batch where it otherwise does not.
 
-    @_quiet
+    @quiet
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin the training phase."""
         run = self._begin()
@@ -96,7 +81,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         run.describe(model=_model(self.model), ran=_ran())
         self._enter("train")
 
-    @_quiet
+    @quiet
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the running totals to the epoch's logs, for the history and every callback after this one."""
         if self._run is None:
@@ -107,7 +92,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
             logs.update(self._figures(self._run))
         self._run.count(epochs=self._epochs, steps=self._steps + _iterations(self.model) - self._steps_before)
 
-    @_quiet
+    @quiet
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the training phase and write the record so far; the model has its weights by now."""
         self._fitting = False
@@ -117,13 +102,13 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
             self._run.describe(model=_model(self.model))
             self._run.save("completed")
 
-    @_quiet
+    @quiet
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin an evaluation; inside ``fit``, close the training phase for as long as it takes."""
         self._begin()
         self._enter("eval")
 
-    @_quiet
+    @quiet
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the evaluation. The results of one inside ``fit`` are in the epoch's logs, as ``val_``."""
         self._enter("train" if self._fitting else None)
@@ -131,13 +116,13 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
             self._run.log({f"eval_{name}": value for name, value in (logs or {}).items()})
             self._run.save("completed")
 
-    @_quiet
+    @quiet
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin a prediction."""
         self._begin()
         self._enter("predict")
 
-    @_quiet
+    @quiet
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the prediction."""
         self._enter("train" if self._fitting else None)
@@ -146,7 +131,8 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
 
     # The run.
 
-    def _trouble(self, text: str) -> None:
+    def trouble(self, text: str) -> None:
+        """Say once what went wrong in here, in the log and in the record."""
         if text not in self._troubles:
             self._troubles.add(text)
             log.warning("greenml: %s; training goes on", text)

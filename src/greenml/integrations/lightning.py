@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import greenml
 from greenml.integrations import _lightning_facts as facts
+from greenml.integrations._quiet import quiet
 
 log = logging.getLogger("greenml")
 JOULES_PER_KWH = 3_600_000.0
 GRAMS_PER_KG = 1000.0
-Hook = TypeVar("Hook", bound=Callable[..., None])
 
 # A class may stand in both trees at once, so a Trainer of either takes it. The second tree shares its imports with the
 # first and adds 0.1 s.
@@ -30,19 +29,6 @@ _TREES = tuple(
 )
 if not _TREES:
     raise ImportError("greenml.integrations.lightning needs lightning or pytorch_lightning: pip install lightning")
-
-
-def _quiet(hook: Hook) -> Hook:
-    """Keep what goes wrong in here out of the training: it becomes a note, and a line in the log."""
-
-    @functools.wraps(hook)
-    def kept(self: GreenCallback, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  as the hook has it
-        try:
-            hook(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
-            self._trouble(f"{hook.__name__}: {type(error).__name__}: {error}")
-
-    return kept  # type: ignore[return-value]
 
 
 class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is installed
@@ -88,7 +74,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
 
     # Hooks, in the order in which a Trainer calls them.
 
-    @_quiet
+    @quiet
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Begin to measure."""
         if self._run is None:
@@ -99,12 +85,12 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._run.params(facts.hyperparameters(trainer, pl_module) | facts.engine(trainer))
         self._run.describe(model=facts.model(pl_module), ran=facts.ran(trainer))
 
-    @_quiet
+    @quiet
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Begin the phase of the batches that are validated before training, to see that it works."""
         self._enter("sanity_check")
 
-    @_quiet
+    @quiet
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Begin the training phase; what really runs is known now."""
         self._fitting = True
@@ -114,7 +100,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
             self._run.describe(model=facts.model(pl_module), ran=facts.ran(trainer), **facts.deepspeed(trainer))
         self._enter("train")
 
-    @_quiet
+    @quiet
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Count what was worked through; show the running totals when the Trainer logs."""
         samples, tokens = facts.size(batch)
@@ -131,47 +117,47 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
                 for logger in trainer.loggers if figures else ():
                     logger.log_metrics(figures, step=step - 1)
 
-    @_quiet
+    @quiet
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Close the training phase for as long as validation takes."""
         if not trainer.sanity_checking:
             self._enter("validate")
 
-    @_quiet
+    @quiet
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Keep the results; training goes on."""
         if not trainer.sanity_checking:
             self._keep_results(trainer)
             self._enter("train" if self._fitting else None)
 
-    @_quiet
+    @quiet
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Close the training phase."""
         self._fitting = False
         self._enter(None)
         self._tell_counts(trainer)
 
-    @_quiet
+    @quiet
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Begin the test phase."""
         self._enter("test")
 
-    @_quiet
+    @quiet
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Close the test phase."""
         self._enter(None)
 
-    @_quiet
+    @quiet
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Begin the predict phase."""
         self._enter("predict")
 
-    @_quiet
+    @quiet
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Close the predict phase."""
         self._enter(None)
 
-    @_quiet
+    @quiet
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Keep the results and write the record so far; the last of a rank that was spawned."""
         self._enter(None)
@@ -181,7 +167,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         elif self._run is not None:
             self._run.save("completed")
 
-    @_quiet
+    @quiet
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ANN401
         """Write the record of a run that failed, or was interrupted."""
         self._fitting = False
@@ -195,7 +181,8 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
 
     # The run.
 
-    def _trouble(self, text: str) -> None:
+    def trouble(self, text: str) -> None:
+        """Say once what went wrong in here, in the log and in the record."""
         if text not in self._troubles:
             self._troubles.add(text)
             log.warning("greenml: %s; training goes on", text)

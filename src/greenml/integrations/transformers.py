@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,19 @@ from greenml.integrations import _transformers_facts as facts
 from greenml.integrations._budget import Budget
 from greenml.integrations._forecast import Forecast
 from greenml.integrations._quiet import quiet
+from greenml.integrations._trainer_run import TrainerRun
 from greenml.integrations._trainer_wraps import trainer_calling, wrap
 
 log = logging.getLogger("greenml")
 LOOK_SECONDS = 1.0  # the running totals are looked up no oftener between logs
-
-
-def _folder(args: TrainingArguments) -> Path:
-    return Path(args.output_dir or ".")
+COUNT_SECONDS = 10.0  # nor are counts written oftener: a killed run has them up to then
 
 
 class GreenCallback(TrainerCallback, ExportableState):
     """Measures a Trainer's life: setup, train, eval, predict and save, and what that took.
 
-    Every rank may carry it: each device is measured once. World rank 0 writes ``run.json`` into ``output_dir``, and
-    the tables into the model card that the Trainer writes.
+    Every rank may carry it, and with a budget every rank must: each device is measured once. World rank 0 writes
+    ``run.json`` into ``output_dir``, and the tables into the model card that the Trainer writes.
 
     Args:
         output: where the record goes; ``run.json`` in the Trainer's ``output_dir`` by default.
@@ -40,7 +38,7 @@ class GreenCallback(TrainerCallback, ExportableState):
         max_kwh: stop after this many kWh. Each acts at a step's end: a checkpoint is saved, training ends cleanly.
         dry_run: budgets only warn.
         resume: True adds an attempt to the run that is in ``output_dir``; None does so where that run did not end
-            by itself and left a checkpoint.
+            by itself, or at a budget, and left a checkpoint.
         settings: all other arguments of ``greenml.track()``.
 
     Raises:
@@ -58,31 +56,30 @@ class GreenCallback(TrainerCallback, ExportableState):
         resume: bool | None = None,
         **settings: Any,  # noqa: ANN401  greenml.track() knows them
     ) -> None:
-        self._created_seconds = time.monotonic()
+        self._created_seconds: float | None = time.monotonic()
         self._output, self._resume, self._settings = output, resume, settings
         checked = greenml.track(output, **settings).settings
         self._budget = Budget(max_usd, max_kg, max_kwh, checked.tier or "dedicated", dry_run=dry_run)
         self._budget.check(priced=bool(checked.sku) or checked.price_per_hour is not None)
-        self._run: greenml.Run | None = None
-        self._trial: greenml.Run | None = None
+        self._runs = TrainerRun(settings)
         self._trainer: Trainer | None = None
-        self._phase: tuple[str, int] | None = None
-        self._counts: dict[str, float] = {"samples": 0.0, "tokens": 0.0}
         self._forecast = Forecast()
-        self._looked_seconds = 0.0
+        self._first_epoch = 0.0
+        self._looked_seconds = self._counted_seconds = 0.0
         self._troubles: set[str] = set()
-        self._before: greenml.Totals | None = None
         self._checkpoint: dict[str, float] = {}
-        GreenCallback._latest = self
 
-    _latest: GreenCallback | None = None
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the run behind: a copy in another process measures a run of its own."""
+        return {**self.__dict__, "_runs": TrainerRun(self._settings), "_created_seconds": None}
 
     # The Trainer's checkpoints carry this, so that a resumed run knows what was lost.
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: what the run had used when it was saved."""
-        totals = self._run.totals() if self._run is not None else None
-        kept = {} if totals is None else {"seconds": totals.seconds, "energy_joules": totals.energy_joules or 0.0}
+        kept: dict[str, float] = {}
+        with contextlib.suppress(Exception):  # a checkpoint is worth more than this
+            kept = self._runs.kept() if self._runs.whole is not None else {}
         return {"args": {}, "attributes": {"checkpoint": kept}}
 
     @property
@@ -92,66 +89,57 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     @checkpoint.setter
     def checkpoint(self, value: dict[str, float]) -> None:
-        # A Trainer that restores callbacks makes a new object of this class: the run stays that of the first.
-        latest = GreenCallback._latest
-        if latest is not None and latest is not self:
-            self.__dict__.update(latest.__dict__)
+        # A Trainer that restores callbacks makes a new object of this class: it is to be the one that was there.
+        trainer = trainer_calling()
+        handled = trainer.callback_handler.callbacks if trainer is not None else ()
+        first = next((one for one in handled if isinstance(one, GreenCallback)), self)
+        self.__dict__ = first.__dict__
         self._checkpoint = value
 
     # Hooks, in the order in which the Trainer calls them.
 
     def on_init_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Begin to measure, and take hold of the Trainer that is being made."""
-        self._begin(args)
+        try:
+            self._begin(args)
+        except greenml.SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
+            self.trouble(f"on_init_end: {type(error).__name__}: {error}")
 
     @quiet
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Begin the training phase; tell what was lost if this is a resumption."""
-        self._begin(args)
         callbacks: Any = state.stateful_callbacks  # a dict by name, whatever its annotation says
-        stored = callbacks.get(type(self).__name__)
+        stored = callbacks.setdefault(type(self).__name__, self.state())  # a checkpoint from before lacks it
         stored = stored[0] if isinstance(stored, list) and stored else stored
-        if state.global_step > 0 and isinstance(stored, dict):
-            self._checkpoint = stored.get("attributes", {}).get("checkpoint", {})
-        callbacks.setdefault(type(self).__name__, self.state())
-        self._tell_lost(state)
-        if state.is_hyper_param_search and state.is_world_process_zero:
-            self._begin_trial(args, state)
-        self._enter("train")
-        self._forecast.begin(state.global_step)
+        self._checkpoint = stored["attributes"].get("checkpoint", {}) if state.global_step else {}
+        self._begin(args)
+        if state.is_world_process_zero:
+            self._runs.tell_lost(self._checkpoint, state.global_step, self._budget.tier)
+            if state.is_hyper_param_search:
+                self._runs.begin_trial(*facts.trial(self._trainer, args, state))
+        self._runs.enter("train")
+        self._first_epoch = float(state.epoch or 0.0)
+        self._forecast.begin(state.global_step, self._runs.totals())
 
     @quiet
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Look at the budgets, and at the totals once a second."""
-        if self._run is None:
-            return
-        now = time.monotonic()
         if self._budget.given:
-            totals = self._run.totals()
-            reason = self._budget.exceeded(totals)
-            if facts.any_rank(bool(reason), args):
-                self._stop_for(reason or "another rank's budget is used up", state, control)
+            self._check_budget(args, state, control)
+        now = time.monotonic()
+        if now - self._counted_seconds >= COUNT_SECONDS:
+            self._tell_counts(state)
         if state.is_world_process_zero and now - self._looked_seconds >= LOOK_SECONDS:
             self._looked_seconds = now
-            totals = self._run.totals()
+            totals = self._runs.totals()
             self._forecast.add(state.global_step, totals)
             facts.show(self._trainer, totals, self._forecast.expected(state.max_steps, totals), self._budget.tier)
 
@@ -162,35 +150,36 @@ class GreenCallback(TrainerCallback, ExportableState):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: object,
     ) -> None:
         """Add the running totals to the Trainer's own logs, so that every reporter shows them."""
-        if self._run is None or logs is None or not state.is_world_process_zero:
+        self._tell_counts(state)
+        if self._runs.whole is None or logs is None or not state.is_world_process_zero:
             return
-        totals = self._run.totals()
+        totals = self._runs.totals()
+        self._forecast.add(state.global_step, totals)
+        self._runs.log(logs)
         added = facts.figures(totals, self._forecast.expected(state.max_steps, totals), self._budget.tier)
-        self._run.log({name: value for name, value in logs.items() if isinstance(value, int | float)})
         logs.update(added)
         if state.log_history:
             state.log_history[-1].update(added)
 
     @quiet
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        """Write how far this is, for a run that is killed."""
+        self._tell_counts(state)
+
+    @quiet
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Close the training phase."""
-        self._leave()
-        if self._run is None:
-            return
-        self._tell_counts(state)
+        self._runs.leave()
+        self._runs.add(**self._progress(state))
+        self._forecast.first_step, self._first_epoch = state.global_step, float(state.epoch or 0.0)
+        counts = self._runs.tell_counts()
         if state.is_world_process_zero:
-            self._run.describe(**facts.ran(self._trainer, state, self._counts))
-        if self._trial is not None:
-            self._end_trial("completed")
+            self._runs.describe(**facts.ran(self._trainer, state, counts))
 
     # The run.
 
@@ -199,144 +188,124 @@ class GreenCallback(TrainerCallback, ExportableState):
         if text not in self._troubles:
             self._troubles.add(text)
             log.warning("greenml: %s; training goes on", text)
-            if self._run is not None:
-                self._run.note(text, "callback")
+            self._runs.note(text, "callback")
 
     def _begin(self, args: TrainingArguments) -> None:
-        if self._trainer is None:
-            self._trainer = trainer_calling(self)
-            if self._trainer is not None:
-                wrap(self._trainer, self)
-                handler = self._trainer.callback_handler
-                if self in handler.callbacks:  # before the reporters: they share one dict of logs, in this order
-                    handler.callbacks.remove(self)
-                    handler.callbacks.insert(1, self)
-        if self._run is not None:
+        trainer = trainer_calling(self)
+        if trainer is not None:
+            self._trainer = trainer
+            wrap(trainer, GreenCallback)
+            callbacks = trainer.callback_handler.callbacks
+            if callbacks[1:2] != [self]:  # before the reporters: they share one dict of logs, in this order
+                callbacks.remove(self)
+                callbacks.insert(1, self)
+        if self._runs.whole is not None and not self._runs.ended:
             return
-        output = Path(self._output) if self._output is not None else _folder(args) / "run.json"
-        resume = self._resume if self._resume is not None else facts.left_unfinished(output, _folder(args))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        self._run = greenml.track(output, resume=resume, **self._settings).start(self._created_seconds)
-        self._before = self._run.totals()
-        number = self._run.begin_phase("setup", self._created_seconds)
-        self._phase = ("setup", number)
-        if args.process_index == 0:
-            self._run.params(facts.arguments(args))
-            self._run.describe(**facts.setup(args, self._trainer))
+        folder = Path(args.output_dir or ".")
+        output = Path(self._output) if self._output is not None else folder / "run.json"
+        resume = self._resume if self._resume is not None else facts.left_unfinished(output, folder)
+        since, self._created_seconds = self._created_seconds or time.monotonic(), None  # an interrupted one begins anew
+        self._runs.start(output, resume=resume, since_seconds=since)
+        self._tell_setup(args)
+
+    @quiet
+    def _tell_setup(self, args: TrainingArguments) -> None:
+        if args.process_index == 0 and self._runs.whole is not None:
+            self._runs.whole.params(facts.arguments(args))
+            self._runs.describe(stopped_for=None, **facts.setup(args, self._trainer))
         if self._trainer is not None and facts.has_codecarbon(self._trainer):
             text = "transformers' CodeCarbonCallback is active too: it measures the same GPUs, for a file of its own"
-            self._run.note(text, "codecarbon")
+            self._runs.note(text, "codecarbon")
 
-    def _enter(self, name: str) -> None:
-        self._leave()
-        if self._run is not None:
-            self._phase = (name, self._run.begin_phase(name))
-
-    def _leave(self) -> None:
-        if self._run is not None and self._phase is not None:
-            self._run.end_phase(self._phase[1])
-        self._phase = None
-
-    @property
-    def training(self) -> bool:
-        """True inside the training phase."""
-        return self._phase is not None and self._phase[0] == "train"
-
-    @contextmanager
-    def within(self, name: str) -> Iterator[None]:
-        """Close the phase that is open, and open it again at the end: phases lie beside each other."""
-        before = self._phase[0] if self._phase is not None else None
+    @contextlib.contextmanager
+    def within(self, name: str) -> Iterator[bool]:
+        """Close the phase that is open, and open training again at the end: phases lie beside each other."""
+        before = self._runs.phase
         if before == name:
-            yield
+            yield False
             return
         self._enter(name)
         try:
-            yield
+            yield before == "train"
         finally:
-            self._leave()
-            if before == "train":
-                self._enter(before)
+            self._enter("train" if before == "train" else None)
+
+    @quiet
+    def _enter(self, name: str | None) -> None:
+        if name is None:
+            self._runs.leave()
+        else:
+            self._runs.enter(name)
 
     @quiet
     def count(self, inputs: Any) -> None:  # noqa: ANN401  a batch may be anything
         """Count a batch's samples and tokens."""
         samples, tokens = facts.size(inputs, self._trainer)
-        self._counts["samples"] += samples
-        self._counts["tokens"] += tokens
+        self._runs.add(samples=samples, tokens=tokens)
+
+    def _progress(self, state: TrainerState) -> dict[str, float]:
+        """Return the steps and epochs of the training that is under way; they are rank 0's."""
+        if not state.is_world_process_zero:
+            return {}
+        steps = float(state.global_step - self._forecast.first_step)
+        return {"steps": max(0.0, steps), "epochs": max(0.0, float(state.epoch or 0.0) - self._first_epoch)}
 
     @quiet
-    def failed(self, error: BaseException) -> None:
-        """End the run: no hook is called when an exception leaves ``train()``."""
-        self._leave()
-        if self._trial is not None:
-            self._end_trial("failed")
-        elif self._run is not None:
-            self._tell_counts(self._trainer.state if self._trainer is not None else None)
-            self._run.__exit__(type(error), error, None)
-
-    @quiet
-    def card(self, path: Path) -> None:
-        """Put the tables into the card that the Trainer wrote."""
-        if self._run is not None:
-            self._run.card(path)
+    def _tell_counts(self, state: TrainerState) -> None:
+        self._counted_seconds = time.monotonic()
+        self._runs.tell_counts(**self._progress(state))
 
     @quiet
     def keep_results(self, result: Any) -> None:  # noqa: ANN401  what train(), evaluate() or predict() returned
         """Keep the metrics of a training, an evaluation or a prediction, and write the record as it stands."""
-        if self._run is None or self._trainer is None or not self._trainer.is_world_process_zero():
+        if self._runs.whole is None or self._trainer is None or not self._trainer.is_world_process_zero():
             return
-        metrics = result if isinstance(result, dict) else getattr(result, "metrics", None) or {}
-        self._run.log({name: value for name, value in metrics.items() if not name.startswith("green/")})
-        self._run.save("completed")
+        self._runs.log(result if isinstance(result, dict) else getattr(result, "metrics", None) or {})
+        if not self._trainer.state.is_hyper_param_search:
+            self._runs.whole.save("completed")
 
     @quiet
-    def _tell_counts(self, state: TrainerState | None) -> None:
-        """Keep what this rank has worked through; ranks are summed, steps and epochs are rank 0's."""
-        if self._run is None:
-            return
-        counts = {name: value for name, value in self._counts.items() if value}
-        if state is not None and state.is_world_process_zero:
-            counts |= {"steps": state.global_step - self._forecast.first_step, "epochs": float(state.epoch or 0.0)}
-        self._run.count(**counts)
+    def card(self, path: Path) -> None:
+        """Put the tables into the card that the Trainer wrote."""
+        if self._runs.whole is not None:
+            self._runs.whole.card(path)
 
-    def _tell_lost(self, state: TrainerState) -> None:
-        """Say what an attempt before this one did after its last checkpoint: spent, and done again."""
-        before = self._before
-        if self._run is None or before is None or not before.energy_joules or not state.is_world_process_zero:
-            return
-        self._before = None
-        seconds = max(0.0, before.seconds - self._checkpoint.get("seconds", 0.0))
-        joules = max(0.0, before.energy_joules - self._checkpoint.get("energy_joules", 0.0))
-        since = (
-            f"checkpoint of step {state.global_step}" if state.global_step else "start: no checkpoint was resumed from"
-        )
-        text = f"lost work: {seconds:.1f} s and {joules:.1f} J of earlier attempts, since the {since}, are counted"
-        self._run.note(text, "lost-work")
-        self._run.describe(lost_work={"seconds": seconds, "energy_joules": joules, "resumed_step": state.global_step})
+    @quiet
+    def failed(self, error: BaseException) -> None:
+        """End the trial, or the run: no hook is called when an exception leaves the Trainer."""
+        if self._trainer is not None and self._runs.phase == "train":
+            self._tell_counts(self._trainer.state)
+        self._runs.leave()
+        if not self._runs.end_trial(error):
+            self._runs.stop(error)
 
-    def _stop_for(self, reason: str, state: TrainerState, control: TrainerControl) -> None:
-        if self._run is None or self._budget.told:
+    @quiet
+    def searched(self, best: Any) -> None:  # noqa: ANN401  a BestRun, a list of them, or None
+        """Keep the best trial of a hyperparameter search that is done."""
+        self._runs.end_trial(None)
+        if self._runs.whole is not None and self._trainer is not None and self._trainer.is_world_process_zero():
+            self._runs.describe(best_trial=facts.best(best))
+            self._runs.whole.save("completed")
+
+    def _check_budget(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        dry = self._budget.dry_run
+        if dry and (self._budget.told or not state.is_world_process_zero):
+            return
+        reason = self._over_budget() or ""
+        if not (reason if dry else facts.any_rank(bool(reason), args)):
+            return
+        if not dry:
+            control.should_save = control.should_training_stop = True
+        if self._budget.told:
             return
         self._budget.told = True
-        text = f"budget: {reason} at step {state.global_step}"
-        if self._budget.dry_run:
-            text += "; dry run: training goes on"
-        else:
-            text += "; a checkpoint was saved and training stopped"
-            control.should_save = control.should_training_stop = True
+        text = f"budget: {reason or 'that of another rank is used up'} at step {state.global_step}"
+        text += "; dry run: training goes on" if dry else "; a checkpoint was saved and training stopped"
         log.warning("greenml: %s", text)
-        self._run.note(text, "budget")
+        self._runs.note(text, "budget")
+        if not dry and state.is_world_process_zero:
+            self._runs.describe(stopped_for=text)
 
-    # Hyperparameter search: the run measures the whole search, and each trial has a record of its own.
-
-    def _begin_trial(self, args: TrainingArguments, state: TrainerState) -> None:
-        self._end_trial("failed")
-        folder = _folder(args) / f"trial-{state.trial_name or int(time.time() * 1000)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._trial = greenml.track(folder / "run.json", **self._settings).start()
-        self._trial.params(dict(state.trial_params or {}))
-
-    def _end_trial(self, status: str) -> None:
-        trial, self._trial = self._trial, None
-        if trial is not None:
-            trial.stop(status)
+    @quiet
+    def _over_budget(self) -> str:
+        return self._budget.exceeded(self._runs.totals())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from greenml.sensors._cpu import PROC, host_seconds, read_cpu
 
 # Finding descendants walks every process of the host, about 40 microseconds each: no more often than this,
 # and rarer where it would take more than this share of a CPU.
-REFRESH_SECONDS = 20.0
+REFRESH_SECONDS = 5.0
 WALK_RATIO = 0.005
 # Linux counts a process's birth from the boot time, and gives that in whole seconds: man 5 proc_stat, btime.
 BOOT_TIME_STEP_SECONDS = 1.0
@@ -120,6 +121,7 @@ class ProcessSensor:
         self.device = device
         self._pids = pids
         self._clock = clock
+        self._family = Family()
         self._cpus = psutil.cpu_count() or 1
         self._seconds: dict[psutil.Process, float | None] = {}
         self._last = clock()
@@ -165,7 +167,7 @@ class ProcessSensor:
     def _walk(self) -> None:
         """Find the run's processes anew. All that one born since the last walk has spent is new."""
         started, walked = time.perf_counter(), time.time()
-        found = set(_descendants({os.getpid(), *self._pids()}))
+        found = set(self._family.of({os.getpid(), *self._pids()}))
         for process in found - self._seconds.keys():
             born = process.create_time() > self._walked - BOOT_TIME_STEP_SECONDS
             self._seconds[process] = 0.0 if born else None
@@ -175,24 +177,35 @@ class ProcessSensor:
         self._next_walk = self._clock() + max(REFRESH_SECONDS, cost / WALK_RATIO)
 
 
-def _descendants(roots: Iterable[int]) -> Iterator[psutil.Process]:
-    processes: dict[int, psutil.Process] = {}
-    children: dict[int, list[int]] = {}
-    for process in psutil.process_iter():
-        processes[process.pid] = process
-        children.setdefault(_parent(process), []).append(process.pid)
-    waiting, seen = list(roots), set[int]()
-    while waiting:
-        pid = waiting.pop()
-        if pid not in seen:
-            seen.add(pid)
-            waiting += children.get(pid, [])
-            if pid in processes and processes[pid].is_running():  # not another one that took over its number
-                yield processes[pid]
+class Family:
+    """Finds the descendants of some processes; asks only processes that are new for their parent."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def of(self, roots: Iterable[int]) -> Iterator[psutil.Process]:
+        """Yield the roots and all their descendants that live."""
+        alive = {0, *psutil.pids()}
+        # One whose parent ended was given another.
+        self._parents = {pid: above for pid, above in self._parents.items() if pid in alive and above in alive}
+        children: dict[int, list[int]] = {}
+        for pid in alive - {0}:
+            above = self._parents.get(pid)
+            if above is None:
+                above = self._parents[pid] = _parent(pid)
+            children.setdefault(above, []).append(pid)
+        waiting, seen = list(roots), set[int]()
+        while waiting:
+            pid = waiting.pop()
+            if pid not in seen:
+                seen.add(pid)
+                waiting += children.get(pid, [])
+                with contextlib.suppress(psutil.Error, OSError):
+                    yield psutil.Process(pid)
 
 
-def _parent(process: psutil.Process) -> int:
+def _parent(pid: int) -> int:
     try:
-        return process.ppid()
+        return psutil.Process(pid).ppid()
     except (psutil.Error, OSError):
         return -1

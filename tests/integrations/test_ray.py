@@ -1,0 +1,244 @@
+"""Ray Train's workers and Ray Tune's trials, on a local cluster that a child starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+import greenml
+from greenml import record as records
+
+if importlib.util.find_spec("ray") is None or importlib.util.find_spec("torch") is None:
+    pytest.skip("Ray (with train and tune) or PyTorch is not installed", allow_module_level=True)
+from greenml.integrations.ray import summarize
+
+PROGRAM = """
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+import ray, ray.train, ray.tune
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.torch import TorchTrainer
+from greenml.integrations.ray import GreenTuneCallback, track_trial, track_worker
+
+SETTINGS = {"price_per_hour": 3.6, "carbon_intensity": 400, "interval": 0.05}
+
+def steps():
+    import torch
+    torch.manual_seed(0)
+    model, losses = torch.nn.Linear(3, 1), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(4):
+        loss = model(torch.ones(4, 3)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        time.sleep(0.3)
+    return losses
+
+def train(config):
+    alone = steps()
+    with track_worker(**SETTINGS) as run:
+        run.params(learning_rate=0.1)
+        with run.phase("train"):
+            tracked = steps()
+        run.log(loss=tracked[-1])
+    if ray.train.get_context().get_world_rank() == 0:
+        (config["folder"] / "losses.json").write_text(json.dumps([alone, tracked]))
+
+def stumble(config):
+    rank = ray.train.get_context().get_world_rank()
+    with track_worker(**SETTINGS) as run:
+        with run.phase("train"):
+            time.sleep(0.5)
+            if not ray.train.get_checkpoint() and not (config["folder"] / "fallen").exists():
+                if rank == 0:
+                    (config["folder"] / "fallen").touch()
+                    raise RuntimeError("rank 0 went wrong")
+                time.sleep(60)
+
+def tuned(config):
+    with track_trial(**SETTINGS) as run:
+        run.params(config)
+        with run.phase("train"):
+            for step in range(config["steps"]):
+                time.sleep(0.3)
+                if config["x"] == 3:
+                    raise RuntimeError("x is 3")
+                ray.tune.report({"score": config["x"]})
+
+if __name__ == "__main__":
+    from pathlib import Path
+    here = Path(sys.argv[1])
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    two = ray.train.ScalingConfig(num_workers=2)
+    TorchTrainer(
+        train, train_loop_config={"folder": here}, scaling_config=two,
+        run_config=ray.train.RunConfig(name="tracked", storage_path=str(here)),
+    ).fit()
+    DataParallelTrainer(
+        stumble, train_loop_config={"folder": here}, scaling_config=two,
+        run_config=ray.train.RunConfig(
+            name="stumbled", storage_path=str(here), failure_config=ray.train.FailureConfig(max_failures=1)
+        ),
+    ).fit()
+    ray.tune.Tuner(
+        tuned, param_space={"x": ray.tune.grid_search([1, 2, 3]), "steps": 4},
+        run_config=ray.tune.RunConfig(
+            name="sweep", storage_path=str(here), callbacks=[GreenTuneCallback()], stop={"training_iteration": 3},
+            verbose=0,
+        ),
+    ).fit()
+    ray.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    here = tmp_path_factory.mktemp("ray")
+    (here / "program.py").write_text(textwrap.dedent(PROGRAM))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    done = subprocess.run(
+        [sys.executable, "program.py", str(here)],
+        cwd=here,
+        env=environment | quiet,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return here
+
+
+def devices_once(record):
+    devices = [(one.host, one.id) for one in record.devices]
+    return len(devices) == len(set(devices))
+
+
+def test_two_workers_leave_one_record(folder):
+    assert [one.name for one in (folder / "tracked").glob("run*.json")] == ["run.json"]
+    record = greenml.open_record(folder / "tracked" / "run.json")
+    assert (record.status, len(record.attempts), record.attempts[0].processes) == ("completed", 1, 2)
+    assert (record.name, record.environment.world_size) == ("tracked", 2)
+    assert (record.params["learning_rate"], record.trainer["ran"]["world_size"]) == (0.1, 2)
+    assert record.phase("train").count == 1
+    assert 1.2 <= record.phase("train").seconds <= record.duration_seconds
+    assert devices_once(record)
+    cpu = next(one for one in record.devices if one.kind == "cpu")
+    assert cpu.usage.covered_seconds <= record.duration_seconds + 0.01
+    alone, tracked = json.loads((folder / "losses.json").read_text())
+    assert tracked == alone
+    assert tracked[0] > tracked[-1] == record.metrics["loss"]
+
+
+def test_workers_that_start_again_are_another_attempt(folder):
+    assert [one.name for one in (folder / "stumbled").glob("run*.json")] == ["run.json"]
+    record = greenml.open_record(folder / "stumbled" / "run.json")
+    assert [(one.status, one.processes) for one in record.attempts] == [("failed", 2), ("completed", 2)]
+    assert (record.status, record.environment.world_size) == ("completed", 2)
+    assert record.phase("train").count == 2
+    assert devices_once(record)
+
+
+def test_each_trial_has_a_record_and_the_sweep_their_sum(folder):
+    sweep = json.loads((folder / "sweep" / "sweep.json").read_text())
+    assert (len(sweep["trials"]), sweep["unmeasured"]) == (3, [])
+    records = {name: greenml.open_record(folder / "sweep" / name / "run.json") for name in sweep["trials"]}
+    assert sorted(one.params["x"] for one in records.values()) == [1, 2, 3]
+    statuses = {one.params["x"]: (one.status, one.error) for one in records.values()}
+    # the scheduler stops 1 and 2 at their third report
+    assert statuses == {1: ("completed", None), 2: ("completed", None), 3: ("failed", "RuntimeError: x is 3")}
+    for name, one in sweep["trials"].items():
+        assert one["record"]["it_energy_joules"] == records[name].total().it_energy_joules.value
+        assert one["record"]["cost_usd"]["dedicated"] == records[name].total().cost_usd["dedicated"].value
+    for figure in ("seconds", "it_energy_joules", "emissions_grams"):
+        shares = [one["share"][figure] for one in sweep["trials"].values()]
+        assert sweep["total"][figure] == pytest.approx(sum(shares))
+
+    # One host: where trials overlap, its hours and joules count once, however many ran.
+    spans = sorted((one.started.timestamp(), one.ended.timestamp()) for one in records.values())
+    busy, end = 0.0, 0.0
+    for start, stop in spans:
+        busy, end = busy + max(0.0, stop - max(start, end)), max(end, stop)
+    assert sum(one.duration_seconds for one in records.values()) > 1.2 * busy
+    assert sweep["total"]["seconds"] == pytest.approx(busy, abs=0.3)
+    assert sweep["total"]["cost_usd"]["dedicated"] == pytest.approx(sweep["total"]["seconds"] / 1000)
+    measured = sum(one["record"]["it_energy_joules"] for one in sweep["trials"].values())
+    assert sweep["total"]["it_energy_joules"] < 0.9 * measured
+
+
+def test_what_trials_side_by_side_share_counts_once(tmp_path):
+    """Two trials of 100 s and 20 kJ, the second 50 s after the first: 150 s of a host, whose GPU drew 200 W."""
+    begun = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    for number, late in enumerate((0, 50)):
+        started = begun + timedelta(seconds=late)
+        folder = tmp_path / f"trial_{number}"
+        folder.mkdir()
+        (folder / "run.json").write_text(record_of(started, 100.0, 200.0).model_dump_json())
+    (tmp_path / "trial_2").mkdir()
+    sweep = summarize(tmp_path)
+    assert sweep["unmeasured"] == ["trial_2"]
+    assert sweep["trials"]["trial_0"]["record"]["it_energy_joules"] == 20_000
+    assert sweep["trials"]["trial_0"]["share"]["it_energy_joules"] == pytest.approx(15_000)
+    assert sweep["total"] == {
+        "seconds": pytest.approx(150.0),
+        "it_energy_joules": pytest.approx(30_000.0),
+        "facility_energy_joules": pytest.approx(36_000.0),
+        "emissions_grams": pytest.approx(3.6),
+        "cost_usd": {"dedicated": pytest.approx(0.15)},
+    }
+
+
+def record_of(started, seconds, watts):
+    """A run on one GPU at constant power, PUE 1.2, 360 g a kWh, 3.6 USD an hour."""
+    joules = seconds * watts
+    ended = started + timedelta(seconds=seconds)
+    told = records.Quantity(value=joules, basis="measured")
+    nothing = records.Quantity(value=None, basis="measured")
+    return records.RunRecord(
+        greenml_version="0",
+        run_id=str(started),
+        status="completed",
+        started=started,
+        ended=ended,
+        duration_seconds=seconds,
+        attempts=[records.Attempt(number=1, started=started, ended=ended, seconds=seconds, status="completed")],
+        hosts=[records.Host(name="node")],
+        place=records.PlaceRecord(),
+        devices=[
+            records.DeviceRecord(
+                id="GPU-1",
+                kind="gpu",
+                name="GPU",
+                host="node",
+                method="counter",
+                sensor="nvml",
+                usage=records.Usage(energy_joules=joules),
+            )
+        ],
+        factors=records.Factors(),
+        totals=[
+            records.Totals(
+                scope="run",
+                seconds=seconds,
+                gpu_energy_joules=told,
+                cpu_energy_joules=nothing,
+                dram_energy_joules=nothing,
+                it_energy_joules=told,
+                facility_energy_joules=records.Quantity(value=1.2 * joules, basis="derived"),
+                emissions_grams=records.Quantity(value=1.2 * joules / 3.6e6 * 360, basis="derived"),
+                cost_usd={"dedicated": records.Quantity(value=seconds / 1000, basis="derived")},
+            )
+        ],
+        timeline=records.Timeline(
+            step_seconds=1.0, bins=100, series=[records.Series(device="GPU-1", power_watts=[watts] * 100)]
+        ),
+    )
