@@ -24,7 +24,7 @@ LEVELS = {
         "importers", "reports", "settings", "surroundings", "metadata_service", "values", "exits", "live",
         "record_file", "window",
     ),
-    3: ("assembly", "assumptions", "seats", "finishing", "recorder", "run"),
+    3: ("assembly", "assumptions", "seats", "finishing", "merging", "gathering", "recorder", "run"),
     4: ("cli", "greenml", "__main__", "integrations"),
 }  # fmt: skip
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
@@ -39,10 +39,12 @@ ALLOWED = {
     ("seats", "trace"), ("seats", "claims"), ("seats", "job"),
     ("finishing", "assembly"), ("finishing", "assumptions"), ("finishing", "seats"),
     ("sampler", "window"),  # readings add up in it
+    ("merging", "finishing"), ("merging", "seats"), ("gathering", "merging"),
     ("exits", "values"),  # how a process ended, in words
     ("live", "trace"), ("live", "job"),  # running totals are of the host's traces, as they grow
     ("recorder", "seats"),
     ("run", "seats"), ("run", "recorder"), ("run", "assumptions"), ("run", "finishing"),
+    ("run", "gathering"),
     ("run", "greenml"),  # __version__ alone
     ("greenml", "run"), ("greenml", "finishing"), ("greenml", "record"), ("greenml", "errors"), ("__main__", "cli"),
     ("greenml", "integrations"),  # GreenCallback, when it is asked for

@@ -90,7 +90,6 @@ def gather(run_dir: Path, *, timeout_seconds: float = 30.0) -> Gathered:
         run_dir: of this process's run.
         timeout_seconds: returns after this, whoever has not answered; a note says what is missing.
     """
-    # "torch" being loaded says nothing of its process group; what has not been imported is not initialised
     distributed: Any = sys.modules.get("torch.distributed")
     done = Gathered()
     try:
@@ -105,7 +104,7 @@ def gather(run_dir: Path, *, timeout_seconds: float = 30.0) -> Gathered:
         thread.join(timeout_seconds + GRACE_SECONDS)
         talk.over = True
         if thread.is_alive():
-            talk.tell(f"the store of torch.distributed did not answer for {timeout_seconds:g} s", [done.rank])
+            talk.tell(f"the store of torch.distributed did not answer for {timeout_seconds:g} s", range(world_size))
     except Exception as error:  # noqa: BLE001  the training is worth more than its figures
         done.lines.append(_missing(f"{type(error).__name__}: {error}", []))
     return Gathered(done.rank, list(done.lines))
@@ -131,7 +130,7 @@ class _Talk:
     def __init__(self, store: Any, done: Gathered, world_size: int, run_dir: Path, deadline: float) -> None:  # noqa: ANN401
         self._store, self._done, self._world_size = store, done, world_size
         self._run_dir, self._began, self._deadline = run_dir, time.monotonic(), deadline
-        self._patience = (deadline - self._began) / 3  # with one rank, once it has begun to answer
+        self._patience = (deadline - self._began) / 3
         self._me, self._own = job.current(), _own_header(run_dir)
         self.over = False
 
@@ -157,7 +156,7 @@ class _Talk:
         token.write_bytes(b"")
         try:
             self._put("hello", {"token": token.name, "host": self._me.host})
-            waited, silent = set(range(1, self._world_size)) - _lost, set(_lost)
+            waited = set(range(1, self._world_size)) - _lost
             while waited and not self._late():
                 heard = {rank for rank in waited if self._store.check([f"report/{rank}"])}
                 for rank in sorted(heard):
@@ -167,9 +166,10 @@ class _Talk:
                     time.sleep(POLL_SECONDS)
         finally:
             token.unlink(missing_ok=True)
-        here = {_header(path).get("rank") for path in trace.paths(self._run_dir)}
-        silent = sorted((silent | waited) - here)
-        if waited and silent:
+        headers = [_header(path) for path in trace.paths(self._run_dir)]
+        here = {one.get("rank") for one in headers if one.get("attempt") == self._own.get("attempt")}
+        silent = sorted(waited - here)
+        if silent:
             names = f"rank{'s' if len(silent) > 1 else ''} {', '.join(map(str, silent))}"
             self.tell(f"{names} did not answer within {self._deadline - self._began:g} s", silent)
         _lost.update(waited)
@@ -196,30 +196,28 @@ class _Talk:
             self._store.delete_key(f"chunk/{rank}/{number}")
         content = json.loads(zlib.decompress(b"".join(chunks)))
         anchor = trace.anchor(self._own) + sent["ahead_seconds"]
-        left_out = self._keep(content, (int(sent["host"]["attempt"]), int(self._own["attempt"])), {
-            (str(sent["host"]["host"]), str(sent["host"]["boot_id"])): anchor
-        })  # fmt: skip
+        clock = str(sent["from"]["host"]), str(sent["from"]["boot_id"])
+        attempts = int(sent["from"]["attempt"]), int(self._own["attempt"])
+        left_out = self._keep(content, attempts, {clock: anchor})
         if left_out:
-            text = f"{left_out} traces on {sent['host']['host']} are of attempts of which nothing is here"
+            text = f"{left_out} on {clock[0]} are of attempts of which nothing is here"
             self._done.lines.append(_missing(text, []))
         self._put(f"kept/{rank}", {"host": self._me.host})
         self._get(f"bye/{rank}", most_seconds=1.0)  # the store may live in this process, which may end now
 
     def _keep(self, content: Any, attempts: tuple[int, int], anchors: dict[merging.Clock, float]) -> int:  # noqa: ANN401
         with tempfile.TemporaryDirectory(prefix="greenml-gather-") as name:
-            for number, (own_name, text) in enumerate(content["files"].items()):
-                folder = Path(name) / Path(own_name).name
-                folder.write_text(text, encoding="utf-8")
+            for own_name, text in content["files"].items():
+                (Path(name) / Path(own_name).name).write_text(text, encoding="utf-8")
             if self.over:
-                raise RecordError(f"came too late ({number + 1} traces)")
+                raise TimeoutError("its traces came too late")
             return merging.add(self._run_dir, Path(name), attempts=attempts, anchors=anchors, alive=content["alive"])
 
     # The others.
 
     def _answer(self) -> None:
         rank = self._done.rank
-        hello = self._get("hello", most_seconds=self._deadline - time.monotonic())
-        hello = json.loads(hello)
+        hello = json.loads(self._get("hello", most_seconds=self._deadline - time.monotonic()))
         shares = (self._run_dir / Path(hello["token"]).name).exists()
         whose = f"{self._own.get('run_id')}/{self._me.host}"
         sends = not shares and self._store.add(f"lead/{whose}", 1) == 1
@@ -251,19 +249,23 @@ class _Talk:
         for number, chunk in enumerate(chunks):
             self._store.set(f"chunk/{rank}/{number}", chunk)
         mine = {name: self._own.get(name) for name in ("host", "boot_id", "attempt")}
-        self._put(f"sent/{rank}", {"chunks": len(chunks), "ahead_seconds": ahead, "host": mine})
+        self._put(f"sent/{rank}", {"chunks": len(chunks), "ahead_seconds": ahead, "from": mine})
 
     # The store.
 
     def _late(self) -> bool:
         return self.over or time.monotonic() >= self._deadline
 
+    def _left(self) -> float:
+        """Return how long to wait for a rank that has begun to answer."""
+        return min(self._patience, max(0.5, self._deadline - time.monotonic()))
+
     def _put(self, name: str, content: Any) -> None:  # noqa: ANN401  JSON
         self._store.set(name, json.dumps(content))
 
     def _get(self, name: str, *, most_seconds: float | None = None) -> bytes:
         """Return a value when it is there; torch writes to stderr when its own wait is in vain, so this one asks."""
-        until = time.monotonic() + (self._patience if most_seconds is None else most_seconds)
+        until = time.monotonic() + (self._left() if most_seconds is None else most_seconds)
         while not self._store.check([name]):
             if self.over or time.monotonic() >= until:
                 raise TimeoutError(f"no answer ({name.partition('/')[0]})")
@@ -277,7 +279,7 @@ class _Talk:
 
     def _wait(self, name: str) -> None:
         """Wait for a value without asking again and again, which would take from the time that is measured."""
-        self._store.wait([name], timedelta(seconds=self._patience))
+        self._store.wait([name], timedelta(seconds=self._left()))
 
 
 def _header(path: Path) -> Line:
@@ -288,7 +290,7 @@ def _header(path: Path) -> Line:
 
 
 def _own_header(run_dir: Path) -> Line:
-    """Return the header of this process's trace, with the clock that the record will have of this host.
+    """Return the header of this process's trace.
 
     Raises:
         RecordError: it is not there.

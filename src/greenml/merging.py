@@ -94,7 +94,7 @@ def merge(
     run_dir = run_dir_of(output)
     pieces = [one for source in sources for one in _pieces(source)]
     if not pieces:
-        raise RecordError("nothing to merge; name the run.trace folders of the nodes")
+        raise RecordError("nothing to merge")
     if any(one.path.resolve().parent == run_dir.resolve() for one in pieces):
         raise RecordError(f"{run_dir}: one of the sources; give another output, sources are never changed")
     for taken in (output, run_dir):

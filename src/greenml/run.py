@@ -173,12 +173,7 @@ class Run:
                 return None
             return finishing.finish(self._seat.run_dir, self.output)
         except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
-            log.warning(
-                "greenml: %s was not written (%s); 'greenml finish %s' makes it",
-                self.output,
-                error,
-                self.output,
-            )
+            log.warning("greenml: %s was not written (%s); 'greenml finish' makes it", self.output, error)
             return None
 
     def __enter__(self) -> Run:
@@ -273,6 +268,24 @@ class Run:
         if so_far:
             self._write({"so_far": so_far})
         return self._finish()
+
+    def gather(self, timeout_seconds: float = 30.0) -> RunRecord | None:
+        """Fetch the traces of nodes that do not see this run's folder, and write the record as it stands.
+
+        Every rank calls it. It goes through torch.distributed if that is initialised, and ends after the timeout.
+
+        Returns:
+            The record; None where another rank writes it.
+        """
+        if not self._mine():
+            return None
+        from greenml import gathering
+
+        self._write({"found": {}}, edge=True)  # asks for the devices' readings up to now
+        gathered = gathering.gather(self.run_dir, timeout_seconds=timeout_seconds)
+        for line in gathered.lines:
+            self._write(line)
+        return self._finish() if gathered.rank == 0 else None
 
     def card(self, path: str | os.PathLike[str]) -> None:
         """Put the tables of the run as it stands into a model card, between markers; every other byte stays."""

@@ -76,6 +76,17 @@ def test_fit_evaluate_and_predict_are_one_run(tmp_path):
     assert "green/energy_kwh" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
 
+def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_path):
+    green = GreenCallback(tmp_path / "run.json")
+    model = model_of()
+    fit(model, green)
+    fit(model, green)
+    assert green.stop().trainer["counts"] == {"epochs": 6.0, "steps": 24.0}
+    fit(model, green, epochs=1)
+    assert green.stop().trainer["counts"] == {"epochs": 1.0, "steps": 4.0}
+    assert sorted(one.name for one in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
 def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):
     monkeypatch.setattr("greenml.sensors.discover", lambda *_: iter(()))
     history = fit(model_of(), green := GreenCallback(tmp_path / "run.json")).history

@@ -169,6 +169,20 @@ def test_ctrl_c_interrupts_the_run(tmp_path):
     assert greenml.open_record(tmp_path / "run.json").status == "interrupted"
 
 
+def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_path):
+    pl = tree("lightning.pytorch")
+    green = GreenCallback()
+    for _ in range(2):
+        trainer_of(pl, tmp_path, green).fit(module_of(pl), loader(), loader())
+    record = green.stop()
+    assert record.trainer["counts"] == {"samples": 4.0 * SAMPLES, "steps": 24.0, "epochs": 4.0}
+    trainer_of(pl, tmp_path, green, max_epochs=1).fit(module_of(pl), loader(), loader())
+    another = green.stop()
+    assert (green.run, another.run_id == record.run_id) == (None, False)
+    assert another.trainer["counts"] == {"samples": 1.0 * SAMPLES, "steps": 6.0, "epochs": 1.0}
+    assert sorted(one.name for one in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
 def broken(*_, **__):
     raise RuntimeError("broken")
 

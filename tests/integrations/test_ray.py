@@ -17,7 +17,6 @@ from greenml import record as records
 
 if importlib.util.find_spec("ray") is None or importlib.util.find_spec("torch") is None:
     pytest.skip("Ray (with train and tune) or PyTorch is not installed", allow_module_level=True)
-from greenml.integrations.ray import summarize
 
 PROGRAM = """
 import json, sys, time, warnings
@@ -177,6 +176,8 @@ def test_each_trial_has_a_record_and_the_sweep_their_sum(folder):
 
 def test_what_trials_side_by_side_share_counts_once(tmp_path):
     """Two trials of 100 s and 20 kJ, the second 50 s after the first: 150 s of a host, whose GPU drew 200 W."""
+    from greenml.integrations.ray import summarize
+
     begun = datetime(2026, 1, 1, tzinfo=timezone.utc)
     for number, late in enumerate((0, 50)):
         started = begun + timedelta(seconds=late)

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "run",
     "report": "report",
     "finish": "finish",
+    "merge": "merge",
     "import": "import_",
     "doctor": "doctor",
     "skus": "skus",

@@ -42,9 +42,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         self._run: greenml.Run | None = None
         self._phase: int | None = None
         self._fitting = self._priced = False
-        self._epochs = 0
-        self._steps_before = 0
-        self._steps = 0
+        self._epochs = self._steps = self._steps_before = 0
         self._troubles: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,8 +94,9 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the training phase and write the record so far; the model has its weights by now."""
         self._fitting = False
-        self._steps += _iterations(self.model) - self._steps_before
         self._enter(None)
+        iterations = _iterations(self.model)
+        self._steps, self._steps_before = self._steps + iterations - self._steps_before, iterations
         if self._run is not None:
             self._run.describe(model=_model(self.model))
             self._run.save("completed")
@@ -141,6 +140,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
 
     def _begin(self) -> greenml.Run:
         if self._run is None:
+            self._epochs = self._steps = 0
             self._run = greenml.track(self._output, **self._settings).start()
         return self._run
 

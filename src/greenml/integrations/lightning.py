@@ -54,7 +54,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._run: greenml.Run | None = None
         self._phase: int | None = None
         self._fitting = False
-        self._counts: dict[str, float] = {"samples": 0.0, "tokens": 0.0}
+        self._counts = dict.fromkeys(("samples", "tokens", "steps", "epochs"), 0.0)
         self._steps_before = self._logged_step = 0
         self._troubles: set[str] = set()
 
@@ -78,6 +78,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Begin to measure."""
         if self._run is None:
+            self._counts = dict.fromkeys(self._counts, 0.0)
             output = self._output or _folder(trainer) / "run.json"
             with _told(trainer.global_rank, trainer.world_size, trainer.local_rank):
                 self._run = greenml.track(output, **self._settings).start()
@@ -111,7 +112,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         every = trainer.log_every_n_steps
         if self._run is not None and every and step % every == 0 and step != self._logged_step:
             self._logged_step = step
-            self._tell_counts(trainer)
+            self._count(self._run, trainer)
             if trainer.is_global_zero and trainer.loggers:
                 figures = _figures(self._run)
                 for logger in trainer.loggers if figures else ():
@@ -135,7 +136,10 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         """Close the training phase."""
         self._fitting = False
         self._enter(None)
-        self._tell_counts(trainer)
+        self._counts = self._worked(trainer)
+        self._steps_before = trainer.global_step
+        if self._run is not None:
+            self._count(self._run, trainer)
 
     @quiet
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
@@ -175,7 +179,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         if run is None:
             return
         try:
-            run.count(**self._worked(trainer))
+            self._count(run, trainer)
         finally:
             run.__exit__(type(exception), exception, None)
 
@@ -197,19 +201,16 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
             self._phase = self._run.begin_phase(name) if name is not None else None
 
     def _worked(self, trainer: Any) -> dict[str, float]:  # noqa: ANN401
-        """Return what this rank has worked through; ranks are summed, steps and epochs are rank 0's."""
-        counts = {name: value for name, value in self._counts.items() if value}
-        if trainer.is_global_zero and counts:
-            done = trainer.global_step - self._steps_before
-            per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-            counts |= {"steps": float(done)}
-            if 0 < per_epoch < float("inf"):
-                counts |= {"epochs": done / per_epoch}
-        return counts
+        """Return what this rank has worked through so far."""
+        steps = trainer.global_step - self._steps_before
+        an_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches if steps else 0.0
+        epochs = steps / an_epoch if 0 < an_epoch < float("inf") else 0.0
+        return self._counts | {"steps": self._counts["steps"] + steps, "epochs": self._counts["epochs"] + epochs}
 
-    def _tell_counts(self, trainer: Any) -> None:  # noqa: ANN401
-        if self._run is not None:
-            self._run.count(**self._worked(trainer))
+    def _count(self, run: greenml.Run, trainer: Any) -> None:  # noqa: ANN401
+        """Keep the counts: samples and tokens are summed over ranks, steps and epochs are rank 0's."""
+        own = ("samples", "tokens", "steps", "epochs") if trainer.is_global_zero else ("samples", "tokens")
+        run.count(**{name: value for name, value in self._worked(trainer).items() if value and name in own})
 
     def _keep_results(self, trainer: Any) -> None:  # noqa: ANN401
         if self._run is not None and trainer.is_global_zero:
