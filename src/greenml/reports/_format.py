@@ -246,7 +246,8 @@ def factor(value: Factor) -> str:
         return f"{number(one, 4)} {unit}".strip()
 
     spread = interval(value.low, value.high, write)
-    found = " ".join(part for part in (value.scope.replace("_", " "), value.code) if part)
+    scope = "no figure for the place" if value.scope == "none" else value.scope.replace("_", " ")
+    found = " ".join(part for part in (scope, value.code) if part)
     facts = [
         found,
         str(value.year or ""),
