@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,9 @@ def make_model(kind: str, folder: Path) -> None:
 
 def extensions_folder() -> Path:
     """Return where DeepSpeed's compiled parts are kept; a lock that a killed process left is removed."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache / "greenml" / "torch_extensions")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "greenml", "torch_extensions")
+    made_for = "-".join((sys.implementation.cache_tag, version("torch"), version("deepspeed")))
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache / made_for)
     folder.mkdir(parents=True, exist_ok=True)
     for lock in folder.glob("*/lock"):
         if time.time() - lock.stat().st_mtime > STALE_SECONDS:

@@ -98,13 +98,13 @@ def gather(run_dir: Path, *, timeout_seconds: float = 30.0) -> Gathered:
         done.rank, world_size = distributed.get_rank(), distributed.get_world_size()
         if world_size < 2:
             return done
-        talk = _Talk(_store(distributed), done, world_size, run_dir, time.monotonic() + timeout_seconds)
+        talk = _Talk(distributed, done, world_size, run_dir, timeout_seconds)
         thread = threading.Thread(target=talk.run, name="greenml-gather", daemon=True)
         thread.start()
         thread.join(timeout_seconds + GRACE_SECONDS)
         talk.over = True
         if thread.is_alive():
-            talk.tell(f"the store of torch.distributed did not answer for {timeout_seconds:g} s", range(world_size))
+            talk.tell(f"the store of torch.distributed did not answer for {timeout_seconds:g} s")
     except Exception as error:  # noqa: BLE001  the training is worth more than its figures
         done.lines.append(_missing(f"{type(error).__name__}: {error}", []))
     return Gathered(done.rank, list(done.lines))
@@ -115,39 +115,52 @@ def _missing(why: str, ranks: Sequence[int]) -> Line:
     return {"note": NOT_GATHERED, "text": text, "ranks": list(ranks)}
 
 
-def _store(distributed: Any) -> Any:  # noqa: ANN401  torch is not imported here
-    """Return the process group's store under names of our own, over a connection of its own where torch can."""
-    store = distributed.distributed_c10d._get_default_store()
-    if hasattr(store, "clone"):
-        store = store.clone()
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return distributed.PrefixStore(f"greenml/{restarts}/{next(_numbers)}", store)
-
-
 class _Talk:
     """One gather, as one rank takes part in it."""
 
-    def __init__(self, store: Any, done: Gathered, world_size: int, run_dir: Path, deadline: float) -> None:  # noqa: ANN401
-        self._store, self._done, self._world_size = store, done, world_size
-        self._run_dir, self._began, self._deadline = run_dir, time.monotonic(), deadline
-        self._patience = (deadline - self._began) / 3
+    def __init__(
+        self,
+        distributed: Any,  # noqa: ANN401  torch is not imported here
+        done: Gathered,
+        world_size: int,
+        run_dir: Path,
+        timeout_seconds: float,
+    ) -> None:
+        self._distributed, self._done, self._run_dir = distributed, done, run_dir
+        self._others = range(1, world_size) if done.rank == 0 else range(1)
+        self._began, self._timeout = time.monotonic(), timeout_seconds
+        self._deadline, self._patience = self._began + timeout_seconds, timeout_seconds / 3
+        self._number = next(_numbers)
         self._me, self._own = job.current(), _own_header(run_dir)
+        self._store: Any = None
         self.over = False
 
     def run(self) -> None:
         """Ask or answer, and never raise."""
+        if _lost.issuperset(self._others):
+            return
         try:
+            self._store = self._open_store()
             if self._done.rank == 0:
                 self._ask()
-            elif 0 not in _lost:
+            else:
                 self._answer()
         except Exception as error:  # noqa: BLE001  a store that is gone, a folder that is full
-            self.tell(f"{type(error).__name__}: {error}", [0])
+            self.tell(f"{type(error).__name__}: {error}")
 
-    def tell(self, why: str, ranks: Sequence[int]) -> None:
-        """Keep what is missing, for the record, and do not wait for those ranks again."""
-        _lost.update(rank for rank in ranks if rank != self._done.rank)
-        self._done.lines.append(_missing(why, ranks))
+    def tell(self, why: str, ranks: Sequence[int] = ()) -> None:
+        """Keep what is missing, for the record, and do not wait for those ranks, or for anyone, again."""
+        _lost.update(ranks or self._others)
+        self._done.lines.append(_missing(why, ranks or self._others))
+
+    def _open_store(self) -> Any:  # noqa: ANN401  torch is not imported here
+        """Return the process group's store under names of our own, over a connection of its own where torch can."""
+        store = self._distributed.distributed_c10d._get_default_store()  # no public name leads to it
+        store.check(["greenml"])  # fails at once where the store is gone; another connection would be tried for long
+        if hasattr(store, "clone"):
+            store = store.clone()
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return self._distributed.PrefixStore(f"greenml/{restarts}/{self._number}", store)
 
     # Rank 0.
 
@@ -156,7 +169,7 @@ class _Talk:
         token.write_bytes(b"")
         try:
             self._put("hello", {"token": token.name, "host": self._me.host})
-            waited = set(range(1, self._world_size)) - _lost
+            waited = set(self._others) - _lost
             while waited and not self._late():
                 heard = {rank for rank in waited if self._store.check([f"report/{rank}"])}
                 for rank in sorted(heard):
@@ -166,12 +179,13 @@ class _Talk:
                     time.sleep(POLL_SECONDS)
         finally:
             token.unlink(missing_ok=True)
+            self._put("hello", {"over": True})  # whoever comes later need not wait
         headers = [_header(path) for path in trace.paths(self._run_dir)]
         here = {one.get("rank") for one in headers if one.get("attempt") == self._own.get("attempt")}
         silent = sorted(waited - here)
         if silent:
             names = f"rank{'s' if len(silent) > 1 else ''} {', '.join(map(str, silent))}"
-            self.tell(f"{names} did not answer within {self._deadline - self._began:g} s", silent)
+            self.tell(f"{names} did not answer within {self._timeout:g} s", silent)
         _lost.update(waited)
 
     def _hear(self, rank: int) -> None:
@@ -218,6 +232,8 @@ class _Talk:
     def _answer(self) -> None:
         rank = self._done.rank
         hello = json.loads(self._get("hello", most_seconds=self._deadline - time.monotonic()))
+        if "over" in hello:
+            raise TimeoutError("rank 0 had stopped waiting")
         shares = (self._run_dir / Path(hello["token"]).name).exists()
         whose = f"{self._own.get('run_id')}/{self._me.host}"
         sends = not shares and self._store.add(f"lead/{whose}", 1) == 1

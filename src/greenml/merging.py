@@ -236,7 +236,7 @@ def _attempts(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
         if one[0] != other[0] and _together(_span(held[one]), _span(held[other]))
     ]
     clusters = _joined(held, links)
-    runs = _joined({run_id for run_id, _ in held}, [(one[0], other[0]) for one, other in links])
+    runs = _joined(dict.fromkeys(run_id for run_id, _ in held), [(one[0], other[0]) for one, other in links])
     if len(runs) > 1:
         first, second = (next(own for origin, own in held.items() if origin[0] in run) for run in runs[:2])
         raise RecordError(_apart(first, second))
@@ -316,10 +316,7 @@ def _name_hosts(members: Sequence[_Piece]) -> None:
 def _write(
     one: _Piece, folder: Path, changes: Mapping[str, object], ranks: Collection[object], path: Path | None = None
 ) -> None:
-    """Copy a trace with another header, as old as its last line; what a merge makes untrue is left out.
-
-    A reader takes a file of another host that was written a moment ago for that of a living process.
-    """
+    """Copy a trace with another header; as an old file, since a fresh one would look like a living process's."""
     header = {**one.header, **changes}
     lines = [header, *(line for line in one.lines[1:] if not _outdated(line, ranks))]
     skew = -float(header.get(OFFSET, 0.0))
@@ -331,7 +328,7 @@ def _write(
         path = folder / f"{header['attempt']}-{header['host']}-{header.get('pid', 0)}-{words[-1]}.jsonl"
     temporary = path.with_suffix(".merging")
     temporary.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
-    ended = one.span[1]
+    ended = one.span[1] - trace.FRESH_SECONDS
     os.utime(temporary, (ended, ended))
     temporary.replace(path)
 

@@ -102,6 +102,7 @@ class Run:
         self._recorder: Recorder | None = None
         self._follower: Follower | None = None
         self._pid, self._entered = 0, False
+        self._rank: int | None = None
         self._lock = threading.RLock()
         self._stack = threading.local()
         self._spans: dict[int, str] = {}
@@ -133,7 +134,7 @@ class Run:
             "host_facts": {**surroundings.host(), "cloud": job.cloud()},
         }  # fmt: skip
         self._seat, writer = seats.take(self.settings.output, me, header, resume=self._resume)
-        self._pid, self.output = os.getpid(), self._seat.output
+        self._pid, self._rank, self.output = os.getpid(), me.rank, self._seat.output
         if self.output != self.settings.output and not os.environ.get(seats.RUN_DIR_VARIABLE):
             log.warning("greenml: %s belongs to another run; this one goes to %s", self.settings.output, self.output)
         self._recorder = Recorder(self.settings, self._seat, writer, imports=not self._entered)
@@ -168,8 +169,7 @@ class Run:
         try:
             from greenml import finishing
 
-            rank = job.current().rank
-            if rank not in (None, 0) and any(one.alive for one in finishing.traces(self._seat.run_dir)):
+            if self._rank not in (None, 0) and any(one.alive for one in finishing.traces(self._seat.run_dir)):
                 return None
             return finishing.finish(self._seat.run_dir, self.output)
         except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
@@ -272,10 +272,8 @@ class Run:
     def gather(self, timeout_seconds: float = 30.0) -> RunRecord | None:
         """Fetch the traces of nodes that do not see this run's folder, and write the record as it stands.
 
-        Every rank calls it. It goes through torch.distributed if that is initialised, and ends after the timeout.
-
-        Returns:
-            The record; None where another rank writes it.
+        Every rank calls it. It goes through torch.distributed, if that is initialised, and ends after the timeout.
+        Returns the record; None where another rank writes it.
         """
         if not self._mine():
             return None

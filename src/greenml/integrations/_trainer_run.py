@@ -30,7 +30,7 @@ class TrainerRun:
         self._open: list[tuple[greenml.Run, int]] = []
         self._counts: dict[str, float] = {}
         self._counts_before_trial: dict[str, float] = {}
-        self._before: greenml.Totals | None = None
+        self._before: greenml.RunRecord | None = None
         self._lost: dict[str, float] = {}
 
     @property
@@ -38,18 +38,23 @@ class TrainerRun:
         """The runs that hear what happens now."""
         return [one for one in (self.whole, self._trial) if one is not None]
 
-    def start(self, output: Path, *, resume: bool, since_seconds: float) -> None:
+    def start(self, output: Path, before: greenml.RunRecord | None, *, resume: bool, since_seconds: float) -> None:
         """Begin to measure.
+
+        Args:
+            output: where the record goes.
+            before: the record that is there, if one is.
+            resume: add an attempt to it.
+            since_seconds: ``time.monotonic()`` of when the run began.
 
         Raises:
             SettingsError: the output cannot be written.
         """
         self.ended, self._counts, self._lost = False, {}, {}
         self.whole = greenml.track(output, resume=resume, **self._settings).start(since_seconds)
-        here = self.whole.totals()
-        self._before = greenml.Totals(
-            max(0.0, here.seconds - (time.monotonic() - since_seconds)), here.energy_joules, None, None, here.cost_usd
-        )
+        # Where another rank was here first, the new attempt is in that record already.
+        resumed = resume or (before is not None and before.status == "running" and len(before.attempts) > 1)
+        self._before = before if resumed and self.whole.output == output else None
         self.enter("setup", since_seconds)
 
     def totals(self) -> greenml.Totals:
@@ -127,17 +132,20 @@ class TrainerRun:
             tier: whose price counts.
         """
         before, self._before = self._before, None
-        if before is None or before.seconds <= 0:  # the first attempt, or told already
+        if before is None:  # the first attempt, or told already
             return
         if step and not kept:
             self.note(
                 f"lost work: not known; greenml was not there when step {step}'s checkpoint was saved", "lost-work"
             )
             return
-        seconds = max(0.0, before.seconds - kept.get("seconds", 0.0))
-        joules = max(0.0, (before.energy_joules or 0.0) - kept.get("energy_joules", 0.0))
-        usd = before.cost_usd[tier] * seconds / before.seconds if tier in before.cost_usd else None
-        money = "" if usd is None else f", ${usd:.2f}"
+        used = before.total()
+        spent = sum(one.seconds for one in before.attempts if one.status != "running")
+        joules = (used.it_energy_joules.value if used is not None else None) or 0.0
+        usd = used.cost_usd[tier].value if used is not None and tier in used.cost_usd else None
+        seconds = max(0.0, spent - kept.get("seconds", 0.0))
+        joules = max(0.0, joules - kept.get("energy_joules", 0.0))
+        money = f", ${usd * seconds / before.duration_seconds:.2f}" if usd and before.duration_seconds else ""
         since = f"checkpoint of step {step}" if step else "start (no checkpoint was resumed from)"
         text = f"lost work: {seconds:.1f} s, {joules:.1f} J{money} of earlier attempts, after the {since}, are counted"
         self.note(text, "lost-work")
@@ -178,9 +186,8 @@ class TrainerRun:
         trial.stop(*outcome(error))
         return True
 
-    def stop(self, error: BaseException) -> None:
-        """End the run: an exception left the Trainer."""
+    def stop(self, error: BaseException | None) -> greenml.RunRecord | None:
+        """End the run; by what exception, if one left the Trainer."""
         self.leave()
         self.ended = True
-        if self.whole is not None:
-            self.whole.stop(*outcome(error))
+        return self.whole.stop(*outcome(error)) if self.whole is not None else None

@@ -203,13 +203,19 @@ def has_codecarbon(trainer: Trainer) -> bool:
     return any(type(one).__name__ == "CodeCarbonCallback" for one in trainer.callback_handler.callbacks)
 
 
-def left_unfinished(output: Path, folder: Path) -> bool:
-    """Tell whether the run at this output was cut short, or stopped by a budget, and left a checkpoint."""
+def before(output: Path) -> greenml.RunRecord | None:
+    """Return the record that is at an output; None where there is none that can be read."""
     try:
-        record = greenml.open_record(output)
+        return greenml.open_record(output)
     except greenml.GreenMLError:
+        return None
+
+
+def left_unfinished(record: greenml.RunRecord | None, folder: Path) -> bool:
+    """Tell whether a run was cut short, or stopped by a budget, and left a checkpoint."""
+    if record is None or record.status == "running":
         return False
-    if record.status == "running" or (record.status == "completed" and not record.trainer.get("stopped_for")):
+    if record.status == "completed" and not record.trainer.get("stopped_for"):
         return False
     return folder.is_dir() and _untyped(get_last_checkpoint)(str(folder)) is not None
 

@@ -88,15 +88,15 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         self._run.log(logs or {})
         if logs is not None:
             logs.update(self._figures(self._run))
-        self._run.count(epochs=self._epochs, steps=self._steps + _iterations(self.model) - self._steps_before)
+        iterations = _iterations(self.model)
+        self._steps, self._steps_before = self._steps + iterations - self._steps_before, iterations
+        self._run.count(epochs=self._epochs, steps=self._steps)
 
     @quiet
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the training phase and write the record so far; the model has its weights by now."""
         self._fitting = False
         self._enter(None)
-        iterations = _iterations(self.model)
-        self._steps, self._steps_before = self._steps + iterations - self._steps_before, iterations
         if self._run is not None:
             self._run.describe(model=_model(self.model))
             self._run.save("completed")

@@ -56,6 +56,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._fitting = False
         self._counts = dict.fromkeys(("samples", "tokens", "steps", "epochs"), 0.0)
         self._steps_before = self._logged_step = 0
+        self._model: dict[str, Any] = {}
         self._troubles: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,7 +85,8 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
                 self._run = greenml.track(output, **self._settings).start()
         self._enter("setup")
         self._run.params(facts.hyperparameters(trainer, pl_module) | facts.engine(trainer))
-        self._run.describe(model=facts.model(pl_module), ran=facts.ran(trainer))
+        self._model = facts.model(pl_module)
+        self._run.describe(model=self._model, ran=facts.ran(trainer))
 
     @quiet
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
@@ -98,7 +100,10 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._steps_before = trainer.global_step
         if self._run is not None:
             self._run.params(facts.batching(trainer))
-            self._run.describe(model=facts.model(pl_module), ran=facts.ran(trainer), **facts.deepspeed(trainer))
+            now = facts.model(pl_module)
+            if now.get("parameters", 0) >= self._model.get("parameters", 0):  # else it is cut into shards by now
+                self._model = now
+            self._run.describe(model=self._model, ran=facts.ran(trainer), **facts.deepspeed(trainer))
         self._enter("train")
 
     @quiet

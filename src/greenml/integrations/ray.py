@@ -63,7 +63,7 @@ def track_trial(output: str | os.PathLike[str] | None = None, **settings: Any) -
         yield run
 
 
-class GreenTuneCallback(ray.tune.Callback):  # type: ignore[misc]  # Ray's types are not checked
+class GreenTuneCallback(ray.tune.Callback):  # type: ignore[misc,unused-ignore]  # of no type where Ray is not
     """Keeps what a sweep took: ``sweep.json`` in the experiment's folder, the sum of its trials' records.
 
     The trials measure themselves, with ``track_trial()`` and its default output. The sum is written after every trial

@@ -183,6 +183,12 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     # The run.
 
+    def stop(self) -> greenml.RunRecord | None:
+        """End the run and return its record; by itself it ends with the process, after all that follows training."""
+        self._runs.leave()
+        self._runs.end_trial(None)
+        return self._runs.stop(None)
+
     def trouble(self, text: str) -> None:
         """Say once what went wrong in here, in the log and in the record."""
         if text not in self._troubles:
@@ -203,9 +209,10 @@ class GreenCallback(TrainerCallback, ExportableState):
             return
         folder = Path(args.output_dir or ".")
         output = Path(self._output) if self._output is not None else folder / "run.json"
-        resume = self._resume if self._resume is not None else facts.left_unfinished(output, folder)
+        before = facts.before(output)
+        resume = self._resume if self._resume is not None else facts.left_unfinished(before, folder)
         since, self._created_seconds = self._created_seconds or time.monotonic(), None  # an interrupted one begins anew
-        self._runs.start(output, resume=resume, since_seconds=since)
+        self._runs.start(output, before, resume=resume, since_seconds=since)
         self._tell_setup(args)
 
     @quiet
