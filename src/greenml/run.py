@@ -173,7 +173,8 @@ class Run:
                 return None
             return finishing.finish(self._seat.run_dir, self.output)
         except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
-            log.warning("greenml: %s was not written (%s); 'greenml finish' makes it", self.output, error)
+            hint = f"'greenml finish {self.output}' makes it"
+            log.warning("greenml: %s was not written (%s); %s", self.output, error, hint)
             return None
 
     def __enter__(self) -> Run:

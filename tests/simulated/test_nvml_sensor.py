@@ -160,10 +160,10 @@ def test_the_share_of_time_that_the_gauge_sees(child, gpu, driver, faults, power
     ("gpu", "interval"),
     [
         (Gpu(counter=False, sample_capacity=0), 0.020),
-        (replace(A100, counter=False, sample_capacity=0), 0.100),
+        (replace(A100, counter=False, sample_capacity=0), 0.050),
         (Gpu(counter=False, sample_capacity=10), 0.090),  # the buffer holds 0.18 s
         (Gpu(counter=False, sample_capacity=120), 1.0),
-        (replace(A100, counter=False, sample_seconds=1.0), 0.100),  # coarser than the gauge
+        (replace(A100, counter=False, sample_seconds=1.0), 0.050),  # coarser than the gauge
     ],
 )
 def test_without_a_counter_it_is_read_as_often_as_its_power_needs(child, gpu, interval):
@@ -204,7 +204,8 @@ def test_two_reads_of_the_counter_are_the_energy_of_a_wave(child, without):
     assert_energy_true(script, first, second)
     way = "nvmlDeviceGetTotalEnergyConsumption" if without else "NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
     assert found["detail"]["energy"] == way
-    assert second["power_samples"] == []
+    assert {watts for _, watts in second["power_samples"]} <= {WAVE.low, WAVE.high, (WAVE.low + WAVE.high) / 2}
+    assert len(second["power_samples"]) > 30  # for the cross-check and the peak
 
 
 def test_utilization_is_the_mean_since_the_last_read(child):
@@ -268,7 +269,7 @@ def test_a_missing_field_is_asked_for_once(child):
     code = "(s,) = probe(); s.read(); time.sleep(0.6); say(reading(s))"
     assert child(script, code)["utilization_ratio"] is None
     assert child.calls()["nvmlDeviceGetUtilizationRates"] == 1
-    assert child.calls()["nvmlDeviceGetSamples"] == 1
+    assert child.calls()["nvmlDeviceGetSamples"] == 2  # of power, and of utilization
 
 
 # Trouble
@@ -433,7 +434,7 @@ def test_mig_instances_are_one_card_with_an_assumed_share(child):
     (one,) = child(script, DECLARE, CUDA_VISIBLE_DEVICES="MIG-b")
     assert one["id"] == "GPU-m"
     assert one["share_ratio"] == pytest.approx(2 / 7)
-    assert one["note"] == "MIG: whole card measured; share 2/7 assumed"
+    assert one["note"] == "MIG: whole card measured, and counted; this run's share is assumed to be 2/7"
     assert one["detail"]["mig"] == "MIG-b"
     (both,) = child(script, DECLARE, CUDA_VISIBLE_DEVICES="MIG-b,MIG-GPU-m/1/0")
     assert both["share_ratio"] == pytest.approx(5 / 7) or both["share_ratio"] == pytest.approx(2 / 7)

@@ -110,7 +110,7 @@ def declare(selected: Selected, told: Told, notes: list[str]) -> Device:
         "driver": told.driver,
         "architecture": row.get("architecture") or told.architecture,
         "energy": told.energy,
-        "power": told.power + (", and the driver's samples" if told.buffered else ""),
+        "power": told.power + (", and the driver's samples" if told.buffered and not told.energy else ""),
         "memory": told.memory,
         "mig": (" ".join(one.uuid for one in selected.mig) or "whole card") if card.mig else "",
     }

@@ -27,7 +27,7 @@ POWER = ("NVML_FI_DEV_POWER_INSTANT", "nvmlDeviceGetPowerUsage")
 FIELDS = {getattr(pynvml, name): name for name in (ENERGY[0], POWER[0])}
 DRIVER = True  # its calls may hang: probed after what cannot
 EASY_SECONDS = 1.0
-POLL_SECONDS = (0.02, 0.1)  # a gauge is polled as often as it is brought up to date, within these
+POLL_SECONDS = (0.02, 0.05)  # a gauge is polled twice as often as it is brought up to date, within these
 BUFFER_SECONDS = 0.05  # and a buffer no oftener than this
 TRIES = 3  # at the start, before a field that failed is thought to be there
 SLOW_FIELDS_SECONDS = 0.5  # utilization and memory are asked for no oftener, however fast power is polled
@@ -158,7 +158,7 @@ class _Gpu:
             return EASY_SECONDS
         if self._buffered:
             return min(EASY_SECONDS, max(BUFFER_SECONDS, self._power_buffer.depth_seconds / 2))
-        return min(max(self.device.step_seconds, POLL_SECONDS[0]), POLL_SECONDS[1])
+        return min(max(self.device.step_seconds / 2, POLL_SECONDS[0]), POLL_SECONDS[1])
 
     def read(self) -> Reading:
         """Read it now; a field that only this tick lacks is None.
