@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from greenml.claims import FileLock
 from greenml.errors import RecordError, SettingsError
 from greenml.model import Trace
 from greenml.record import Note, RunRecord
+from greenml.reports import model_card
 from greenml.seats import run_dir_of
 from greenml.settings import Settings
+
+log = logging.getLogger("greenml")
 
 
 def traces(run_dir: Path) -> list[Trace]:
@@ -22,8 +26,8 @@ def traces(run_dir: Path) -> list[Trace]:
     return assembly.load(run_dir)[0]
 
 
-def finish(run_dir: Path, output: Path) -> RunRecord:
-    """Make the record of a run directory and write it.
+def finish(run_dir: Path, output: Path, cards: Iterable[Path] = ()) -> RunRecord:
+    """Make the record of a run directory and write it, and its tables into model cards.
 
     Raises:
         RecordError: there is no trace to make it from, or it cannot be written.
@@ -32,6 +36,7 @@ def finish(run_dir: Path, output: Path) -> RunRecord:
         with FileLock(run_dir / "lock"):
             made = make(run_dir)
             record_file.write(made, output)
+            _write_cards(made, cards)
             return made
     except OSError as error:
         raise RecordError(f"{run_dir}: cannot be locked: {error.strerror or error}") from None
@@ -85,3 +90,13 @@ def open_record(path: str | os.PathLike[str]) -> RunRecord:
     if newest and (not path.exists() or path.stat().st_mtime < newest):
         return make(run_dir)
     return record_file.read(path)
+
+
+def _write_cards(record: RunRecord, paths: Iterable[Path]) -> None:
+    """Put a record's tables into model cards; every byte outside of their markers stays. What fails is logged."""
+    for path in paths:
+        try:
+            card = path.read_text(encoding="utf-8") if path.exists() else ""
+            path.write_text(model_card.insert(card, record), encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("greenml: the model card %s was not written: %s", path, error)

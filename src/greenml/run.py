@@ -103,6 +103,7 @@ class Run:
         self._follower: Follower | None = None
         self._pid, self._entered = 0, False
         self._rank: int | None = None
+        self._cards: set[Path] = set()
         self._lock = threading.RLock()
         self._stack = threading.local()
         self._spans: dict[int, str] = {}
@@ -171,7 +172,7 @@ class Run:
 
             if self._rank not in (None, 0) and any(one.alive for one in finishing.traces(self._seat.run_dir)):
                 return None
-            return finishing.finish(self._seat.run_dir, self.output)
+            return finishing.finish(self._seat.run_dir, self.output, self._cards)
         except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
             hint = f"'greenml finish {self.output}' makes it"
             log.warning("greenml: %s was not written (%s); %s", self.output, error, hint)
@@ -287,17 +288,9 @@ class Run:
         return self._finish() if gathered.rank == 0 else None
 
     def card(self, path: str | os.PathLike[str]) -> None:
-        """Put the tables of the run as it stands into a model card, between markers; every other byte stays."""
-        record = self.save()
-        if record is None:
-            return
-        from greenml.reports import model_card
-
-        try:
-            card = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
-            Path(path).write_text(model_card.insert(card, record), encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("greenml: the model card %s was not written: %s", path, error)
+        """Put the tables of the run as it stands into a model card, between markers; again when the run ends."""
+        self._cards.add(Path(path))
+        self.save()
 
     def totals(self) -> Totals:
         """Return what the whole run, every process of it, used up to now; cheap enough for every logging step.
