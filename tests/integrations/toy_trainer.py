@@ -83,7 +83,7 @@ def slow(kind, step_seconds, dies):
     return Slow
 
 
-def trainer(folder, *callbacks, step_seconds=0.0, dies=None, seq2seq=False, **arguments):
+def trainer(folder, *callbacks, step_seconds=0.0, dies=None, seq2seq=False, eval_rows=EVAL, **arguments):
     """Return a Trainer on the CPU, 8 steps an epoch by default."""
     one = transformers.Seq2SeqTrainer if seq2seq else transformers.Trainer
     settings = transformers.Seq2SeqTrainingArguments if seq2seq else transformers.TrainingArguments
@@ -95,7 +95,7 @@ def trainer(folder, *callbacks, step_seconds=0.0, dies=None, seq2seq=False, **ar
     made = settings(**(defaults | arguments))
     model = t5() if seq2seq else gpt2()
     return slow(one, step_seconds, dies)(
-        model=model, args=made, train_dataset=Tokens(TRAIN), eval_dataset=Tokens(EVAL), callbacks=list(callbacks)
+        model=model, args=made, train_dataset=Tokens(TRAIN), eval_dataset=Tokens(eval_rows), callbacks=list(callbacks)
     )
 
 
@@ -121,7 +121,7 @@ class Says(transformers.TrainerCallback):
 
     @staticmethod
     def _say(**told):
-        print(json.dumps(told), flush=True)
+        os.write(1, json.dumps(told).encode() + b"\n")  # at once: ranks share a pipe
 
 
 def each(many):
@@ -159,13 +159,13 @@ def main(told):
     callbacks = [Says()] if told.get("callback") is None else [Says(), GreenCallback(**told["callback"])]
     one = trainer(
         told["folder"], *callbacks, step_seconds=told.get("step_seconds", 0.0), dies=told.get("dies"),
-        **told.get("arguments", {}),
+        eval_rows=told.get("eval_rows", EVAL), **told.get("arguments", {}),
     )  # fmt: skip
     spans = {}
     calls = {
         "train": lambda: one.train(resume_from_checkpoint=told.get("resume")),
         "evaluate": one.evaluate,
-        "predict": lambda: one.predict(Tokens(EVAL)),
+        "predict": lambda: one.predict(one.eval_dataset),
     }
     for name in told.get("calls", ["train"]):
         start = time.monotonic()

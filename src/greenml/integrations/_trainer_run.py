@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class TrainerRun:
         self._counts: dict[str, float] = {}
         self._counts_before_trial: dict[str, float] = {}
         self._before: greenml.RunRecord | None = None
+        self._most: greenml.Totals | None = None
         self._lost: dict[str, float] = {}
 
     @property
@@ -50,7 +51,7 @@ class TrainerRun:
         Raises:
             SettingsError: the output cannot be written.
         """
-        self.ended, self._counts, self._lost = False, {}, {}
+        self.ended, self._counts, self._lost, self._most = False, {}, {}, None
         self.whole = greenml.track(output, resume=resume, **self._settings).start(since_seconds)
         # Where another rank was here first, the new attempt is in that record already.
         resumed = resume or (before is not None and before.status == "running" and len(before.attempts) > 1)
@@ -58,8 +59,14 @@ class TrainerRun:
         self.enter("setup", since_seconds)
 
     def totals(self) -> greenml.Totals:
-        """Return what was used up to now."""
-        return self.whole.totals() if self.whole is not None else greenml.Totals(0.0, None, None, None, {})
+        """Return what was used up to now; the last second of it is a guess, and where that was too high, this waits."""
+        if self.whole is None:
+            return greenml.Totals(0.0, None, None, None, {})
+        now, most = self.whole.totals(), self._most
+        if most is not None and most.energy_joules is not None and (now.energy_joules or 0.0) < most.energy_joules:
+            now = replace(now, energy_joules=most.energy_joules, emissions_grams=most.emissions_grams)
+        self._most = now
+        return now
 
     # Phases lie beside each other.
 

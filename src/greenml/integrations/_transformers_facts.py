@@ -51,7 +51,12 @@ def arguments(args: TrainingArguments) -> dict[str, Any]:
         for one in dataclasses.fields(args)
         if one.default_factory is not dataclasses.MISSING
     }
-    defaults["accelerator_config"] = _untyped(AcceleratorConfig)().to_dict()  # what None is turned into
+    usual = _untyped(AcceleratorConfig)().to_dict()  # filled in where nobody gave any
+    given = told.get("accelerator_config")
+    if isinstance(given, Mapping):
+        told["accelerator_config"] = {name: value for name, value in given.items() if value != usual.get(name)}
+    if not told.get("fsdp"):
+        told.pop("fsdp_config", None)
     changed = {
         name: value
         for name, value in told.items()

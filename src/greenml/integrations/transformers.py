@@ -117,7 +117,8 @@ class GreenCallback(TrainerCallback, ExportableState):
         callbacks: Any = state.stateful_callbacks  # a dict by name, whatever its annotation says
         stored = callbacks.setdefault(type(self).__name__, self.state())  # a checkpoint from before lacks it
         stored = stored[0] if isinstance(stored, list) and stored else stored
-        self._checkpoint = stored["attributes"].get("checkpoint", {}) if state.global_step else {}
+        known = stored.get("attributes", {}) if state.global_step and isinstance(stored, dict) else {}
+        self._checkpoint = known.get("checkpoint", {})
         self._begin(args)
         if state.is_world_process_zero:
             self._runs.tell_lost(self._checkpoint, state.global_step, self._budget.tier)
@@ -161,7 +162,8 @@ class GreenCallback(TrainerCallback, ExportableState):
         self._runs.log(logs)
         added = facts.figures(totals, self._forecast.expected(state.max_steps, totals), self._budget.tier)
         logs.update(added)
-        if state.log_history:
+        # An evaluation's line becomes a row of the model card, which fails on a column that its first row lacks.
+        if state.log_history and not any(name.startswith("eval_") for name in state.log_history[-1]):
             state.log_history[-1].update(added)
 
     @quiet
@@ -227,7 +229,7 @@ class GreenCallback(TrainerCallback, ExportableState):
     @contextlib.contextmanager
     def within(self, name: str) -> Iterator[bool]:
         """Close the phase that is open, and open training again at the end: phases lie beside each other."""
-        before = self._runs.phase
+        before = self._phase()
         if before == name:
             yield False
             return
@@ -236,6 +238,10 @@ class GreenCallback(TrainerCallback, ExportableState):
             yield before == "train"
         finally:
             self._enter("train" if before == "train" else None)
+
+    @quiet
+    def _phase(self) -> str | None:
+        return self._runs.phase
 
     @quiet
     def _enter(self, name: str | None) -> None:
@@ -303,14 +309,14 @@ class GreenCallback(TrainerCallback, ExportableState):
             return
         if not dry:
             control.should_save = control.should_training_stop = True
-        if self._budget.told:
+        if self._budget.told or not state.is_world_process_zero:
             return
         self._budget.told = True
         text = f"budget: {reason or 'that of another rank is used up'} at step {state.global_step}"
         text += "; dry run: training goes on" if dry else "; a checkpoint was saved and training stopped"
         log.warning("greenml: %s", text)
         self._runs.note(text, "budget")
-        if not dry and state.is_world_process_zero:
+        if not dry:
             self._runs.describe(stopped_for=text)
 
     @quiet
