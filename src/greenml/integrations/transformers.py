@@ -271,11 +271,15 @@ class GreenCallback(TrainerCallback, ExportableState):
     @quiet
     def keep_results(self, result: Any) -> None:  # noqa: ANN401  what train(), evaluate() or predict() returned
         """Keep the metrics of a training, an evaluation or a prediction, and write the record as it stands."""
-        if self._runs.whole is None or self._trainer is None or not self._trainer.is_world_process_zero():
+        if self._runs.whole is None or self._trainer is None:
             return
-        self._runs.log(result if isinstance(result, dict) else getattr(result, "metrics", None) or {})
+        first = self._trainer.is_world_process_zero()
+        if first:
+            self._runs.log(result if isinstance(result, dict) else getattr(result, "metrics", None) or {})
         if not self._trainer.state.is_hyper_param_search:
-            self._runs.whole.save("completed")
+            self._runs.whole.gather()  # every rank: what nodes without a shared file system measured
+            if first:
+                self._runs.whole.save("completed")
 
     @quiet
     def card(self, path: Path) -> None:
