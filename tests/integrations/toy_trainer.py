@@ -126,6 +126,10 @@ class Says(transformers.TrainerCallback):
 
 def each(many):
     """Do many things at once, each in a fork with its own environment: what is imported is imported once."""
+    import greenml.finishing
+    import greenml.integrations.transformers  # noqa: F401
+
+    trainer(many[0]["folder"])
     children = []
     for told in many:
         pid = os.fork()
@@ -165,7 +169,7 @@ def main(told):
     calls = {
         "train": lambda: one.train(resume_from_checkpoint=told.get("resume")),
         "evaluate": one.evaluate,
-        "predict": lambda: one.predict(one.eval_dataset),
+        "predict": lambda: one.predict(Tokens(2 * len(one.eval_dataset))),
     }
     for name in told.get("calls", ["train"]):
         start = time.monotonic()

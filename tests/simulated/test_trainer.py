@@ -96,10 +96,10 @@ def test_eight_gpus_energy_by_phase(start):
         )
         for i in range(8)
     ]
-    arguments = {"max_steps": 16, "eval_strategy": "steps", "eval_steps": 10, "save_strategy": "steps", "save_steps": 8}
+    arguments = {"max_steps": 16, "eval_strategy": "steps", "eval_steps": 8, "save_strategy": "steps", "save_steps": 8}
     told = {
         "callback": {}, "step_seconds": 0.2, "arguments": arguments, "calls": ["train", "evaluate", "predict"],
-        "eval_rows": 60,
+        "eval_rows": 32,
     }  # fmt: skip
     child = start(gpus, told)
     said = child.end()
@@ -113,10 +113,12 @@ def test_eight_gpus_energy_by_phase(start):
     spans = sorted((start, end, one.path) for one in record.phases for start, end in one.spans)
     assert all(before[1] <= after[0] + 1e-3 for before, after in itertools.pairwise(spans))
     begun, ended = said["spans"]["predict"]
-    assert record.phase("predict").spans[0] == pytest.approx((begun - zero, ended - zero), abs=0.05)
+    first, last = record.phase("predict").spans[0]
+    assert first == pytest.approx(begun - zero, abs=0.05)
+    assert last == pytest.approx(ended - zero, abs=0.5)  # predict() comes back when the record is written
     assert record.phase("train").seconds == pytest.approx(16 * 0.2, rel=0.15)
-    assert record.phase("eval").count == 2
-    assert record.phase("eval").seconds == pytest.approx(2 * 15 * 0.2, rel=0.15)
+    assert record.phase("eval").count == 3
+    assert record.phase("eval").seconds == pytest.approx(3 * 8 * 0.2, rel=0.15)
 
     for path in ("train", "eval", "predict"):
         phase = record.phase(path)
