@@ -74,8 +74,9 @@ def test_part_time_gauges(start):
 def test_steady_power_without_a_counter_has_a_narrow_band(start):
     program = start([dataclasses.replace(A100, power=250.0, counter=False)], 6.0)
     [(joules, truth, usage)] = errors(program, program.said())
-    assert joules == pytest.approx(truth, rel=0.005)
-    assert usage.energy_high_joules - usage.energy_low_joules < 0.18 * truth  # ±5 % of gain, and the edges
+    assert joules == pytest.approx(truth, rel=0.005, abs=250 * 0.1)  # the last update may not be out yet
+    assert inside(usage, truth)
+    assert usage.energy_high_joules - usage.energy_low_joules < 0.2 * truth  # ±5 % of gain, and the edges
 
 
 def test_faults(start):
