@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 
 from greenml.errors import FactorError
-from greenml.model import Source
+from greenml.facts import Source
 
 Row = dict[str, str]
 

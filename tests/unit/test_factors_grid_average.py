@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from greenml import tables
 from greenml.factors import places
 from greenml.factors.grid_average import carbon_intensity
-from greenml.model import Place
+from greenml.facts import Place
 
 REGIONS = [f"{row['cloud']}/{row['region']}" for row in tables.rows("regions")]
 CODES = [

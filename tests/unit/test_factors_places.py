@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from greenml import tables
 from greenml.errors import SettingsError
 from greenml.factors import places
-from greenml.model import Place
+from greenml.facts import Place
 
 REGIONS = [(row["cloud"], row["region"]) for row in tables.rows("regions")]
 CODES = [

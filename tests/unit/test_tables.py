@@ -21,6 +21,7 @@ KEYS = {
     "provider_defaults": ("provider",),
     "equivalents": ("id",),
     "sources": ("source_id",),
+    "embodied": ("kind", "model", "source"),
     "countries": ("iso3",),
     "subdivisions": ("code",),
 }

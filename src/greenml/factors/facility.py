@@ -1,15 +1,26 @@
-"""PUE of the data center (facility energy over IT energy), from the bundled tables."""
+"""PUE (facility energy over IT energy) and WUE (water over IT energy) of the data center, from the bundled tables."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from greenml import tables
 from greenml.errors import FactorError
-from greenml.model import Place, Pue
+from greenml.facts import Place, Pue, Source
 
 DESIGN_YEAR = "2022"
 REPORTED = "gsf-real-time-cloud"  # of a region's sources the one that its PUE is from
+
+
+@dataclass(frozen=True, slots=True)
+class Wue:
+    """Water usage effectiveness: litres of water that a data center uses on its site per kWh of IT energy."""
+
+    liters_per_kwh: float
+    year: int
+    source: Source
+    note: str = ""
 
 
 def pue(place: Place, when: datetime) -> Pue:
@@ -49,14 +60,43 @@ def pue(place: Place, when: datetime) -> Pue:
     return _none(providers)
 
 
-def _region(row: tables.Row, when: datetime) -> Pue:
-    ratio, year = float(row["pue"]), int(row["pue_year"])
+def wue(place: Place, when: datetime) -> Wue:
+    """Return the WUE of a cloud's region: the last year that the provider reported.
+
+    It counts the water used on the site, for cooling; not that of the power plants.
+
+    Args:
+        place: as ``places.find`` gives it.
+        when: the run's time, UTC.
+
+    Raises:
+        FactorError: the provider reports none for the place.
+
+    Source: ISO/IEC 30134-9; the figures' own in ``greenml/data/SOURCES.md``.
+    """
+    for row in tables.rows("regions"):
+        if (row["cloud"], row["region"]) == (place.cloud, place.region) and row["wue_l_per_kwh"]:
+            year = int(row["wue_year"])
+            source = tables.source(REPORTED, row["source_date"])
+            return Wue(float(row["wue_l_per_kwh"]), year, source, "; ".join(_year_notes(row["cloud"], year, when)))
+    if not place.region:
+        raise FactorError("no cloud region is known, and only those report their water")
+    raise FactorError(f"{place.cloud} reports no water usage (WUE) for {place.region}")
+
+
+def _year_notes(cloud: str, year: int, when: datetime) -> list[str]:
+    """Say what a reader must know of a figure's year."""
     notes = []
-    if row["cloud"] == "azure" and row["pue_year"] == DESIGN_YEAR:
+    if cloud == "azure" and str(year) == DESIGN_YEAR:
         notes.append("a design value, if the region opened after 2022")
     run_year = when.astimezone(timezone.utc).year
     if abs(year - run_year) > 1:
         notes.append(f"figure of {year} for a run of {run_year}")
+    return notes
+
+
+def _region(row: tables.Row, when: datetime) -> Pue:
+    ratio, year = float(row["pue"]), int(row["pue_year"])
     return Pue(
         ratio,
         ratio,
@@ -64,7 +104,7 @@ def _region(row: tables.Row, when: datetime) -> Pue:
         "region",
         year,
         tables.source(REPORTED, row["source_date"]),
-        note="; ".join(notes),
+        note="; ".join(_year_notes(row["cloud"], year, when)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from greenml.errors import SettingsError
-from greenml.model import CarbonIntensity, Price, Pue, Source
+from greenml.facts import CarbonIntensity, Price, Pue, Source
 
 GIVEN = Source(name="given by the user")
 MOST_GRAMS_PER_KWH = 3000.0  # lignite in an old plant has 1,200 to 1,400; the largest national figure is under 1,500

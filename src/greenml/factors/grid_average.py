@@ -13,7 +13,7 @@ from datetime import datetime
 from greenml import tables
 from greenml.errors import FactorError
 from greenml.factors import places
-from greenml.model import CarbonIntensity, Place
+from greenml.facts import CarbonIntensity, Place
 
 BAND_YEARS = 2
 BAND_RATIO = 0.10

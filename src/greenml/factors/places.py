@@ -11,7 +11,7 @@ from functools import cache
 
 from greenml import tables
 from greenml.errors import SettingsError
-from greenml.model import Place
+from greenml.facts import Place
 
 WORLD = Place(display_name="World", country_name="World")
 SHORTEST_GUESS = 4  # of a shorter name every code of two or three letters is a near one

@@ -9,7 +9,7 @@ from functools import cache
 
 from greenml import tables
 from greenml.errors import SettingsError
-from greenml.model import Sku
+from greenml.facts import Sku
 
 # The Azure price list's second name of a size, with the name that the compute API has.
 SECOND_NAMES = {"nd96asra100v4": "nd96asrv4"}

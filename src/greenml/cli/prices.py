@@ -1,0 +1,225 @@
+"""``greenml prices``: what a machine size costs, where and when; ``greenml prices update`` fetches today's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from greenml.factors.azure_retail import Update
+    from greenml.facts import Price, Sku
+
+MEANING = "USD an hour of one node: list price, Linux, pay as you go, without discounts, disks, network and tax."
+COLUMNS = (
+    "cloud", "sku", "region", "tier", "usd_per_hour", "low", "high", "currency", "as_of", "derived", "source", "url",
+    "note",
+)  # fmt: skip
+
+
+class _Prices(click.Group):
+    """A group in which a word that is no command is a SKU."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``show`` before a SKU."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("prices", cls=_Prices, subcommand_metavar="SKU | update")
+def command() -> None:
+    """List what a machine size costs, or fetch today's prices.
+
+    'greenml prices ND40rs_v2' lists its price in every region and tier, cheapest first. 'greenml prices update' asks
+    Azure for today's prices; nothing else here asks any network.
+    """
+
+
+@command.command("show")
+@click.argument("sku", metavar="SKU")
+@click.option("--region", metavar="REGION", help="This region alone: westus2 ('greenml regions' lists them).")
+@click.option("--tier", metavar="TIER", help="This tier alone: dedicated, low_priority or spot.")
+@click.option("--json", "style", flag_value="json", help="As JSON.")
+@click.option("--csv", "style", flag_value="csv", help="As CSV.")
+def show(sku: str, region: str | None, tier: str | None, style: str | None) -> None:
+    """List the newest price of SKU in every region and tier.
+
+    Cheapest first, each with its date and source. 'greenml prices SKU' does the same.
+    """
+    from greenml.errors import FactorError
+    from greenml.factors import cloud_prices, skus
+
+    found = skus.find(sku)
+    name = cloud_prices.tier_name(tier) if tier else ""
+    prices = [one for one in _prices(found, region) if name in ("", one.tier)]
+    if not prices:
+        raise FactorError(_none(found, name, region))
+    if style == "json":
+        import json
+
+        click.echo(json.dumps([_plain(found, one) for one in prices], indent=2))
+    elif style == "csv":
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_plain(found, one) for one in prices)
+    else:
+        _table(found, prices)
+
+
+@command.command("update")
+@click.option(
+    "--cloud", metavar="CLOUD", default="azure", show_default=True, help="Whose prices; azure alone has a list to ask."
+)
+@click.option("--sku", "pattern", metavar="PATTERN", help="Sizes: ND40rs_v2, 'ND*', '*'. By default all with a GPU.")
+@click.option(
+    "--region", "regions", multiple=True, metavar="REGION", help="A region; may be given several times. By default all."
+)
+def update(cloud: str, pattern: str | None, regions: Sequence[str]) -> None:
+    """Ask Azure for today's prices and keep them.
+
+    They are kept, dated, in the cache folder; the Azure Retail Prices API is asked. Runs of about that date are
+    then accounted with them. An update that was interrupted goes on where it was when the same command is given
+    within an hour. Prices of AWS and Google Cloud are those of the bundled tables.
+    """
+    from greenml.errors import SettingsError
+    from greenml.factors import azure_retail, places
+
+    if cloud != "azure":
+        raise SettingsError(
+            f"prices of {cloud!r} cannot be updated, only those of azure; others are the bundled tables'"
+        )
+    chosen = _chosen(pattern, cloud)
+    codes = []
+    for region in regions:
+        place = places.find(region, cloud)
+        if not place.region:
+            raise SettingsError(f"{region!r} is not a region of {cloud}; 'greenml regions {cloud}/' lists those")
+        codes.append(place.region)
+    shown = sys.stderr.isatty()
+
+    def say(text: str) -> None:
+        if shown:
+            click.echo(f"\r{text}", nl=False, err=True)
+
+    try:
+        done = azure_retail.update(chosen, codes, say=say)
+    finally:
+        if shown:
+            click.echo("", err=True)
+    _say_what_was_done(done)
+
+
+def _chosen(pattern: str | None, cloud: str) -> list[Sku]:
+    """Return the cloud's sizes that a pattern names."""
+    from greenml.errors import SettingsError
+    from greenml.factors import skus
+
+    if pattern is None:
+        return [one for one in skus.search("*") if one.cloud == cloud and one.gpu_model]
+    if not any(sign in pattern for sign in "*?["):
+        return [skus.find(pattern, cloud)]
+    found = [one for one in skus.search(pattern) if one.cloud == cloud]
+    if not found:
+        raise SettingsError(f"no SKU of {cloud} matches {pattern!r}; 'greenml skus' without a pattern lists all")
+    return found
+
+
+def _prices(sku: Sku, region: str | None) -> list[Price]:
+    """Return the newest price of each region and tier, cheapest first."""
+    from dataclasses import replace
+    from datetime import datetime, timezone
+
+    from greenml.factors import cloud_prices, places
+    from greenml.facts import Place
+
+    now = datetime.now(timezone.utc)
+    if region is not None:
+        cloud = sku.cloud if sku.cloud in {"azure", "aws", "gcp"} else ""
+        there = [places.find(region, cloud)]
+    else:
+        there = [Place(cloud=sku.cloud, region=code) for code in cloud_prices.regions(sku)]
+    found = [price for place in there for price in cloud_prices.prices(sku, place, now).values()]
+    # How old a price is for a run of today, its date says here.
+    aged = [
+        replace(one, note=one.note.replace(cloud_prices.age(one.as_of, now.date()), "").strip("; ")) for one in found
+    ]
+    return sorted(aged, key=lambda one: (one.usd_per_hour, one.region, one.tier))
+
+
+def _none(sku: Sku, tier: str, region: str | None) -> str:
+    """Say that there is no such price, and what there is."""
+    what = " ".join(
+        filter(None, ("no", tier, "price of", f"{sku.cloud}'s", sku.name, f"in {region}" if region else ""))
+    )
+    there = _prices(sku, None)
+    if there:
+        tiers = ", ".join(sorted({one.tier for one in there}))
+        regions = ", ".join(sorted({one.region for one in there}))
+        return f"{what}; there is {tiers} in {regions}"
+    return what + (f"; 'greenml prices update --sku {sku.name}' asks for it" if sku.cloud == "azure" else "")
+
+
+def _plain(sku: Sku, price: Price) -> dict[str, object]:
+    return {
+        "cloud": sku.cloud,
+        "sku": sku.name,
+        "region": price.region,
+        "tier": price.tier,
+        "usd_per_hour": price.usd_per_hour,
+        "low": price.low,
+        "high": price.high,
+        "currency": "USD",
+        "as_of": price.as_of,
+        "derived": price.derived,
+        "source": price.source.name,
+        "url": price.source.url,
+        "note": price.note,
+    }
+
+
+def _table(sku: Sku, prices: Sequence[Price]) -> None:
+    """Print prices with numbered sources and notes below."""
+    from rich import box
+    from rich.table import Table
+
+    from greenml import tables
+    from greenml.cli._tables import show as print_table
+
+    remarks: dict[str, int] = {}
+
+    def number(text: str) -> str:
+        return str(remarks.setdefault(text, len(remarks) + 1))
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{sku.name} ({sku.cloud}): {sku.label}", title_justify="left")
+    for name, justify in (("region", "left"), ("tier", "left"), ("USD/h", "right"), ("of", "left"), ("see", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for one in prices:
+        source = one.source.name + (f", {one.source.url}" if one.source.url else "")
+        marks = " ".join(number(text) for text in (source, one.note) if text)
+        tier = f"{one.tier} (derived)" if one.derived else one.tier
+        table.add_row(one.region, tier, f"{one.usd_per_hour:,.4f}", one.as_of, marks)
+    print_table(table)
+    click.echo(MEANING)
+    for text, mark in remarks.items():
+        click.echo(f"{mark}  {text}")
+    click.echo(f"Bundled tables: {tables.version()}.")
+    if sku.cloud == "azure":
+        click.echo(f"'greenml prices update --sku {sku.name}' asks Azure for today's.")
+
+
+def _say_what_was_done(done: Update) -> None:
+    resumed = f", {done.resumed} of them from the interrupted update" if done.resumed else ""
+    click.echo(f"Azure Retail Prices: {done.items:,} items in {done.pages:,} pages{resumed}.")
+    kept = f"Kept {done.prices:,} prices of {done.sizes} sizes in {done.regions} regions"
+    click.echo(f"{kept}, in USD, as of {done.as_of} (UTC).")
+    if done.left_out:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.left_out.items()))
+        click.echo(f"Left out: {reasons}.")
+    if done.table.set_aside:
+        click.echo(f"The table that was there is damaged; it was moved to {done.table.set_aside}.")
+    click.echo(f"{done.table.path} holds {done.table.rows:,} prices.")
