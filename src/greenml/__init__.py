@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from greenml.finishing import open_record
     from greenml.integrations.transformers import GreenCallback
-    from greenml.live import Totals
+    from greenml.moment import Totals
     from greenml.record import RunRecord
     from greenml.run import Run, track
 
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run", "RunRecord": "record",
-    "GreenCallback": "integrations.transformers", "Totals": "live",
+    "GreenCallback": "integrations.transformers", "Totals": "moment",
     "open_record": "finishing", "track": "run",
 }  # fmt: skip
 

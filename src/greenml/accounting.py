@@ -1,17 +1,18 @@
 """Energy x factors = emissions and cost, each with its band. Pure, and repeatable on any record.
 
-Formulas: docs/method.md, sections 4 and 5.
+Formulas: docs/method.md, sections 3 to 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from greenml import doubts
 from greenml.record import Basis, DeviceRecord, Factor, Factors, Quantity, Totals, Usage
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 Used = Sequence[tuple[DeviceRecord, Usage]]
+Doubts = Sequence[doubts.Term]
 
 _BASIS: dict[str | None, Basis] = {
     "counter": "measured",
@@ -20,6 +21,8 @@ _BASIS: dict[str | None, Basis] = {
     "reported": "reported",
 }
 _NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
+PUE, INTENSITY, WUE = "PUE", "carbon intensity", "WUE"  # what their doubts are called
+SERVER = "server"  # the code of an embodied figure that is not of a GPU's model
 
 
 def unknown(why: str, basis: Basis = "measured") -> Quantity:
@@ -46,15 +49,24 @@ def energy(used: Used, kind: str) -> Quantity:
     basis: Basis = next(one for one in ("modelled", "reported", "measured") if one in bases)
     why = f"without {', '.join(device.id for device, _ in missing)}" if missing else ""
     value = sum(usage.energy_joules or 0.0 for _, usage in known)
-    low = high = None
-    if all(usage.energy_low_joules is not None and usage.energy_high_joules is not None for _, usage in known):
-        low = sum(usage.energy_low_joules or 0.0 for _, usage in known)
-        high = sum(usage.energy_high_joules or 0.0 for _, usage in known)
+    low, high = _band(value, known)
     return Quantity(value=value, low=low, high=high, basis=basis, why=why)
 
 
-def total(parts: Iterable[Quantity]) -> Quantity:
-    """Return the sum of what is known of several quantities; ``why`` names what is not in it."""
+def _band(value: float, known: Used) -> tuple[float, float] | tuple[None, None]:
+    """Return the band of a sum of devices; none where a device has none."""
+    if any(usage.energy_low_joules is None or usage.energy_high_joules is None for _, usage in known):
+        return None, None
+    return doubts.band(value, doubts.terms(known))
+
+
+def total(parts: Iterable[Quantity], used: Used) -> Quantity:
+    """Return the sum of what is known of several quantities; ``why`` names what is not in it.
+
+    Args:
+        parts: the quantities, each of a kind of device.
+        used: those devices: unlike sensors are off each in its own way, so the sum's band is not the sum of bands.
+    """
     parts = list(parts)
     known = [part for part in parts if part.value is not None]
     whys = "; ".join(dict.fromkeys(part.why for part in parts if part.why))
@@ -62,33 +74,41 @@ def total(parts: Iterable[Quantity]) -> Quantity:
         return unknown(whys or "nothing was measured")
     bases = {part.basis for part in known}
     basis: Basis = next(one for one in ("modelled", "reported", "measured", "derived", "assumed") if one in bases)
-    bands = all(part.low is not None and part.high is not None for part in known)
-    return Quantity(
-        value=sum(part.value or 0.0 for part in known),
-        low=sum(part.low or 0.0 for part in known) if bands else None,
-        high=sum(part.high or 0.0 for part in known) if bands else None,
-        basis=basis,
-        why=whys,
-    )
+    value = sum(part.value or 0.0 for part in known)
+    low, high = _band(value, [one for one in used if one[0].kind in _NAMES and one[1].energy_joules is not None])
+    return Quantity(value=value, low=low, high=high, basis=basis, why=whys)
 
 
-def scaled(
-    quantity: Quantity, factor: Factor | None, unit: float, missing: str, basis: Basis | None = None
-) -> Quantity:
-    """Return a quantity times a factor times a unit; the bands multiply, low with low and high with high."""
+def times(  # noqa: PLR0917  a quantity, a factor, and what both are called
+    quantity: Quantity, of: Doubts, factor: Factor | None, name: str, unit: float, missing: str
+) -> tuple[Quantity, Doubts]:
+    """Return a quantity times a factor times a unit, and its doubts.
+
+    Args:
+        quantity: to scale.
+        of: its doubts.
+        factor: independent of it; None where it is not known.
+        name: of the factor, in words.
+        unit: to convert with.
+        missing: why there is no result without the factor.
+    """
     if quantity.value is None:
-        return quantity
+        return quantity, ()
     if factor is None:
-        return unknown(missing, "assumed")
-    low = quantity.value if quantity.low is None else quantity.low
-    high = quantity.value if quantity.high is None else quantity.high
-    return Quantity(
-        value=quantity.value * factor.value * unit,
-        low=low * factor.low * unit,
-        high=high * factor.high * unit,
-        basis=basis or quantity.basis,
-        why=quantity.why,
-    )
+        return unknown(missing, "assumed"), ()
+    value, made = quantity.value * factor.value * unit, doubts.times(of, quantity.value, factor, name, unit)
+    low, high = doubts.band(value, made)
+    least = (quantity.value if quantity.low is None else quantity.low) * factor.low * unit
+    return Quantity(value=value, low=max(low, least), high=high, basis=quantity.basis, why=quantity.why), made
+
+
+def scaled(quantity: Quantity, factor: Factor | None, unit: float, missing: str) -> Quantity:
+    """Return a quantity times a factor times a unit, where the quantity's band is all that is known of its doubts."""
+    low, high, value = quantity.low, quantity.high, quantity.value
+    of: Doubts = []
+    if value is not None and low is not None and high is not None:
+        of = [doubts.Term("band", "", value - low, high - value)]
+    return times(quantity, of, factor, "factor", unit, missing)[0]
 
 
 def cost(seconds: float, nodes: int, prices: dict[str, Factor]) -> dict[str, Quantity]:
@@ -105,35 +125,52 @@ def cost(seconds: float, nodes: int, prices: dict[str, Factor]) -> dict[str, Qua
     }
 
 
-def derived(of: Totals, trainer: Mapping[str, Any]) -> dict[str, float]:
-    """Return throughput and what a unit of work took, from a training phase's totals and the trainer's counts.
+def embodied(seconds: float, used: Used, factors: Factors) -> Quantity:
+    """Return the grams CO2e of making the hardware that fall to some seconds of it: a range, without a value.
 
-    Args:
-        of: the totals of the training phase.
-        trainer: with ``counts`` of ``samples``, ``tokens``, ``steps`` and ``epochs``, as far as they are known.
+    The range is that of the published figures and lifetimes: the least figure over the longest lifetime, to the most
+    over the shortest. Hardware counts for the time that it was there. ``why`` names what is not in it.
+
+    Source: time share of the embodied emissions, ISO/IEC 21031:2024, M = TE x TS x RS with RS = 1.
     """
-    counts = {name: float(value) for name, value in (trainer.get("counts") or {}).items() if value}
-    joules, grams = of.it_energy_joules.value, of.emissions_grams.value
-    made: dict[str, float] = {}
-    for name, unit in (("samples", "sample"), ("tokens", "token")):
-        if name in counts and of.seconds > 0:
-            made[f"{name}_per_second"] = counts[name] / of.seconds
-        if name in counts and joules is not None:
-            made[f"joules_per_{unit}"] = joules / counts[name]
-    for name, unit, many in (("epochs", "epoch", 1.0), ("steps", "1000_steps", 1000.0)):
-        if name in counts:
-            if grams is not None:
-                made[f"emissions_grams_per_{unit}"] = grams / counts[name] * many
-            for tier, usd in of.cost_usd.items():
-                if usd.value is not None:
-                    made[f"cost_usd_{tier}_per_{unit}"] = usd.value / counts[name] * many
-    return made
+    cards = {one.code for one in factors.embodied if one.code != SERVER}
+    gpus = [device for device, _ in used if device.kind == "gpu"]
+    without = dict.fromkeys(device.name for device in gpus if device.method != "reported" and device.name not in cards)
+    if not gpus:
+        return unknown("no GPU took part, and how much of a server did is not known", "assumed")
+    if not cards or factors.lifetime is None:
+        names = ", ".join(without) or "these GPUs"
+        return unknown(f"no published figure for making {names} is in the tables", "assumed")
+    whys = [f"without {name}" for name in without]
+    if all(one.code != SERVER for one in factors.embodied):
+        whys.append("without the host, whose size is not known")
+    counted = [(one, one.count * presence(one.code, seconds, used)) for one in factors.embodied]
+    low = sum(count * one.low for one, count in counted) * seconds / factors.lifetime.high
+    high = sum(count * one.high for one, count in counted) * seconds / factors.lifetime.low
+    whys.insert(0, "published figures disagree")
+    return Quantity(value=None, low=low, high=high, basis="assumed", why="; ".join(whys))
+
+
+def presence(code: str, seconds: float, used: Used) -> float:
+    """Return for which share of a scope the GPUs of a model were measured, the servers with all of them.
+
+    Under 1 where an attempt ran on other machines than the one before.
+    """
+    own = [one for one in used if one[0].kind == "gpu" and one[0].method != "reported"]
+    found = [usage.covered_seconds for device, usage in own if code in (device.name, SERVER)]
+    told = [min(1.0, one / seconds) for one in found if one is not None and seconds > 0]
+    return sum(told) / len(told) if told else 1.0
 
 
 def _mean(used: Used, kind: str, field: str) -> float | None:
     values = [(getattr(usage, field), device.count) for device, usage in used if device.kind == kind]
     known = [(value, count) for value, count in values if value is not None]
     return sum(value * count for value, count in known) / sum(count for _, count in known) if known else None
+
+
+def intensity(scope: str, factors: Factors) -> Factor | None:
+    """Return the carbon intensity of a scope: its own energy-weighted mean where the intensity is known over time."""
+    return factors.intensity(scope)
 
 
 def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int) -> Totals:
@@ -152,9 +189,15 @@ def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int)
         for part, kind in ((gpu, "gpu"), (cpu, "cpu"), (dram, "dram"))
         if part.value is not None or _has(used, kind)
     ]
-    it_energy = total(present)
-    facility = scaled(it_energy, factors.pue, 1.0, "the PUE is not known")
-    emissions = scaled(facility, factors.carbon_intensity, 1 / JOULES_PER_KWH, "no carbon intensity is known")
+    it_energy = total(present, used)
+    of_energy = doubts.terms([one for one in used if one[0].kind in _NAMES]) if it_energy.low is not None else []
+    per_kwh = 1 / JOULES_PER_KWH
+    facility, of_facility = times(it_energy, of_energy, factors.pue, PUE, 1.0, "the PUE is not known")
+    emissions, _ = times(
+        facility, of_facility, intensity(scope, factors), INTENSITY, per_kwh, "no carbon intensity is known"
+    )
+    market, _ = times(facility, of_facility, factors.market_intensity, INTENSITY, per_kwh, "")
+    water, _ = times(it_energy, of_energy, factors.wue, WUE, per_kwh, "no water usage (WUE) of the place is known")
     return Totals(
         scope=scope,
         seconds=seconds,
@@ -165,6 +208,9 @@ def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int)
         facility_energy_joules=facility,
         emissions_grams=emissions,
         cost_usd=cost(seconds, nodes, factors.prices),
+        market_emissions_grams=market if factors.market_intensity is not None else None,
+        water_liters=water,
+        embodied_grams=embodied(seconds, used, factors),
         gpu_utilization_ratio=_mean(used, "gpu", "utilization_ratio"),
         cpu_utilization_ratio=_mean(used, "host", "utilization_ratio"),
         gpu_memory_mean_bytes=_mean(_used_gpus(used), "gpu", "memory_mean_bytes"),

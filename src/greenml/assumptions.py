@@ -10,14 +10,25 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from greenml import accounting, tables
+from greenml import accounting, course_mean, footprint, per_unit, tables
 from greenml.errors import FactorError, SettingsError
-from greenml.factors import cloud_prices, facility, fixed, grid_average, places, skus
-from greenml.model import Place, Price, Sku, Source
-from greenml.record import Factor, Factors, Note, PlaceRecord, RunRecord, SourceRef, Totals
+from greenml.factors import cloud_prices, embodied, facility, fixed, grid_average, places, skus
+from greenml.facts import Place, Price, Sku, Source
+from greenml.record import (
+    TRAINING_PATHS,
+    Factor,
+    Factors,
+    Note,
+    PlaceRecord,
+    RunRecord,
+    SciScore,
+    SourceRef,
+    Totals,
+)
 from greenml.settings import Settings
 
-NOTE_CODES = ("factor", "price-missing", "tier-missing")
+NOTE_CODES = ("factor", "price-missing", "tier-missing", "nodes-differ", *course_mean.NOTE_CODES)
+BESIDE = ("market_intensity", "lifetime_years")  # change no figure that was there; they add one beside it
 
 
 def check(settings: Settings) -> Settings:
@@ -34,10 +45,20 @@ def check(settings: Settings) -> Settings:
         places.find(settings.region, sku.cloud if sku else "")
     if settings.carbon_intensity is not None:
         fixed.carbon_intensity(settings.carbon_intensity)
+    if settings.intensity:
+        from greenml.factors import courses
+
+        settings = replace(settings, intensity=courses.check(settings.intensity))
+        if settings.carbon_intensity is not None:
+            raise SettingsError("carbon_intensity and intensity are both given; give the figure or the provider")
     if settings.price_per_hour is not None:
         fixed.price(settings.price_per_hour)
     if settings.pue is not None:
         fixed.pue(settings.pue)
+    if settings.market_intensity is not None:
+        fixed.carbon_intensity(settings.market_intensity)
+    if settings.lifetime_years is not None:
+        embodied.lifetime(settings.lifetime_years)
     if settings.nodes is not None and settings.nodes < 1:
         raise SettingsError(f"nodes is {settings.nodes}; it must be 1 or more")
     tier = cloud_prices.tier_name(settings.tier) if settings.tier else None
@@ -57,9 +78,11 @@ def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | No
     """
     sku, place, known_from = _where(record.place, settings, found or {})
     when = _middle(record)
-    nodes = settings.nodes or max(1, len(record.hosts))
+    nodes = settings.nodes or machines(record)
     notes = [note for note in record.notes if note.code not in NOTE_CODES]
     factors, more = _factors(settings, sku, place, _start(record), record.ended or when)
+    factors, hours = _over_time(factors, record, settings)
+    factors = factors.model_copy(update=footprint.factors(record, settings, sku, place, nodes, when))
     return record.model_copy(
         update={
             "place": PlaceRecord(
@@ -73,7 +96,8 @@ def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | No
             "factors": factors,
             "totals": (made := _totals(record, factors, nodes)),
             "derived": _derived(made, record.trainer),
-            "notes": notes + more,
+            "sci": _sci(made, record.trainer),
+            "notes": notes + more + hours + _uneven(record, known_from),
         }
     )
 
@@ -83,27 +107,59 @@ def again(record: RunRecord, **changes: Any) -> RunRecord:  # noqa: ANN401  sett
 
     Args:
         record: that was accounted before.
-        changes: settings to change: sku, region, tier, nodes, carbon_intensity, price_per_hour, pue. What the user
-            had given before stays, unless it belongs to a place or SKU that changes.
+        changes: settings to change: sku, region, tier, nodes, carbon_intensity, price_per_hour, pue, market_intensity,
+            lifetime_years. What the user had given before stays, unless it belongs to a place or SKU that changes.
+            A course of the carbon intensity stays too, or goes with its place.
 
     Raises:
         SettingsError: a change names something that does not exist.
     """
     place, factors = record.place, record.factors
     changes = {name: value for name, value in changes.items() if value is not None}
-    told = Place(**{field.name: getattr(place, field.name) for field in fields(Place)})
+    told = place_of(record)
     kept: dict[str, Any] = {"sku": place.sku, "region": places.code(told), "tier": place.tier, "nodes": place.nodes}
     if "region" not in changes:
         kept["carbon_intensity"] = _given(factors.carbon_intensity)
         kept["pue"] = _given(factors.pue)
+        kept["market_intensity"] = _given(factors.market_intensity)
+    kept["lifetime_years"] = footprint.given_years(factors)
+    if changes.keys() & {"region", "carbon_intensity"}:
+        record = record.model_copy(update={"factors": factors.model_copy(update={"intensity_course": None})})
+    elif factors.intensity_course is not None:
+        kept.pop("carbon_intensity")
     if not changes.keys() & {"sku", "region", "tier"}:
         kept["price_per_hour"] = next((_given(price) for price in factors.prices.values()), None)
     known_from = {**place.known_from, **dict.fromkeys(changes, "what-if")}
     settings = check(Settings(**{**kept, **changes}, known_from=known_from))
+    changes = {name: value for name, value in changes.items() if name not in BESIDE}
     names = ", ".join(f"{name} {value}" for name, value in changes.items())
     made = account(record, settings)
     note = Note(code="what-if", text=f"what-if: accounted again with {names}; energy and time are those measured")
     return made.model_copy(update={"notes": [note, *made.notes]}) if changes else made
+
+
+def machines(record: RunRecord) -> int:
+    """Return how many machines a record's run had at a time: an attempt on another host than the one before is one."""
+    each = [len(one.hosts) for one in record.attempts if one.hosts]
+    return max(each, default=0) or max(1, len(record.hosts))
+
+
+def _uneven(record: RunRecord, known_from: Mapping[str, str]) -> list[Note]:
+    each = {len(one.hosts) for one in record.attempts if one.hosts}
+    if len(each) < 2 or "nodes" in known_from:
+        return []
+    text = f"attempts ran on {min(each)} to {max(each)} machines; the cost has {max(each)} for all of the time"
+    return [Note(code="nodes-differ", text=text)]
+
+
+def place_of(record: RunRecord) -> Place:
+    """Return where a record says that it ran."""
+    return Place(**{field.name: getattr(record.place, field.name) for field in fields(Place)})
+
+
+def place_now(settings: Settings, found: Mapping[str, Any]) -> Place:
+    """Return where a run that goes on is, by its settings and what the machine says."""
+    return _where(PlaceRecord(), settings, found)[1]
 
 
 def _given(factor: Factor | None) -> float | None:
@@ -218,6 +274,20 @@ def _factors(
     )  # fmt: skip
 
 
+def _over_time(factors: Factors, record: RunRecord, settings: Settings) -> tuple[Factors, list[Note]]:
+    """Put the record's course of the carbon intensity in the place of the yearly figure, which fills its gaps."""
+    course = record.factors.intensity_course
+    if settings.carbon_intensity is not None or (course is None and not settings.intensity):
+        return factors, []
+    if course is None:
+        who = settings.intensity
+        text = f"{who} told no carbon intensity of this run's hours: all of it takes the yearly figure of the tables"
+        text += f"; 'greenml report RUN.JSON --intensity {who}' asks again"
+        return factors, [Note(code="intensity-missing", text=text)]
+    made, mean, notes = course_mean.filled(course, factors.carbon_intensity)
+    return factors.model_copy(update={"carbon_intensity": mean, "intensity_course": made}), notes
+
+
 def _code(scope: str, place: Place) -> str:
     return {"region": f"{place.cloud}/{place.region}", "provider": place.cloud}.get(scope, "")
 
@@ -241,8 +311,13 @@ def _source(source: Source) -> SourceRef:
 
 
 def _derived(totals: Sequence[Totals], trainer: Mapping[str, Any]) -> dict[str, float]:
-    of = next((one for one in totals if one.scope == "train"), None)
-    return accounting.derived(of, trainer) if of is not None else {}
+    of = next((one for path in TRAINING_PATHS for one in totals if one.scope == path), None)
+    return per_unit.derived(of, trainer) if of is not None else {}
+
+
+def _sci(totals: Sequence[Totals], trainer: Mapping[str, Any]) -> list[SciScore]:
+    of = next((one for path in TRAINING_PATHS for one in totals if one.scope == path), None)
+    return per_unit.sci(of, trainer) if of is not None else []
 
 
 def _reason(sku: Sku, place: Place, when: datetime) -> str:

@@ -101,8 +101,8 @@ def _lock(descriptor: int, *, block: bool, shared: bool = False) -> bool:
 
 def is_locked(path: Path) -> bool:
     """Tell whether some process holds the lock on an existing file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
+    try:  # to read is enough, and possible for the files of others
+        descriptor = os.open(path, os.O_RDONLY if fcntl is not None else os.O_RDWR)
     except OSError:
         return False
     try:

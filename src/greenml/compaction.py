@@ -7,15 +7,17 @@ there are too many phases, stretches are joined to be drawn, and keep what was m
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
-from greenml import energy
+from greenml import energy, span_joining
 from greenml.model import Device, Rollup, Span
 from greenml.trace import Line, TraceWriter, device_of, read_lines, rollups_of, sample_line
 
 LIMIT_BYTES = 8_000_000
 MAX_SPANS = 10_000
 MAX_NOTES = 500
+MAX_STEPS = 200
 
 
 def merge(first: Rollup, second: Rollup) -> Rollup:
@@ -33,6 +35,9 @@ def merge(first: Rollup, second: Rollup) -> Rollup:
     def most(one: float | None, other: float | None) -> float | None:
         return max((value for value in (one, other) if value is not None), default=None)
 
+    power_end = second.power_end_seconds
+    if second.power_max_watts is None and power_end is None and first.power_end_seconds is not None:
+        power_end = second.end_seconds - (first.end_seconds - first.power_end_seconds)  # as old as it was
     powers = [one for one in (first.power_joules, second.power_joules) if one is not None]
     return Rollup(
         first.start_seconds,
@@ -46,6 +51,8 @@ def merge(first: Rollup, second: Rollup) -> Rollup:
         mean(first.memory_utilization_ratio, second.memory_utilization_ratio),
         mean(first.memory_mean_bytes, second.memory_mean_bytes),
         most(first.memory_max_bytes, second.memory_max_bytes),  # type: ignore[arg-type]
+        power_end,
+        first.power_last_watts if second.power_last_watts is None else second.power_last_watts,
     )
 
 
@@ -63,51 +70,6 @@ def _mergeable(first: dict[str, Rollup], second: dict[str, Rollup], resolution_s
         if other.end_seconds - one.start_seconds > resolution_seconds:
             return False
     return True
-
-
-def join_spans(spans: list[Span], most: int) -> tuple[list[Span], float]:
-    """Join a phase's stretches across its shortest pauses until there are no more than ``most``.
-
-    What the stretches held (count, seconds, joules) adds up; the pauses are not in it.
-
-    Returns:
-        The spans, and how many seconds of pauses lie within them now.
-    """
-    pause, blurred = 0.05, 0.0
-    most = max(most, len({span.path for span in spans}))  # of each name one stays
-    while len(spans) > most:
-        joined: list[Span] = []
-        latest: dict[str, int] = {}
-        for span in sorted(spans, key=lambda one: one.start_seconds):
-            at = latest.get(span.path)
-            end = joined[at].end_seconds if at is not None else None
-            if at is not None and end is not None and span.start_seconds - end <= pause:
-                blurred += max(0.0, span.start_seconds - end)
-                joined[at] = _add(joined[at], span)
-            else:
-                latest[span.path] = len(joined)
-                joined.append(span)
-        spans, pause = joined, pause * 2
-    return spans, blurred
-
-
-def _length(span: Span) -> float:
-    return span.seconds if span.seconds is not None else (span.end_seconds or span.start_seconds) - span.start_seconds
-
-
-def _add(first: Span, second: Span) -> Span:
-    ends = (first.end_seconds or first.start_seconds, second.end_seconds or second.start_seconds)
-    overlap = max(0.0, min(ends) - second.start_seconds)
-    new = max(0.0, 1.0 - overlap / _length(second)) if _length(second) else 1.0  # of the second, beside the first
-    held = [one.joules or {} for one in (first, second)]
-    keys = held[0].keys() | held[1].keys()
-    return replace(
-        first,
-        end_seconds=max(ends),
-        count=first.count + second.count,
-        seconds=_length(first) + _length(second) * new,
-        joules={key: held[0].get(key, 0.0) + held[1].get(key, 0.0) * new for key in keys} or None,
-    )
 
 
 def _closed(lines: list[Line]) -> list[Span]:
@@ -153,7 +115,7 @@ def _limit_phases(lines: list[Line], most: int) -> list[Line]:
     closed = _closed(lines)
     if len(closed) <= most:
         return lines
-    spans, blurred = join_spans(_tallied(lines, closed), most // 2)
+    spans, blurred = span_joining.join(_tallied(lines, closed), most // 2)
     still_open = {line["begin"] for line in lines if "begin" in line} - {line["end"] for line in lines if "end" in line}
     kept = [line for line in lines if not ("begin" in line or "end" in line) or line.get("begin") in still_open]
     edges = sorted(t for span in spans for t in (span.start_seconds, span.end_seconds or span.start_seconds))
@@ -164,7 +126,7 @@ def _limit_phases(lines: list[Line], most: int) -> list[Line]:
         end: Line = {"end": -1 - number, "t": span.end_seconds}
         if span.count > 1:
             shown = {key: round(value, 4) for key, value in (span.joules or {}).items()}
-            end |= {"n": span.count, "s": round(_length(span), 5), "j": shown}
+            end |= {"n": span.count, "s": round(span_joining.length_seconds(span), 5), "j": shown}
         events.append(end)
     text = f"phases of {sum(span.count for span in spans):,} stretches are drawn as {len(spans):,}: {blurred:.1f} s of "
     text += "pauses lie within; their energy and seconds are those of the stretches"
@@ -189,10 +151,12 @@ def _keep_edges(lines: list[Line], edges: list[float]) -> list[Line]:
 
 
 def _once(lines: list[Line]) -> list[Line]:
-    """Fold metrics, parameters and findings into one line each, and drop notes past the limit."""
+    """Fold metrics, parameters, findings and intensities into one line each; drop notes and steps past their limits."""
     folded: dict[str, Line] = {"metrics": {}, "params": {}, "found": {}}
+    intensities: dict[float, tuple[str, list[float]]] = {}  # by a slot's start: of several answers the last
     kept: list[Line] = []
-    notes = 0
+    notes = steps = 0
+    told = sum("step" in line for line in lines)
     for line in lines:
         kind = next((name for name in folded if name in line), "")
         if kind == "found":
@@ -200,11 +164,19 @@ def _once(lines: list[Line]) -> list[Line]:
                 folded["found"][name] = {**folded["found"].get(name, {}), **value}
         elif kind:
             folded[kind].update(line[kind])
+        elif "intensity" in line:
+            intensities |= {slot[0]: (json.dumps(line["intensity"]), slot) for slot in line["slots"]}
         else:
             notes += "note" in line
-            if "note" not in line or notes <= MAX_NOTES:
+            steps += "step" in line
+            if ("note" not in line or notes <= MAX_NOTES) and (
+                "step" not in line or (told - steps) % (1 + told // MAX_STEPS) == 0
+            ):
                 kept.append(line)
     last = max((line["t"] for line in kept if "t" in line), default=0.0)
+    for head in dict.fromkeys(head for head, _ in intensities.values()):
+        own = [intensities[start][1] for start in sorted(intensities) if intensities[start][0] == head]
+        kept.append({"intensity": json.loads(head), "slots": own, "t": last})
     return kept + [{name: values, "t": last} for name, values in folded.items() if values]
 
 

@@ -6,90 +6,21 @@ Source of the rules and of the doubts: docs/method.md, sections 2 and 3.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from greenml.energy_curve import EnergyCurve, Pen
 from greenml.model import Device, Rollup
 
 CROSS_CHECK_RATIO = 0.05  # counter and integrated power may differ by this much
 CROSS_CHECK_SECONDS = 10.0  # over less time the counter's steps explain more
 FROZEN_SECONDS = 2.0  # a counter that has not moved for this long under power does not count
+TELLING_SECONDS = 1e-6  # over less time joules say nothing of the power
+MOST_APART = 10.0  # counted and integrated energy; beyond, one of them is not of this load
+SAME_SECONDS = 0.001  # times that are no further apart are one
+CARRIED_SECONDS = 0.5  # a driver's last sample of the power is thought to have gone on for no longer than this
 MAX_WATTS_UNKNOWN = 2000.0  # of a device that does not tell its limit: no single device draws more
-
-
-@dataclass(frozen=True, slots=True)
-class EnergyCurve:
-    """Joules over time: points in time order, joined by straight lines, never falling.
-
-    Attributes:
-        times_seconds: of the points; monotonic clock.
-        joules: since the first point.
-        covered: seconds up to each point for which the energy is known.
-        hidden: joules of doubt up to each point from time that a part-time gauge does not see.
-    """
-
-    times_seconds: Sequence[float]
-    joules: Sequence[float]
-    covered: Sequence[float]
-    hidden: Sequence[float]
-
-    def between(self, start_seconds: float, end_seconds: float) -> float:
-        """Return the joules used between two times; outside of its points nothing is known, and nothing added."""
-        return self._between(self.joules, start_seconds, end_seconds)
-
-    def covered_between(self, start_seconds: float, end_seconds: float) -> float:
-        """Return for how many seconds between two times the energy is known."""
-        return self._between(self.covered, start_seconds, end_seconds)
-
-    def hidden_between(self, start_seconds: float, end_seconds: float) -> float:
-        """Return the joules of doubt between two times from what a part-time gauge did not see."""
-        return self._between(self.hidden, start_seconds, end_seconds)
-
-    def _between(self, values: Sequence[float], start: float, end: float) -> float:
-        return self._at(values, end) - self._at(values, start) if end > start else 0.0
-
-    def _at(self, values: Sequence[float], when: float) -> float:
-        times = self.times_seconds
-        if when <= times[0]:
-            return values[0]
-        if when >= times[-1]:
-            return values[-1]
-        right = bisect_right(times, when)
-        left = right - 1
-        ratio = (when - times[left]) / (times[right] - times[left])
-        return values[left] + ratio * (values[right] - values[left])
-
-
-@dataclass(slots=True)
-class _Pen:
-    """Draws a curve point by point."""
-
-    times: list[float]
-    joules: list[float]
-    covered: list[float]
-    hidden: list[float]
-
-    def to(self, when: float, joules: float, covered: float, hidden: float = 0.0) -> None:
-        """Add a point: how much more than at the last one. Points that share a time are one point."""
-        if self.times and when <= self.times[-1]:
-            self.joules[-1] += joules
-            self.covered[-1] += covered
-            self.hidden[-1] += hidden
-            return
-        start = (self.joules[-1], self.covered[-1], self.hidden[-1]) if self.times else (0.0, 0.0, 0.0)
-        self.times.append(when)
-        self.joules.append(start[0] + max(0.0, joules))
-        self.covered.append(start[1] + covered)
-        self.hidden.append(start[2] + hidden)
-
-    def curve(self) -> EnergyCurve | None:
-        return EnergyCurve(self.times, self.joules, self.covered, self.hidden) if self.times else None
-
-
-def _pen() -> _Pen:
-    return _Pen([], [], [], [])
 
 
 def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[EnergyCurve | None, int]:
@@ -105,38 +36,47 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
         of the integrated power in the rest of the run.
     """
     segments = list(segments)
-    pen, resets, scale = _pen(), 0, _counter_over_power(segments)
-    last: tuple[float, float] | None = None
+    pen, resets, scale = Pen(), 0, _counter_over_power(segments)
+    last: _Counted | None = None
     for segment in segments:
-        own: tuple[float, float] | None = None  # this process's last reading
+        own: _Counted | None = None  # this process's last reading
+        watts = 0.0
         for rollup in segment:
+            watts = watts if rollup.power_last_watts is None else rollup.power_last_watts
             if rollup.energy_joules is None:
                 continue
-            before, own = own, (rollup.end_seconds, rollup.energy_joules)
+            before, own = own, _Counted(rollup.end_seconds, rollup.energy_joules, device.lag_seconds * watts)
             if last is None:
-                pen.to(own[0], 0.0, 0.0)
-            elif own[0] <= last[0]:
+                pen.to(own.seconds, 0.0, 0.0)
+            elif own.seconds <= last.seconds:
                 continue  # told already, by a process that measured at the same time
+            elif before is None and _continues(device, own.seconds - last.seconds, own.joules - last.joules):
+                pen.to(own.seconds, own.joules - last.joules + own.untold - last.untold, own.seconds - last.seconds)
+            elif before is None:
+                pen.to(own.seconds, 0.0, 0.0)  # another process's counter, with an origin of its own
             else:
-                if before is None and _continues(device, own[0] - last[0], own[1] - last[1]):
-                    before = last
-                if before is None:
-                    pen.to(own[0], 0.0, 0.0)  # another process's counter, with an origin of its own
-                else:
-                    seconds, joules = own[0] - before[0], own[1] - before[1]
-                    new = own[0] - last[0]  # what of it nobody told yet
-                    if joules >= 0:
-                        pen.to(own[0], joules * new / seconds, new)
-                    else:
-                        resets += 1
-                        bridged = (rollup.power_joules or 0.0) * scale * new / seconds
-                        pen.to(own[0], bridged, min(rollup.power_seconds, new))
+                new = own.seconds - last.seconds  # what of it nobody told yet
+                part, joules = new / (own.seconds - before.seconds), own.joules - before.joules
+                covered = new
+                if joules < 0:
+                    resets += 1
+                    joules, covered = (rollup.power_joules or 0.0) * scale, min(rollup.power_seconds, new)
+                pen.to(own.seconds, (joules + own.untold - before.untold) * part, covered)
             last = own
     return pen.curve(), resets
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A counter's reading, and the joules that were drawn by then and that it does not tell yet."""
+
+    seconds: float
+    joules: float
+    untold: float
+
+
 def _counter_over_power(segments: Sequence[Sequence[Rollup]]) -> float:
-    """Return the ratio of counted to integrated energy where both are whole; 1 where they never are."""
+    """Return the ratio of counted to integrated energy where both are whole; 1 where they never are, or say nothing."""
     counted = integrated = 0.0
     for segment in segments:
         for before, after in pairwise(segment):
@@ -146,7 +86,8 @@ def _counter_over_power(segments: Sequence[Sequence[Rollup]]) -> float:
             joules = after.energy_joules - before.energy_joules
             if joules > 0 and after.power_seconds >= 0.9 * span:
                 counted, integrated = counted + joules, integrated + after.power_joules
-    return counted / integrated if integrated else 1.0
+    ratio = counted / integrated if integrated else 1.0
+    return ratio if 1 / MOST_APART <= ratio <= MOST_APART else 1.0
 
 
 def _continues(device: Device, seconds: float, joules: float) -> bool:
@@ -160,21 +101,47 @@ def from_power(device: Device, segments: Iterable[Sequence[Rollup]]) -> EnergyCu
     Returns:
         The curve, None where no power is known. Time without readings adds no joules and is not covered.
     """
-    pen = _pen()
+    pen = Pen()
     unseen = 1.0 - device.seen_ratio
     for segment in segments:
+        watts, before = 0.0, None
         for rollup in segment:
-            if rollup.power_joules is None and rollup.power_max_watts is None:
+            if rollup.power_joules is None and rollup.power_max_watts is None and rollup.power_end_seconds is None:
                 continue
             start, end = rollup.start_seconds, rollup.end_seconds
+            watts = watts if rollup.power_last_watts is None else rollup.power_last_watts
+            now = _Untold.of(rollup, watts, device.lag_seconds)
+            if before is None or now.told_seconds - before.told_seconds > rollup.power_seconds + SAME_SECONDS:
+                before = _Untold(now.told_seconds, 0.0, device.lag_seconds * watts)  # nobody told on from there
             if not pen.times or start > pen.times[-1]:
                 pen.to(start, 0.0, 0.0)
-            if end <= pen.times[-1]:
-                continue  # a lone reading, or told already by a process that measured at the same time
-            new = (end - pen.times[-1]) / (end - start)
-            covered = min(rollup.power_seconds, end - start)
-            pen.to(end, (rollup.power_joules or 0.0) * new, covered * new, unseen * rollup.swing_joules * new)
+            if end > pen.times[-1]:  # else a lone reading, or told already by a process that measured at the same time
+                new = (end - pen.times[-1]) / (end - start)
+                covered = min(max(0.0, rollup.power_seconds + now.seconds - before.seconds), end - start)
+                joules = (rollup.power_joules or 0.0) + now.joules - before.joules
+                pen.to(end, joules * new, covered * new, unseen * rollup.swing_joules * new)
+            before = now
     return pen.curve()
+
+
+@dataclass(frozen=True, slots=True)
+class _Untold:
+    """What was drawn by a reading of the power and is not in it.
+
+    Attributes:
+        told_seconds: up to when the driver has told the power.
+        seconds: since then; joules: since then and for the gauge's lag.
+    """
+
+    told_seconds: float
+    seconds: float
+    joules: float
+
+    @classmethod
+    def of(cls, rollup: Rollup, watts: float, lag_seconds: float) -> _Untold:
+        told = rollup.end_seconds if rollup.power_end_seconds is None else rollup.power_end_seconds
+        age = min(rollup.end_seconds - told, CARRIED_SECONDS)
+        return cls(told, age, (age + lag_seconds) * watts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +175,21 @@ def curve_of(device: Device, segments: Sequence[Sequence[Rollup]]) -> Known:
         text = f"{label}: the energy counter was reset {resets} time{'s'[: resets > 1]}; bridged with integrated power"
         notes.append(("counter-reset", text))
     if power is not None:
-        counted, integrated = counter.joules[-1], power.joules[-1]
-        if counted == 0 and integrated > 0 and power.covered[-1] > FROZEN_SECONDS:
+        integrated = power.joules[-1]
+        if _stands_still(device, segments) and integrated > 0 and power.covered[-1] > FROZEN_SECONDS:
             text = f"{label}: the energy counter stood still while power was drawn; its power was integrated"
             return Known(power, "gauge", (*notes, ("counter-frozen", text)))
         notes += _cross_check(label, counter, power) if not resets else []
     return Known(counter, "counter", tuple(notes))
+
+
+def _stands_still(device: Device, segments: Sequence[Sequence[Rollup]]) -> bool:
+    """Return whether the counter never moved: by what it told alone, without what is allowed for."""
+    for segment in segments:
+        if len({one.energy_joules for one in segment if one.energy_joules is not None}) > 1:
+            return False
+    told, _ = from_counter(replace(device, lag_seconds=0.0), segments)
+    return told is not None and told.joules[-1] == 0
 
 
 def _cross_check(label: str, counter: EnergyCurve, power: EnergyCurve) -> list[tuple[str, str]]:
@@ -244,27 +220,36 @@ class Doubt:
     gap: float
 
     def band(self, joules: float) -> tuple[float, float]:
-        """Return low and high: gain and the quadrature of the independent terms; a gap can only have hidden energy."""
-        spread = self.gain + math.hypot(self.edge, self.hidden)
+        """Return low and high: the independent terms in quadrature; a gap can only have hidden energy."""
+        spread = math.hypot(self.gain, self.edge, self.hidden)
         return max(0.0, joules - spread), joules + spread + self.gap
 
 
-def doubt(device: Device, curve: EnergyCurve, method: str | None, spans: Sequence[tuple[float, float]]) -> Doubt:
-    """Return the doubt of the energy over some spans of time.
+def doubt(
+    device: Device,
+    curve: EnergyCurve,
+    method: str | None,
+    spans: Sequence[tuple[float, float]],
+    peak_watts: float | None = None,
+) -> Doubt:
+    """Return the doubt of the energy over some spans of time, each the half width of 95 %.
 
-    Gain: the sensor's own, of the whole energy. Edge: power x the hardware's step at each of the two ends of each
-    span. Hidden: the swing of a part-time gauge's readings, for the time unseen. Gap: seconds not covered x the
-    power limit, or the mean power where the limit is not known.
+    Gain: the sensor's own, of the whole energy. Edge: at each of the two ends of each span the hardware's last update
+    is up to a step old, any age as likely: 2 standard deviations of that, times the root mean square of the power,
+    which is at most the root of mean x ``peak_watts``. Hidden: the swing of a part-time gauge's
+    readings, for the time unseen. Gap: seconds not covered x the power limit, or the mean power where the limit is
+    not known.
     """
     joules = sum(curve.between(*span) for span in spans)
     covered = sum(curve.covered_between(*span) for span in spans)
     seconds = sum(end - start for start, end in spans)
-    watts = joules / covered if covered else 0.0
+    watts = joules / covered if covered > TELLING_SECONDS else 0.0
     gap_seconds = max(0.0, seconds - covered)
     hidden = sum(curve.hidden_between(*span) for span in spans) if method == "gauge" else 0.0
+    steps = device.step_seconds * math.sqrt(2 * len(spans) / 3)
     return Doubt(
         gain=device.gain_ratio * joules,
-        edge=watts * device.step_seconds * math.sqrt(2 * len(spans)),
+        edge=math.sqrt(watts) * math.sqrt(max(watts, peak_watts or 0.0)) * steps,
         hidden=hidden,
         gap=gap_seconds * (device.power_limit_watts or watts),
     )

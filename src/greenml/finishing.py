@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from greenml import assembly, assumptions, record_file, trace
+from greenml import assembly, assumptions, attempts, carbon_hours, intensity_watch, record_file, text_file, trace
 from greenml.claims import FileLock
-from greenml.errors import RecordError, SettingsError
+from greenml.errors import FactorError, RecordError, SettingsError
 from greenml.model import Trace
-from greenml.record import Note, RunRecord
+from greenml.record import Factors, Note, RunRecord
 from greenml.reports import model_card
 from greenml.seats import run_dir_of
 from greenml.settings import Settings
@@ -23,7 +24,7 @@ log = logging.getLogger("greenml")
 
 def traces(run_dir: Path) -> list[Trace]:
     """Read every trace of a run directory that can be read."""
-    return assembly.load(run_dir)[0]
+    return attempts.load(run_dir)[0]
 
 
 def finish(run_dir: Path, output: Path, cards: Iterable[Path] = ()) -> RunRecord:
@@ -49,16 +50,36 @@ def make(run_dir: Path) -> RunRecord:
         RecordError: there is no trace to make it from.
     """
     measured, speakers = assembly.assemble(run_dir)
-    settings = _settings([one.header.get("settings", {}) for one in speakers])
-    found = next((dict(one.found["place"]) for one in speakers if one.found.get("place")), {})
-    cloud = speakers[0].header.get("host_facts", {}).get("cloud", "")
-    if cloud and not found.get("cloud"):
-        found |= {"cloud": cloud, "from": "the machine's DMI data"}
+    place: dict[str, Any] = next((one.found["place"] for one in speakers if one.found.get("place")), {})
+    settings, found = _told([one.header for one in speakers], place)
     try:
         return assumptions.account(measured, settings, found)
     except SettingsError as error:  # a table of a later version no longer has it
         made = assumptions.account(measured, Settings(), found)
         return made.model_copy(update={"notes": [*made.notes, Note(code="factor", text=str(error))]})
+
+
+def outlook(headers: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> tuple[Factors, Settings]:
+    """Return the factors that a run going on now will be accounted with, and what it was told.
+
+    Args:
+        headers: of the last attempt's traces, of the process that speaks for the run first.
+        place: what the machine said of itself: cloud, region, sku, tier.
+    """
+    settings, found = _told(headers, place)
+    try:
+        return assumptions.outlook(settings, found), settings
+    except SettingsError:  # a table of a later version no longer has it
+        return assumptions.outlook(Settings(), found), settings
+
+
+def _told(headers: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Return what the user said of a run, and what its machine did."""
+    found = dict(place)
+    cloud = headers[0].get("host_facts", {}).get("cloud", "") if headers else ""
+    if cloud and not found.get("cloud"):
+        found |= {"cloud": cloud, "from": "the machine's DMI data"}
+    return _settings([one.get("settings", {}) for one in headers]), found
 
 
 def _settings(stored: Sequence[dict[str, Any]]) -> Settings:
@@ -92,11 +113,46 @@ def open_record(path: str | os.PathLike[str]) -> RunRecord:
     return record_file.read(path)
 
 
+def with_intensity(record: RunRecord, path: str | os.PathLike[str], provider: str) -> RunRecord:
+    """Ask for the carbon intensity over the hours of a run, and account it again with them.
+
+    Args:
+        record: of the run, as ``open_record`` gave it or accounted again.
+        path: where it was opened; the traces beside it tell when energy was used.
+        provider: who is asked, as in ``greenml.factors.courses.course``.
+
+    Raises:
+        FactorError: the provider has nothing for these hours.
+        SettingsError: there is no such provider.
+    """
+    from greenml.factors import courses
+
+    start = record.started.astimezone(timezone.utc)
+    end = (record.ended or start + timedelta(seconds=record.duration_seconds)).astimezone(timezone.utc)
+    course = courses.course(provider, assumptions.place_of(record), start, max(end, start + timedelta(seconds=1)))
+    folder = next((one for one in _trace_folders(Path(path)) if trace.paths(one)), None)
+    measured = assembly.assemble(folder, course)[0] if folder is not None else None
+    if measured is not None and measured.run_id == record.run_id:
+        hours = measured.factors.intensity_course
+    else:
+        hours = carbon_hours.from_record(record, course)
+    if hours is None:
+        raise FactorError(f"{courses.label(provider)}: none of its hours is one of this run's")
+    factors = record.factors.model_copy(update={"intensity_course": hours})
+    notes = [note for note in record.notes if note.code != intensity_watch.NOTE_CODE]
+    return assumptions.again(record.model_copy(update={"factors": factors, "notes": notes}))
+
+
+def _trace_folders(path: Path) -> list[Path]:
+    return [run_dir_of(path / "run.json"), path] if path.is_dir() else [run_dir_of(path)]
+
+
 def _write_cards(record: RunRecord, paths: Iterable[Path]) -> None:
     """Put a record's tables into model cards; every byte outside of their markers stays. What fails is logged."""
     for path in paths:
         try:
-            card = path.read_text(encoding="utf-8") if path.exists() else ""
-            path.write_text(model_card.insert(card, record), encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("greenml: the model card %s was not written: %s", path, error)
+            card = text_file.read(path) if path.exists() else ""
+            if (made := model_card.insert(card, record)) != card:
+                text_file.write(path, made)
+        except (RecordError, SettingsError) as error:
+            log.warning("greenml: the model card was not written: %s: %s", path, str(error).removeprefix(f"{path}: "))

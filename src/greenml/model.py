@@ -1,4 +1,4 @@
-"""Every plain type that travels along the line, and the Sensor protocol.
+"""The plain types of what is measured, and the Sensor protocol.
 
 Names end in their unit. ``None`` is not known; it is never 0.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from greenml.facts import IntensityCourse
 
 Kind = Literal["gpu", "cpu", "dram", "host", "process"]
 Method = Literal["counter", "gauge", "estimate"]
@@ -26,6 +28,7 @@ class Device:
         gain_ratio: doubt of the sensor's gain: 0.05 is ±5 %.
         step_seconds: how often the hardware brings its counter or gauge up to date.
         seen_ratio: share of the time that the power gauge sees (an A100 averages 25 ms of each 100 ms: 0.25).
+        lag_seconds: how old what it tells of energy or power is, on the mean.
         share_ratio: share of the device that belongs to this run (a MIG slice, a VM's cores), 1 for all.
         power_limit_watts: what it can draw at the most, where known.
         memory_total_bytes: its memory, where it has any.
@@ -41,6 +44,7 @@ class Device:
     gain_ratio: float = 0.0
     step_seconds: float = 0.0
     seen_ratio: float = 1.0
+    lag_seconds: float = 0.0
     share_ratio: float = 1.0
     power_limit_watts: float | None = None
     memory_total_bytes: int | None = None
@@ -121,14 +125,12 @@ class Rollup:
     Attributes:
         start_seconds, end_seconds: monotonic clock of its host.
         energy_joules: the counter's reading at the end.
-        power_joules: power integrated over the part of the span that readings cover.
-        power_seconds: how long that part is.
-        power_max_watts: largest power reading.
+        power_joules, power_seconds: power integrated over the part of the span that readings cover, and its length.
+        power_max_watts, memory_max_bytes: the largest reading.
+        power_end_seconds: when the last power was read, or dated by the driver; None is the end.
+        power_last_watts: that power.
         swing_joules: half the sum of |change of power| x its spacing; feeds the doubt of part-time gauges.
-        utilization_ratio: time-weighted mean.
-        memory_utilization_ratio: time-weighted mean.
-        memory_mean_bytes: time-weighted mean.
-        memory_max_bytes: peak.
+        utilization_ratio, memory_utilization_ratio, memory_mean_bytes: time-weighted means.
     """
 
     start_seconds: float
@@ -142,6 +144,8 @@ class Rollup:
     memory_utilization_ratio: float | None = None
     memory_mean_bytes: float | None = None
     memory_max_bytes: int | None = None
+    power_end_seconds: float | None = None
+    power_last_watts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,141 +164,22 @@ class Span:
     joules: Mapping[str, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a figure comes from, and when it was published."""
-
-    name: str
-    url: str = ""
-    published: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CarbonIntensity:
-    """Grams of CO2 (equivalent) a kWh for a place, with the spread it may have.
-
-    Attributes:
-        grams_per_kwh, low, high: the value and its band.
-        scope: the level it was found at: cloud_region, egrid_subregion, grid_zone, us_state, country, world, given.
-        code: the place at that level, for example ``azure/westus2``, ``NWPP``, ``USA``.
-        year: the year of the data; None where it was given by the user.
-        basis: lifecycle, direct, mixed, or "" where not known.
-        source: who published it.
-        assumed: True where the place itself was not known.
-        note: what a reader must know, else empty.
-    """
-
-    grams_per_kwh: float
-    low: float
-    high: float
-    scope: str
-    code: str
-    year: int | None
-    basis: str
-    source: Source
-    assumed: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Dollars an hour of one node of a SKU in a region.
-
-    Attributes:
-        usd_per_hour, low, high: the value and its band (equal for a list price).
-        tier: ``dedicated`` (on demand), ``low_priority``, ``spot``.
-        as_of: ISO date of the price.
-        derived: True where it follows from another price by a rule, which ``note`` says.
-    """
-
-    usd_per_hour: float
-    low: float
-    high: float
-    tier: str
-    sku: str
-    region: str
-    as_of: str
-    source: Source
-    derived: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Pue:
-    """Power usage effectiveness: facility energy over IT energy."""
-
-    ratio: float
-    low: float
-    high: float
-    scope: str
-    year: int | None
-    source: Source
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run happens, as far as known. Empty strings are not known.
-
-    Attributes:
-        cloud: azure, aws, gcp or "".
-        region: the cloud's code: ``westus2``.
-        display_name: as people know it: ``West US 2``.
-        billing_name: as the price list spells it: ``US West 2``.
-        country_iso3, country_name, state: ``USA``, ``United States``, ``Washington``.
-        grid_zone, egrid_subregion: ``US-NW-GCPD``, ``NWPP``.
-    """
-
-    cloud: str = ""
-    region: str = ""
-    display_name: str = ""
-    billing_name: str = ""
-    country_iso3: str = ""
-    country_name: str = ""
-    state: str = ""
-    grid_zone: str = ""
-    egrid_subregion: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sku:
-    """A cloud's machine size.
-
-    Attributes:
-        name: ``ND40rs_v2``.
-        arm_name: ``Standard_ND40rs_v2`` (Azure), else the name again.
-        label: ``8 X V100 32GB``.
-    """
-
-    cloud: str
-    name: str
-    arm_name: str
-    label: str
-    vcpus: float | None
-    memory_gib: float | None
-    gpu_model: str
-    gpu_count: float | None
-    gpu_memory_gb: float | None
-    cpu_model: str
-    source: Source
-
-
 @dataclass(slots=True)
 class Trace:
     """One process's trace file, read back. Times are the monotonic clock of its host.
 
     Attributes:
         header: run id, attempt, host, process, rank, clock anchors, settings, environment.
-        devices: by key in the file.
-        rollups: by key in the file, in time order.
+        devices, rollups: by key in the file; rollups in time order.
         spans: phases, in order of their start.
         notes: (monotonic seconds, code, text).
         metrics, params: what the run logged; a later value replaces an earlier one.
         found: what the process found out: ``environment``, ``place``, ``trainer``, ``counts``.
+        courses: carbon intensities that were asked for while it ran, in the order of the answers.
+        progress: (monotonic seconds, what was done so far): ``step`` of the whole training, or counts by unit.
         so_far: the status if it ends without another word.
         last_seconds: time of the last line.
-        status: completed, failed, interrupted; None while it runs or if it was killed.
-        error: of a failed run.
+        status: completed, failed, interrupted; None while it runs or if it was killed. error: of a failed run.
         alive: True while its process holds the file.
     """
 
@@ -307,6 +192,8 @@ class Trace:
     metrics: dict[str, Any] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
+    courses: list[IntensityCourse] = field(default_factory=list)
+    progress: list[tuple[float, Mapping[str, float]]] = field(default_factory=list)
     last_seconds: float = 0.0
     status: str | None = None
     so_far: str | None = None

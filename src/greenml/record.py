@@ -11,10 +11,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from greenml.intensity_record import IntensityCourseRecord
+from greenml.intensity_record import SourceRef as SourceRef  # noqa: PLC0414  it is one of this module's types
+
 SCHEMA_VERSION = "1.0"
 
 Status = Literal["running", "completed", "failed", "interrupted", "killed"]
 Basis = Literal["measured", "modelled", "assumed", "derived", "reported"]
+TRAINING_PATHS = ("train", "training", "fit")  # how the phase that trains may be called; the first that there is counts
 
 
 class Model(BaseModel):
@@ -31,14 +35,6 @@ class Quantity(Model):
     high: float | None = None
     basis: Basis
     why: str = ""
-
-
-class SourceRef(Model):
-    """Where a figure comes from."""
-
-    name: str
-    url: str = ""
-    published: str = ""
 
 
 class Factor(Model):
@@ -58,13 +54,51 @@ class Factor(Model):
     note: str = ""
 
 
+class Spread(Model):
+    """A figure on which published sources disagree: the least and the most of them, and no value between."""
+
+    low: float
+    high: float
+    unit: str
+    code: str = Field("", description="what it is a figure of: a GPU model")
+    count: float = Field(1, description="how many of these took part in the run")
+    sources: list[SourceRef] = []
+    note: str = ""
+
+
 class Factors(Model):
     """Every factor that the totals use. None: not known, and no total was made from it."""
 
     carbon_intensity: Factor | None = None
+    intensity_course: IntensityCourseRecord | None = Field(
+        None, description="where the intensity is known over time; carbon_intensity is then its energy-weighted mean"
+    )
     pue: Factor | None = None
+    market_intensity: Factor | None = Field(None, description="of the user's contract; beside carbon_intensity")
+    wue: Factor | None = Field(None, description="litres of water used on site per kWh of IT energy")
+    embodied: list[Spread] = Field(default=[], description="grams CO2e that making one device emitted, by model")
+    lifetime: Spread | None = Field(None, description="seconds over which a device's embodied carbon is shared out")
     prices: dict[str, Factor] = Field(default_factory=dict, description="by tier, USD per node hour")
     tables_version: str = ""
+
+    @property
+    def marginal(self) -> bool:
+        """Whether emissions are of one kWh more, and not to be compared with others."""
+        return self.carbon_intensity is not None and self.carbon_intensity.basis == "marginal"
+
+    def intensity(self, scope: str) -> Factor | None:
+        """Return the carbon intensity of a scope: its own energy-weighted mean where it is known over time."""
+        factor, course = self.carbon_intensity, self.intensity_course
+        own = course.scopes.get(scope) if course is not None else None
+        if factor is None or factor.scope != "course" or own is None or own.grams_per_kwh is None:
+            return factor
+        ratio = own.grams_per_kwh / factor.value if factor.value else 1.0
+        low, high = own.low_grams_per_kwh, own.high_grams_per_kwh  # an older record has the run's alone
+        band = {
+            "low": factor.low * ratio if low is None else low,
+            "high": factor.high * ratio if high is None else high,
+        }
+        return factor.model_copy(update={"value": own.grams_per_kwh, **band})
 
 
 class Doubts(Model):
@@ -106,6 +140,7 @@ class DeviceRecord(Model):
     gain_ratio: float = 0.0
     step_seconds: float = 0.0
     seen_ratio: float = 1.0
+    lag_seconds: float = Field(0.0, description="how old its readings of energy or power are, on the mean; allowed for")
     share_ratio: float = 1.0
     power_limit_watts: float | None = None
     memory_total_bytes: int | None = None
@@ -182,11 +217,29 @@ class Totals(Model):
     facility_energy_joules: Quantity
     emissions_grams: Quantity
     cost_usd: dict[str, Quantity] = Field(description="by tier")
+    market_emissions_grams: Quantity | None = Field(
+        None, description="market-based, with the contract's figure; None where none was given"
+    )
+    water_liters: Quantity | None = Field(None, description="used on site; not that of the power plants")
+    embodied_grams: Quantity | None = Field(
+        None, description="share of the devices' making: a range from low to high, without a value"
+    )
     gpu_utilization_ratio: float | None = None
     cpu_utilization_ratio: float | None = None
     gpu_memory_mean_bytes: float | None = Field(None, description="mean over the used GPUs of each one's mean")
     gpu_memory_peak_bytes: float | None = Field(None, description="mean over the used GPUs of each one's peak")
     host_memory_peak_bytes: float | None = None
+
+
+class SciScore(Model):
+    """Software carbon intensity, (E x I + M) / R, in grams CO2e per functional unit (ISO/IEC 21031:2024)."""
+
+    scope: str = Field(description="what of the run is counted: the training phase")
+    unit: str = Field(description="the functional unit: 1,000 samples, million tokens, epoch")
+    units: float = Field(description="R: how many of them the scope made")
+    operational_grams: Quantity = Field(description="E x I / R, location-based, PUE included")
+    embodied_grams: Quantity = Field(description="M / R: a range, without a value")
+    total_grams: Quantity = Field(description="a range where M is one; not known where M is not")
 
 
 class ReportedEmissions(Model):
@@ -265,6 +318,7 @@ class RunRecord(Model):
         default={},
         description="of the training phase: samples_per_second, joules_per_token, emissions_grams_per_epoch ...",
     )
+    sci: list[SciScore] = Field(default=[], description="one for each functional unit whose count is known")
     environment: Environment = Environment()
     timeline: Timeline | None = None
     notes: list[Note] = []
@@ -272,6 +326,11 @@ class RunRecord(Model):
     def total(self, scope: str = "run") -> Totals | None:
         """Return the totals of the run or of a phase; None where there are none of it."""
         return next((one for one in self.totals if one.scope == scope), None)
+
+    @property
+    def training_path(self) -> str:
+        """The path of the phase that trains; empty where there is none."""
+        return next((path for path in TRAINING_PATHS if self.phase(path) is not None), "")
 
     def phase(self, path: str) -> PhaseRecord | None:
         """Return a phase by its path; None where there is none of it."""

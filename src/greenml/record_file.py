@@ -47,18 +47,31 @@ def read(path: Path) -> RunRecord:
         RecordError: no such file, not a run record, or of a newer version than this greenml reads.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError:
+    try:
+        # Several times faster than the two steps below, which say what is wrong where this does not succeed.
+        made = RunRecord.model_validate_json(data)
+        if "schema_version" in made.model_fields_set and made.schema_version == SCHEMA_VERSION:
+            return made
+    except ValidationError:
+        pass
+    try:
+        content = json.loads(data.decode("utf-8"))
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a character cannot be written again
+    except (ValueError, RecursionError):
         raise RecordError(f"{path}: not a run record (not JSON)") from None
     if not isinstance(content, dict) or "schema_version" not in content:
         raise RecordError(f"{path}: not a run record (no schema_version)")
     version = str(content["schema_version"])
-    if version.split(".", maxsplit=1)[0] != SCHEMA_VERSION.split(".", maxsplit=1)[0]:
-        raise RecordError(f"{path}: schema version {version}; this greenml reads {SCHEMA_VERSION}: upgrade greenml")
+    theirs, ours = (one.split(".", maxsplit=1)[0] for one in (version, SCHEMA_VERSION))
+    if theirs != ours:
+        older = theirs.isdecimal() and int(theirs) < int(ours)
+        do = "read it with the greenml that made it" if older else "upgrade greenml"
+        raise RecordError(f"{path}: schema version {version}; this greenml reads {SCHEMA_VERSION}: {do}")
     try:
         return RunRecord.model_validate(content)
     except ValidationError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-from greenml import compaction, job, surroundings, trace
+from greenml import compaction, intensity_watch, job, surroundings, trace
 from greenml.claims import Claims
 from greenml.errors import RecordError
 from greenml.model import Device, Rollup, Sensor, Wanted
@@ -20,6 +20,7 @@ from greenml.seats import Seat
 from greenml.settings import Settings
 
 log = logging.getLogger("greenml")
+STEP_SECONDS = 2.0
 PIDS_SECONDS = 10.0  # how often the run's processes on this host are looked up
 
 
@@ -42,14 +43,24 @@ class Recorder:
         )  # fmt: skip
         self._keys: dict[Device, str] = {}
         self._resolution = 2.0
+        self._stepped: tuple[float, int] = (-math.inf, -1)
         self._pids: tuple[float, list[int]] = (-math.inf, [])
+        self._place: dict[str, Any] | None = None  # what the machine says of itself, once it was asked
+        self._watch: intensity_watch.Watch | None = None
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Begin to sample, and to ask for the carbon intensity if that is wanted."""
         self._sampler.start()
+        if self._settings.intensity:
+            self._watch = intensity_watch.begin(
+                self._settings, self._writer.path, lambda: trace.paths(self._seat.run_dir), self.write,
+                lambda: self._place,
+            )  # fmt: skip
 
     def stop(self, status: str, error: str | None) -> None:
         """Take the last samples, say how the run ended, and let go of everything."""
+        if self._watch is not None:
+            self._watch.stop()
         self._sampler.stop()
         self.write({"status": status, "error": error})
         if self._writer.failed:
@@ -68,6 +79,18 @@ class Recorder:
         if edge:
             self._sampler.mark()
 
+    def progress(self, step: int, steps: int) -> None:
+        """Say how far training is, every two seconds, and at its first and last step.
+
+        Args:
+            step: the last that is done; 0 before the first, that of the checkpoint where a run resumes.
+            steps: how many there will be.
+        """
+        now, (then, last) = time.monotonic(), self._stepped
+        if step != last and (now - then >= STEP_SECONDS or step < last or step >= steps):
+            self._stepped = (now, step)
+            self.write({"step": int(step), "steps": int(steps)})
+
     def _discover(self, note: Callable[[str, str], None], probing: Callable[[str, str], None]) -> Iterator[Sensor]:
         from greenml import sensors
 
@@ -81,6 +104,7 @@ class Recorder:
             from greenml import metadata_service
 
             found["place"] = metadata_service.ask(job.cloud(), self.note)
+        self._place = found.get("place") or {}
         self.write({"found": found})
         if self._imports:
             # A run that ends in an exit function must import nothing there: CPython forgets in an exec() that it is

@@ -23,7 +23,8 @@ from greenml.settings import Settings, resolve
 from greenml.values import outcome, plain, segment
 
 if TYPE_CHECKING:
-    from greenml.live import Follower, Totals
+    from greenml.live import Follower
+    from greenml.moment import Totals
     from greenml.record import RunRecord
 
 log = logging.getLogger("greenml")
@@ -43,6 +44,9 @@ def track(
     carbon_intensity: float | None = None,
     price_per_hour: float | None = None,
     pue: float | None = None,
+    intensity: str | os.PathLike[str] | None = None,
+    market_intensity: float | None = None,
+    lifetime_years: float | None = None,
     resume: bool = False,
 ) -> Run:
     """Measure a block of code: a context manager, a decorator, or a run to ``start()`` and ``stop()``.
@@ -64,19 +68,19 @@ def track(
         carbon_intensity: g CO2e per kWh, in place of the tables.
         price_per_hour: USD per node and hour, in place of the tables.
         pue: power usage effectiveness, in place of the tables.
+        intensity: who is asked for the carbon intensity as the run goes on: ``electricity_maps``, ``watttime``,
+            ``uk_grid``, or a CSV file of yours; nobody by default (docs/intensity.md).
+        market_intensity: g CO2e per kWh of a contract, beside the location's.
+        lifetime_years: of the hardware, for its share of embodied carbon.
         resume: add an attempt to the run that is at ``output``, if one is.
 
     Raises:
         SettingsError: a value is wrong, or the output cannot be written; one line says what would be right.
     """
-    arguments = {
-        "output": output, "name": name, "sku": sku, "region": region, "tier": tier, "nodes": nodes, "gpus": gpus,
-        "interval": interval, "carbon_intensity": carbon_intensity, "price_per_hour": price_per_hour, "pue": pue,
-    }  # fmt: skip
+    arguments: dict[str, Any] = {name: value for name, value in locals().items() if name != "resume"}
+    arguments["intensity"] = None if intensity is None else str(intensity)
     settings = resolve(arguments)
-    if any(value is not None for value in (settings.carbon_intensity, settings.price_per_hour, settings.pue)) or (
-        settings.sku or settings.region or settings.tier
-    ):
+    if settings.known_from.keys() - {"output", "name", "gpus", "interval", "nodes"}:  # a factor was named
         from greenml import assumptions
 
         settings = assumptions.check(settings)
@@ -130,7 +134,7 @@ class Run:
         header = {
             **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
             "start_seconds": begun, "unix_seconds": time.time() - (now - begun), "watches": self._watches,
-            "name": self.settings.name, "settings": {**asdict(self.settings), "output": self.output.name},
+            "name": self.settings.name, "settings": self.settings.told(),
             "command": self._command or surroundings.command(), "greenml_version": __version__,
             "host_facts": {**surroundings.host(), "cloud": job.cloud()},
         }  # fmt: skip
@@ -259,6 +263,11 @@ class Run:
         if counts and self._mine():
             self._write({"found": {"counts": counts}})
 
+    def progress(self, step: int, steps: int) -> None:
+        """Tell how far training is, for those who watch: ``step`` done of ``steps``; cheap enough for every step."""
+        if self._mine() and self._recorder is not None:
+            self._recorder.progress(step, steps)
+
     def save(self, so_far: str | None = None) -> RunRecord | None:
         """Write the record as it stands; the run goes on.
 
@@ -302,11 +311,9 @@ class Run:
             from greenml import assumptions, live
 
             self._follower = live.Follower(self.run_dir, assumptions.outlook(self.settings), self.settings.nodes)
-        if self._follower is None:
-            from greenml.live import Totals
+        from greenml.moment import Totals
 
-            return Totals(0.0, None, None, None, {})
-        return self._follower.totals()
+        return self._follower.totals() if self._follower is not None else Totals(0.0, None, None, None, {})
 
     def note(self, text: str, code: str = "user") -> None:
         """Keep a sentence that every report of this run prints."""

@@ -110,7 +110,7 @@ class Sampler:
             text = f"{stuck} did not answer for {since:.1f} s at the end; it is known up to its last answer"
             self._note("sensor-hung", text)
             self._read_all(self._clock(), but_not=stuck)
-            self._flush(self._clock(), edge=True)
+            self._close()
         elif self._probing:
             self._note("sensor-hung", f"{self._probing} never answered; what it would have measured is missing")
 
@@ -162,7 +162,7 @@ class Sampler:
 
     def _loop(self) -> None:
         now = self._clock()
-        self._flush(now, edge=True)
+        self._flush(edge=True)
         self._flush_due, self._claim_due = self._next(now, FLUSH_SECONDS), self._next(now, CLAIM_SECONDS)
         while not self._abandoned:
             self._sleep()
@@ -171,22 +171,22 @@ class Sampler:
                 return
             if self._stopping:
                 self._read_all(now)
-                self._flush(self._clock(), edge=True)
+                self._close()
                 return
             if self._marked and now - self._last_read >= MIN_MARK_SECONDS:
                 self._marked = False
                 self._read_all(now)
-                self._flush(self._clock(), edge=True)
+                self._flush(edge=True)
                 continue
             self._read_all(now, only_due=True)
             if now + EARLY_SECONDS >= self._flush_due:
-                self._flush(self._clock(), edge=False)
+                self._flush(edge=False)
                 self._flush_due = self._next(now, FLUSH_SECONDS)
                 self._tick()
             if now + EARLY_SECONDS >= self._claim_due:
                 if self._claim_free(now):  # its first reading is its curve's origin: written at once
                     self._read_all(now, only_new=True)
-                    self._flush(self._clock(), edge=True)
+                    self._flush(edge=True)
                 self._claim_due = self._next(now, CLAIM_SECONDS)
 
     def _next(self, now: float, interval_seconds: float) -> float:
@@ -264,8 +264,11 @@ class Sampler:
             one.failing_since = now
             self._note("sensor-error", f"{one.sensor.device.name} {one.sensor.device.id}: {text}")
 
-    def _flush(self, now: float, *, edge: bool) -> None:
+    def _close(self) -> None:
+        self._flush(edge=True)
+
+    def _flush(self, *, edge: bool) -> None:
         taken = {one.sensor.device: one.window.take() for one in self._watched if one.claimed}
         rollups = {device: rollup for device, rollup in taken.items() if rollup is not None}
         if rollups:
-            self._write(now, rollups, edge)
+            self._write(self._clock(), rollups, edge)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,8 @@ from greenml.errors import SettingsError
 _KINDS: Mapping[str, type] = {
     "sku": str, "region": str, "tier": str, "nodes": int, "name": str, "output": str, "gpus": str,
     "interval": float, "carbon_intensity": float, "price_per_hour": float, "pue": float,
+    "market_intensity": float, "lifetime_years": float,
+    "intensity": str,
 }  # fmt: skip
 
 
@@ -37,6 +39,8 @@ class Settings:
         gpus: None for the visible ones, ``all``, or a list.
         interval: seconds between readings; None for what the sensors need.
         carbon_intensity: g CO2e a kWh. price_per_hour: USD a node hour. pue: facility over IT energy.
+        intensity: who is asked for the carbon intensity over time: a provider's name, or a CSV file; "" for nobody.
+        market_intensity: g CO2e a kWh of the user's contract. lifetime_years: of the hardware.
         known_from: setting to where it was told.
     """
 
@@ -51,7 +55,14 @@ class Settings:
     carbon_intensity: float | None = None
     price_per_hour: float | None = None
     pue: float | None = None
+    market_intensity: float | None = None
+    lifetime_years: float | None = None
+    intensity: str = ""
     known_from: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """Return what a trace keeps of them: files by their names, without their folders."""
+        return {**asdict(self), "output": self.output.name, "intensity": Path(self.intensity).name}
 
 
 def resolve(

@@ -31,13 +31,15 @@ _SECRET_VALUE = re.compile(
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*|(?<=://)[^/\s]+(?=@)|(?<=sig=)[^&\s]+)"
 )
 MASK = "***"
+KEYS = ("ELECTRICITY_MAPS_TOKEN", "WATTTIME_USERNAME", "WATTTIME_PASSWORD")  # whatever word of a command holds them
 
 
 def masked(command: list[str]) -> list[str]:
     """Return a command line with the values of secret-looking options, and secret-looking values, masked."""
     shown: list[str] = []
     hide_next = False
-    for word in command:
+    keys = [key for name in KEYS if len(key := os.environ.get(name, "").strip()) >= 8]
+    for word in _without(keys, command):
         name, equals, value = word.partition("=")
         if hide_next and not word.startswith("-"):
             shown.append(MASK)
@@ -51,6 +53,12 @@ def masked(command: list[str]) -> list[str]:
             hide_next = True
         shown.append(_PAIR.sub(rf"\1{MASK}", _SECRET_VALUE.sub(MASK, word)))
     return shown
+
+
+def _without(keys: list[str], words: list[str]) -> list[str]:
+    for key in keys:
+        words = [word.replace(key, MASK) for word in words]
+    return words
 
 
 def command() -> list[str]:

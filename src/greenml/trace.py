@@ -9,13 +9,17 @@ Lines::
     {"end": 3, "t": 15.0}                                    it ends; of several that were joined, n of s seconds,
                                                              "n": 9, "s": 2.7, "j": {"0": 812.5} joules by device
     {"note": "sensor-lost", "text": …, "t": 15.0}
+    {"step": 120, "steps": 5500, "t": 15.0}                  how far the trainer says it is
     {"metrics": {…}, "t": …}   {"params": {…}, "t": …}   {"found": {…}, "t": …}
+    {"intensity": {…}, "slots": [[…], …], "t": 16.0}         what a carbon intensity's provider answered; each slot
+                                                             its start and end in unix seconds, and g/kWh
     {"so_far": "completed", "t": 18.0}                       the status if no other line tells one
     {"status": "completed", "error": null, "t": 20.0}        last
 
 Times are seconds of the host's monotonic clock. A device's array is ``[t of its read - t, energy_joules,
 power_joules, power_seconds, power_max_watts, swing_joules, utilization_ratio, memory_utilization_ratio,
-memory_mean_bytes, memory_max_bytes]``, unknowns null, trailing ones left out; its span began at its last read.
+memory_mean_bytes, memory_max_bytes, seconds since its last power where that is older, power_last_watts]``, unknowns
+null, trailing ones left out; its span began at its last read.
 """
 
 from __future__ import annotations
@@ -26,12 +30,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
+from datetime import datetime, timezone
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from greenml.claims import FileLock, is_locked
 from greenml.errors import RecordError
+from greenml.facts import IntensityCourse, IntensitySlot, Source
 from greenml.model import Device, Rollup, Span, Trace
 
 FORMAT = 1
@@ -57,6 +63,8 @@ def _row(at_seconds: float, rollup: Rollup) -> list[float | None]:
         short(rollup.memory_utilization_ratio, 4),
         None if rollup.memory_mean_bytes is None else int(rollup.memory_mean_bytes),
         None if rollup.memory_max_bytes is None else int(rollup.memory_max_bytes),
+        None if rollup.power_end_seconds is None else round(rollup.end_seconds - rollup.power_end_seconds, 5) or None,
+        short(rollup.power_last_watts, 2),
     ]
     while row and row[-1] is None:
         row.pop()
@@ -78,7 +86,8 @@ def rollups_of(line: Line, last_seconds: Mapping[str, float]) -> Iterator[tuple[
     """Read a sample line back; ``last_seconds`` is each device's last read."""
     at_seconds = line["t"]
     for key, row in line["d"].items():
-        offset, energy, joules, seconds, peak, swing, busy, memory_busy, mean, most = row + [None] * (10 - len(row))
+        padded = row + [None] * (12 - len(row))
+        offset, energy, joules, seconds, peak, swing, busy, memory_busy, mean, most, age, watts = padded
         end = at_seconds + offset
         yield (
             key,
@@ -94,6 +103,8 @@ def rollups_of(line: Line, last_seconds: Mapping[str, float]) -> Iterator[tuple[
                 memory_busy,
                 mean,
                 most,
+                None if age is None else end - age,
+                watts,
             ),
         )
 
@@ -179,6 +190,26 @@ def device_line(key: str, device: Device) -> Line:
     return {"device": key, **asdict(device), "detail": dict(device.detail)}
 
 
+def course_line(course: IntensityCourse) -> Line:
+    """Return the line of what a carbon intensity's provider answered."""
+    head = {name: value for name, value in asdict(course).items() if name != "slots"}
+    slots = [[one.start.timestamp(), one.end.timestamp(), one.grams_per_kwh] for one in course.slots]
+    return {"intensity": head, "slots": slots}
+
+
+_COURSE_FIELDS = frozenset(field.name for field in fields(IntensityCourse))
+
+
+def course_of(line: Line) -> IntensityCourse:
+    """Read such a line back."""
+    slots = tuple(
+        IntensitySlot(datetime.fromtimestamp(start, timezone.utc), datetime.fromtimestamp(end, timezone.utc), grams)
+        for start, end, grams in line["slots"]
+    )
+    head = {name: value for name, value in line["intensity"].items() if name in _COURSE_FIELDS}
+    return IntensityCourse(**{**head, "source": Source(**head["source"]), "slots": slots})
+
+
 def read_lines(path: Path, size_bytes: int = -1) -> list[Line]:
     """Read a trace's lines, or those of its first bytes; a last line that was cut off is left out.
 
@@ -254,7 +285,6 @@ def read(path: Path) -> Trace:  # noqa: C901, PLR0912  one branch a kind of line
             for key, rollup in rollups_of(line, last):
                 last[key] = rollup.end_seconds
                 trace.rollups.setdefault(key, []).append(rollup)
-                trace.last_seconds = max(trace.last_seconds, rollup.end_seconds)
         elif "device" in line:
             trace.devices[line["device"]] = device_of(line)
         elif "begin" in line:
@@ -272,6 +302,12 @@ def read(path: Path) -> Trace:  # noqa: C901, PLR0912  one branch a kind of line
         elif "found" in line:
             for name, value in line["found"].items():
                 trace.found[name] = {**trace.found.get(name, {}), **value}
+            if "counts" in line["found"]:
+                trace.progress.append((line.get("t", trace.last_seconds), line["found"]["counts"]))
+        elif "step" in line:
+            trace.progress.append((line["t"], {"step": line["step"]}))
+        elif "intensity" in line:
+            trace.courses.append(course_of(line))
         elif "so_far" in line:
             trace.so_far = line["so_far"]
         elif "status" in line:

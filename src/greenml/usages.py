@@ -105,18 +105,20 @@ def usage(parts: Sequence[Part], spans: Sequence[Span], joined: Sequence[Joined]
     for part in parts:
         own = [(max(start, part.life[0]) - part.shift, min(end, part.life[1]) - part.shift) for start, end in spans]
         own = [(start, end) for start, end in own if end > start]
+        seen = list(_overlaps(part, own))
         if own and part.known.curve is not None:
             joules += sum(part.known.curve.between(*span) for span in own)
             covered += sum(part.known.curve.covered_between(*span) for span in own)
-            doubt = energy.doubt(part.device, part.known.curve, part.known.method, own)
-            gain, hidden, gap = gain + doubt.gain, hidden + doubt.hidden, gap + doubt.gap
-            edge = math.hypot(edge, doubt.edge)
+            peaks = [one.power_max_watts for one, _ in seen if one.power_max_watts is not None]
+            doubt = energy.doubt(part.device, part.known.curve, part.known.method, own, max(peaks, default=None))
+            gain, gap = gain + doubt.gain, gap + doubt.gap
+            edge, hidden = math.hypot(edge, doubt.edge), math.hypot(hidden, doubt.hidden)
         for one in joined:
             if part.life[0] <= one.span[0] <= part.life[1]:
                 more, known = one.used(part)
                 joules, covered, gain = joules + more, covered + known, gain + part.device.gain_ratio * more
-                own.append((one.span[0] - part.shift, one.span[1] - part.shift))
-        for rollup, seconds in _overlaps(part, own):
+                seen += _overlaps(part, [(one.span[0] - part.shift, one.span[1] - part.shift)])
+        for rollup, seconds in seen:
             sums.add(rollup, seconds)
     made = Usage(
         power_max_watts=sums.power_max_watts,
@@ -194,14 +196,17 @@ def _series(name: str, parts: Sequence[Part], bins: int, step: float) -> Series:
             if covered > 0 and curve is not None:
                 watts[at] = round(curve.between(*span) / covered, 1)
         for rollup in part.rollups:
-            middle = int(((rollup.start_seconds + rollup.end_seconds) / 2 + part.shift) // step)
-            seconds = rollup.end_seconds - rollup.start_seconds or 1e-9
-            if 0 <= middle < bins:
+            start, end = rollup.start_seconds + part.shift, rollup.end_seconds + part.shift
+            for at in range(max(0, int(start // step)), min(bins - 1, int(end // step)) + 1):
+                seconds = min(end, (at + 1) * step) - max(start, at * step)
+                if seconds <= 0 and end > start:
+                    continue  # it ends where this bin begins
+                seconds = seconds or 1e-9  # a lone reading
                 for field_name, total in sums.items():
                     value = getattr(rollup, field_name)
                     if value is not None:
-                        total[middle] += value * seconds
-                        weights[field_name][middle] += seconds
+                        total[at] += value * seconds
+                        weights[field_name][at] += seconds
 
     def means(field_name: str, digits: int) -> list[float | None]:
         pairs = list(zip(sums[field_name], weights[field_name], strict=True))

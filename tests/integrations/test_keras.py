@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import math
 import os
 import subprocess
@@ -57,6 +58,11 @@ def test_fit_evaluate_and_predict_are_one_run(tmp_path):
     spans = sorted(span for one in record.phases for span in one.spans)
     assert all(before[1] <= after[0] + 0.001 for before, after in itertools.pairwise(spans))
     assert (record.status, len(record.attempts)) == ("completed", 1)
+    [trace] = (tmp_path / "run.trace").glob("*.jsonl")  # how far it was, for those who watch
+    steps = [
+        (line["step"], line["steps"]) for line in map(json.loads, trace.read_text().splitlines()) if "step" in line
+    ]
+    assert (steps[0], steps[-1]) == ((0, 12), (12, 12))
 
     assert record.metrics["val_loss"] == pytest.approx(history.history["val_loss"][-1])
     assert record.metrics["eval_loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-5)

@@ -6,6 +6,7 @@ import copy
 import csv
 import importlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,11 @@ def test_a_trainers_whole_life_is_one_run(name, tmp_path):
     assert not (tmp_path / "run-2.json").exists()
     assert {one.path for one in so_far.phases} == {"setup", "sanity_check", "train", "validate"}
     assert (record.status, len(record.attempts)) == ("completed", 1)
+    [trace] = (tmp_path / "run.trace").glob("*.jsonl")  # how far it was, for those who watch
+    steps = [
+        (line["step"], line["steps"]) for line in map(json.loads, trace.read_text().splitlines()) if "step" in line
+    ]
+    assert (steps[0], steps[-1]) == ((0, 6), (6, 6))
     counts = {one.path: one.count for one in record.phases}
     assert counts == {"setup": 3, "sanity_check": 1, "train": 3, "validate": 2, "test": 1, "predict": 1}
     spans = sorted(span for one in record.phases for span in one.spans)

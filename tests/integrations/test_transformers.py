@@ -95,6 +95,11 @@ def test_a_trainers_whole_life_is_one_run(green, tmp_path):
     assert not (tmp_path / "run-2.json").exists()
     assert {one.path for one in after_training.phases} == {"setup", "train", "eval", "save"}
     assert (record.status, len(record.attempts)) == ("completed", 1)
+    [trace] = (tmp_path / "run.trace").glob("*.jsonl")  # how far it was, for those who watch
+    steps = [
+        (line["step"], line["steps"]) for line in map(json.loads, trace.read_text().splitlines()) if "step" in line
+    ]
+    assert (steps[0], steps[-1]) == ((0, 8), (8, 8))
     # 8 steps of two batches: at the start and after 4 and 8; the one more is evaluate().
     assert {one.path: one.count for one in record.phases} == {
         "setup": 1,

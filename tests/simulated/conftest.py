@@ -44,6 +44,11 @@ class Program:
         assert errors == ""
         return json.loads(out.strip().splitlines()[-1])
 
+    def said_nothing(self) -> None:
+        """Wait for its end."""
+        out, errors = self.process.communicate(timeout=120)
+        assert (self.process.returncode, out, errors) == (0, "", "")
+
     @property
     def record(self) -> RunRecord:
         return records.read(self.output)
@@ -58,6 +63,7 @@ class Program:
 def environment(script: simnvml.Script, library: Path, folder: Path) -> dict[str, str]:
     path = simnvml.write(script, folder / "script")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
+    plain["GREENML_CACHE_DIR"] = os.environ["GREENML_CACHE_DIR"]  # the tests' own
     return plain | simnvml.environment(library, path)
 
 

@@ -110,6 +110,7 @@ def test_a_v100_is_declared_as_it_is(child):
     assert v100["gain_ratio"] == 0.05
     assert v100["step_seconds"] == pytest.approx(0.020)
     assert v100["seen_ratio"] == pytest.approx(0.5)  # 10 ms of each 20 ms
+    assert v100["lag_seconds"] == pytest.approx(0.010)  # a counter: half of a step
     assert v100["power_limit_watts"] == pytest.approx(300.0)
     assert v100["memory_total_bytes"] == 32 * GIB
     assert v100["interval_seconds"] == 1.0
@@ -123,6 +124,7 @@ def test_a_v100_is_declared_as_it_is(child):
         "energy": "NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
         "power": "NVML_FI_DEV_POWER_INSTANT",
         "memory": "used, without the driver's own",
+        "power_limit_range_watts": "150 to 300",
     }
 
 
@@ -154,6 +156,19 @@ def test_the_share_of_time_that_the_gauge_sees(child, gpu, driver, faults, power
     assert found["detail"]["power"] == power
     assert found["seen_ratio"] == pytest.approx(seen)
     assert found["method"] == "counter"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "lag_seconds"),
+    [
+        (A100, 0.050),  # a counter: half of a step
+        (replace(A100, counter=False, sample_capacity=0), 0.0625),  # a gauge: half of its window more
+        (replace(A100, counter=False), 0.0125),  # the driver dates its samples: half of the window alone
+    ],
+)
+def test_how_old_a_reading_is(child, gpu, lag_seconds):
+    (found,) = child(Script(gpus=(gpu,)), DECLARE)
+    assert found["lag_seconds"] == pytest.approx(lag_seconds)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,19 @@ def wave(period: float) -> Square:
     return Square(60, PEAK_WATTS, period)
 
 
+def cards(kind: Gpu) -> list[Gpu]:
+    """Return eight GPUs with a wave each, brought up to date at moments of their own, as cards are."""
+    return [
+        dataclasses.replace(
+            kind,
+            power=wave(period),
+            phase_seconds=kind.update_seconds * at / len(PERIODS),
+            counter_phase_seconds=kind.counter_step_seconds * at / len(PERIODS),
+        )
+        for at, period in enumerate(PERIODS)
+    ]
+
+
 def errors(program, said, phase="train"):
     """Return (joules, true joules, usage) of each GPU over the phase."""
     usages = program.record.phase(phase).usage
@@ -36,24 +49,22 @@ def inside(usage, truth: float) -> bool:
 
 def test_square_waves(start):
     """With a counter to its steps; without one within 1 %, at a driver period of 20 and of 100 ms."""
-    counter = start([Gpu(power=wave(one)) for one in PERIODS], SECONDS)
-    fast = dataclasses.replace(Gpu(), counter=False, window_seconds=0.02)
-    gauge_20 = start([dataclasses.replace(fast, power=wave(one)) for one in PERIODS], SECONDS)
-    gauge_100 = start([dataclasses.replace(T4, power=wave(one), counter=False) for one in PERIODS], SECONDS)
+    counter = start(cards(Gpu()), SECONDS)
+    gauge_20 = start(cards(Gpu(counter=False, window_seconds=0.02)), SECONDS)
+    gauge_100 = start(cards(dataclasses.replace(T4, counter=False)), SECONDS)
     said = counter.said()
     step_joules = 0.020 * PEAK_WATTS
     for joules, truth, usage in errors(counter, said):
-        assert joules == pytest.approx(truth, rel=0.001, abs=2 * step_joules)
+        assert joules == pytest.approx(truth, abs=2 * step_joules)
         assert inside(usage, truth)
         assert usage.covered_seconds == pytest.approx(SECONDS, abs=0.05)
     both = errors(counter, said)
+    # Half a step early or late, each card: of the eight together less than a thousandth is left.
     assert sum(one[0] for one in both) == pytest.approx(sum(one[1] for one in both), rel=0.001)
     assert {one.method for one in counter.gpus()} == {"counter"}
     ended = [(program, program.said()) for program in (gauge_20, gauge_100)]
     # Polled 160 times a second: alone, so that the host has the time to.
-    bare_100 = start(
-        [dataclasses.replace(T4, power=wave(one), counter=False, sample_capacity=0) for one in PERIODS], SECONDS
-    )
+    bare_100 = start(cards(dataclasses.replace(T4, counter=False, sample_capacity=0)), SECONDS)
     for program, said in [*ended, (bare_100, bare_100.said())]:
         for joules, truth, usage in errors(program, said):
             assert joules == pytest.approx(truth, rel=0.01)
@@ -74,9 +85,11 @@ def test_part_time_gauges(start):
 def test_steady_power_without_a_counter_has_a_narrow_band(start):
     program = start([dataclasses.replace(A100, power=250.0, counter=False)], 6.0)
     [(joules, truth, usage)] = errors(program, program.said())
-    assert joules == pytest.approx(truth, rel=0.005, abs=250 * 0.1)  # the last update may not be out yet
+    assert joules == pytest.approx(truth, rel=0.005)
     assert inside(usage, truth)
-    assert usage.energy_high_joules - usage.energy_low_joules < 0.2 * truth  # ±5 % of gain, and the edges
+    width = usage.energy_high_joules - usage.energy_low_joules
+    assert width - usage.doubts.gap_joules < 0.15 * truth  # ±5 % of gain, and the edges
+    assert usage.doubts.gap_joules < 400  # at most the second that the start may take
 
 
 def test_faults(start):

@@ -9,7 +9,8 @@ import pytest
 
 from greenml import assumptions
 from greenml.errors import SettingsError
-from greenml.record import DeviceRecord, Factors, Host, Note, PhaseRecord, PlaceRecord, RunRecord, Usage
+from greenml.record import Attempt, DeviceRecord, Factors, Host, Note, PhaseRecord, PlaceRecord, RunRecord, Usage
+from greenml.reports import _machine
 from greenml.settings import Settings
 
 START = datetime(2021, 7, 14, 9, 30, tzinfo=timezone.utc)
@@ -222,3 +223,34 @@ def test_a_mistake_is_one_line_with_what_would_be_right(told, right):
             ask()
         assert right in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def attempt(number: int, *hosts: str) -> Attempt:
+    return Attempt(
+        number=number, started=START, ended=None, seconds=SECONDS / 2, status="completed", hosts=list(hosts)
+    )  # fmt: skip
+
+
+def test_a_run_that_went_on_elsewhere_is_billed_for_the_machines_that_it_had_at_a_time():
+    """Preempted, and resumed on two other machines: two were billed at any time, not four."""
+    hosts = [Host(name=name) for name in "abcd"]
+    tries = [attempt(1, "a", "b"), attempt(2, "c", "d")]
+    gpus = [
+        measured().devices[0].model_copy(update={"id": f"GPU-{name}-{at}", "host": name})
+        for name in "abcd"
+        for at in range(8)
+    ]
+    run = measured(hosts=hosts, attempts=tries, devices=gpus)
+    made = assumptions.account(run, Settings(sku="ND40rs_v2", region="westus2", known_from={"sku": "argument"}))
+    assert made.place.nodes == 2
+    assert made.totals[0].cost_usd["dedicated"].value == pytest.approx(22.03 * SECONDS / 3600 * 2)
+    assert "nodes-differ" not in codes(made)
+    assert _machine.hardware(made) == "16 X V100"
+
+    tries[1] = attempt(2, "c", "d", "e")
+    uneven = assumptions.account(measured(hosts=[*hosts, Host(name="e")], attempts=tries), Settings())
+    assert uneven.place.nodes == 3
+    note = next(note.text for note in uneven.notes if note.code == "nodes-differ")
+    assert note == "attempts ran on 2 to 3 machines; the cost has 3 for all of the time"
+    assert codes(assumptions.again(uneven, region="SWE")).count("nodes-differ") == 1
+    assert "nodes-differ" not in codes(assumptions.again(uneven, nodes=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import compaction, energy, trace
+from greenml import compaction, energy, span_joining, trace
+from greenml.energy_curve import EnergyCurve
 from greenml.model import Device, Rollup, Span, Trace
 from greenml.trace import TraceWriter
 
@@ -70,7 +72,7 @@ def opened(folder: Path) -> TraceWriter:
 PHASES = (("setup", 3.25, 17.5), ("train", 20.125, 901.75), ("train/eval", 400.5, 433.375), ("predict", 905.0, 990.0))
 
 
-def curves(read: Trace) -> dict[str, energy.EnergyCurve]:
+def curves(read: Trace) -> dict[str, EnergyCurve]:
     found = {}
     for key, device in read.devices.items():
         known = energy.curve_of(device, [read.rollups[key]])
@@ -118,6 +120,22 @@ def test_what_was_measured_stays(tmp_path: Path):
         for one, other in pairwise(new):
             assert one.end_seconds == other.start_seconds
     writer.close()
+
+
+def test_a_merged_sample_knows_when_its_last_power_was():
+    dated = Rollup(0, 1, None, 90.0, 0.9, 100.0, power_end_seconds=0.9, power_last_watts=100.0)
+    silent, polled = Rollup(1, 2), Rollup(1, 2, None, 100.0, 1.0, 100.0)
+    merged = [compaction.merge(*two) for two in ((dated, silent), (silent, dated), (polled, silent), (dated, polled))]
+    assert [one.power_end_seconds for one in merged] == [pytest.approx(1.9), 0.9, None, None]
+    told = replace(GAUGE, seen_ratio=1.0)
+    apart, joined = (energy.from_power(told, [one]) for one in ([dated, silent], [merged[0]]))
+    assert apart is not None
+    assert joined is not None
+    assert (joined.joules[-1], joined.covered[-1]) == (
+        pytest.approx(apart.joules[-1]),
+        pytest.approx(apart.covered[-1]),
+    )
+    assert compaction.merge(silent, silent).power_end_seconds is None
 
 
 def test_again_and_again_for_a_long_run(tmp_path: Path):
@@ -222,7 +240,7 @@ times = st.floats(0, 1000, allow_nan=False, width=32)
 def test_joined_spans_hold_all_the_phase_and_the_pauses_they_say(edges, most):
     edges = sorted(edges)[: len(edges) // 2 * 2]
     spans = [Span("train", start, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-    joined, blurred = compaction.join_spans(spans, most)
+    joined, blurred = span_joining.join(spans, most)
     assert len(joined) <= max(most, 1)
     before = sum((span.end_seconds or 0) - span.start_seconds for span in spans)
     after = sum((span.end_seconds or 0) - span.start_seconds for span in joined)
@@ -235,7 +253,7 @@ def test_joined_spans_hold_all_the_phase_and_the_pauses_they_say(edges, most):
 
 def test_the_shortest_pauses_go_first():
     spans = [Span("a", 0, 10), Span("a", 10.04, 20), Span("a", 30, 40), Span("b", 10.01, 10.03)]
-    joined, blurred = compaction.join_spans(spans, 3)
+    joined, blurred = span_joining.join(spans, 3)
     assert [(one.path, one.start_seconds, one.end_seconds, one.count) for one in joined] == [
         ("a", 0, 20, 2),
         ("b", 10.01, 10.03, 1),
@@ -248,15 +266,15 @@ def test_the_shortest_pauses_go_first():
 def test_a_span_within_another_takes_nothing_from_it():
     """Two threads in the same phase: the shorter one ends first."""
     spans = [Span("load", 0, 10), Span("load", 1, 2), Span("load", 50, 60)]
-    joined, _ = compaction.join_spans(spans, 2)
+    joined, _ = span_joining.join(spans, 2)
     assert [(one.start_seconds, one.end_seconds) for one in joined] == [(0, 10), (50, 60)]
     assert joined[0].seconds == pytest.approx(10)
 
 
 def test_more_names_than_spans_allowed_comes_to_an_end():
     code = (
-        "from greenml import compaction; from greenml.model import Span;"
-        "print(len(compaction.join_spans([Span(f'step {n}', n, n + 0.5) for n in range(9)], 4)[0]))"
+        "from greenml import span_joining; from greenml.model import Span;"
+        "print(len(span_joining.join([Span(f'step {n}', n, n + 0.5) for n in range(9)], 4)[0]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3, check=True)
     assert int(done.stdout) <= 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml import energy
-from greenml.energy import EnergyCurve
+from greenml.energy_curve import EnergyCurve
 from greenml.model import Device, Rollup
 
 COUNTER = Device(
@@ -42,6 +43,100 @@ def curve_of(device: Device, *segments: list[Rollup]) -> EnergyCurve:
     return curve
 
 
+# What a reading tells is older than the reading
+
+
+def read(
+    start: float, end: float, counted: float | None, integrated: float | None, last: float, age: float = 0.0
+) -> Rollup:
+    """A sample with a power that was read ``age`` before its end."""
+    seconds = end - start if integrated is not None else 0.0
+    return Rollup(start, end, counted, integrated, seconds, last, power_end_seconds=end - age, power_last_watts=last)
+
+
+def test_a_counter_gets_what_its_next_update_will_tell():
+    """300 W up to 2 s, then 100 W; the counter is 10 ms behind, and the phase ends with the load."""
+    late = replace(COUNTER, lag_seconds=0.01)
+    told = [read(0, 0, 0.0, None, 300.0), read(0, 2, 600.0, 600.0, 300.0), read(2, 4, 802.0, 200.0, 100.0)]
+    curve = curve_of(late, told)
+    assert list(curve.times_seconds) == [0, 2, 4]
+    assert curve.between(0, 2) == pytest.approx(600)
+    assert curve.between(2, 4) == pytest.approx(200), "2 J of the 202 were drawn before"
+    assert curve_of(COUNTER, told).between(2, 4) == pytest.approx(202)
+
+
+def test_a_gauge_gets_what_it_has_not_shown_yet():
+    late = replace(GAUGE, lag_seconds=0.05)
+    told = [read(0, 0, None, None, 300.0), read(0, 2, None, 600.0, 300.0), read(2, 4, None, 210.0, 100.0)]
+    curve = curve_of(late, told)
+    assert curve.between(0, 2) == pytest.approx(600)
+    assert curve.between(2, 4) == pytest.approx(200)
+    assert curve.covered_between(0, 4) == pytest.approx(4)
+
+
+def test_a_power_that_fell_is_never_taken_from_what_was_told():
+    """Allowed for 20 J at 400 W, of which only 5 came: the curve waits until the rest has come too."""
+    late = replace(COUNTER, lag_seconds=0.05)
+    told = [read(0, 0, 0.0, None, 0.001), read(0, 1, 380.0, 400.0, 400.0)]
+    told += [read(1, 1.05, 385.0, 2.0, 0.001), read(1.05, 2.05, 485.0, 100.0, 0.001)]
+    curve = curve_of(late, told)
+    assert list(curve.joules) == pytest.approx([0, 400, 400, 485], abs=1e-3)
+
+
+@pytest.mark.parametrize("processes", [(5.0,), (5.0, 1.0), (5.0, 5.0)])
+def test_a_counter_that_stands_still_is_not_moved_by_what_is_allowed_for(processes):
+    """Also where a driver was loaded anew between two processes, and stands still again."""
+    late, segments = replace(COUNTER, lag_seconds=0.05), []
+    for place, joules in enumerate(processes):
+        segments.append([read(at, at + 1, joules, 100.0 + at, 100.0 + at) for at in range(place * 5, place * 5 + 5)])
+    known = energy.curve_of(late, segments)
+    assert known.method == "gauge"
+    assert known.curve is not None
+    whole = sum(100.0 + at for at in range(5 * len(processes)))
+    assert known.curve.joules[-1] == pytest.approx(whole + 0.05 * 4 * len(processes))
+
+
+def test_one_reading_a_process_of_a_counter_that_moves_is_no_standstill():
+    known = energy.curve_of(COUNTER, [[read(0, 3, 5.0, 300.0, 100.0)], [read(3, 6, 305.0, 300.0, 100.0)]])
+    assert (known.method, known.curve.joules[-1]) == ("counter", 300.0)
+
+
+def test_a_gap_takes_nothing_from_before_it():
+    """The newest sample was 0.1 s old when the driver fell silent: that was drawn, and no update tells it again."""
+    first = read(0, 0, None, None, 300.0)
+    before = Rollup(0, 1, None, 270.0, 0.9, 300.0, power_end_seconds=0.9, power_last_watts=300.0)
+    after = Rollup(5, 6, None, 240.0, 0.8, 300.0, power_end_seconds=5.9, power_last_watts=300.0)
+    curve = curve_of(GAUGE, [first, before, Rollup(1, 5), after])
+    assert list(curve.joules) == pytest.approx([0, 300, 300, 570])
+    assert curve.covered[-1] == pytest.approx(1.9)
+
+
+def test_a_sample_without_a_new_power_is_no_gap():
+    """A driver's buffer that is read twice between two updates has nothing the second time."""
+    first = Rollup(0, 1, None, 95.0, 0.95, 100.0, power_end_seconds=0.95, power_last_watts=100.0)
+    nothing = Rollup(1, 1.02, power_end_seconds=0.95)
+    then = Rollup(1.02, 2, None, 100.0, 1.0, 100.0, power_end_seconds=1.95, power_last_watts=100.0)
+    curve = curve_of(GAUGE, [first, nothing, then])
+    assert list(curve.covered) == pytest.approx([0, 1, 1.02, 2])
+    assert list(curve.joules) == pytest.approx([0, 100, 102, 200])
+
+
+def test_a_gap_stays_where_it_was():
+    first, lost = Rollup(0, 1, None, 100.0, 1.0, 100.0), Rollup(1, 5)
+    then = Rollup(5, 6, None, 50.0, 0.5, 100.0)  # from the first reading after the gap on
+    curve = curve_of(GAUGE, [first, lost, then])
+    assert (curve.covered_between(1, 5), curve.covered_between(5, 6)) == (0, 0.5)
+    assert curve.between(1, 5) == 0
+
+
+def test_a_driver_that_falls_silent_is_believed_for_half_a_second():
+    first = Rollup(0, 1, None, 90.0, 0.9, 100.0, power_end_seconds=0.9, power_last_watts=100.0)
+    silent = Rollup(1, 3, None, None, 0.0, None, power_end_seconds=0.9)
+    curve = curve_of(GAUGE, [first, silent])
+    assert curve.covered[-1] == pytest.approx(0.9 + 0.5)
+    assert curve.joules[-1] == pytest.approx(140)
+
+
 joules = st.none() | st.floats(0, 1e9)
 steps = st.floats(0, 100) | st.just(1.0)
 
@@ -57,15 +152,24 @@ def segments(draw: st.DrawFn) -> list[list[Rollup]]:
             end = start + draw(steps)
             covered = draw(st.floats(0, 1)) * (end - start)
             power = draw(st.none() | st.floats(0, 1e5))
-            segment.append(Rollup(start, end, draw(joules), power, covered if power is not None else 0.0, power))
+            age, last = draw(st.none() | st.floats(0, 3)), draw(st.none() | st.floats(0, 1e3))
+            segment.append(
+                Rollup(
+                    start, end, draw(joules), power, covered if power is not None else 0.0, power,
+                    power_end_seconds=None if age is None else end - age, power_last_watts=last,
+                )
+            )  # fmt: skip
             when = end
         made.append(segment)
     return made
 
 
-@given(made=segments(), device=st.sampled_from([COUNTER, GAUGE, ESTIMATE]), cuts=st.tuples(steps, steps, steps))
-def test_the_curve_never_falls_and_parts_sum_to_the_whole(made, device, cuts):
-    curve = energy.curve_of(device, made).curve
+@given(
+    made=segments(), device=st.sampled_from([COUNTER, GAUGE, ESTIMATE]), cuts=st.tuples(steps, steps, steps),
+    lag=st.sampled_from([0.0, 0.01, 0.55]),
+)  # fmt: skip
+def test_the_curve_never_falls_and_parts_sum_to_the_whole(made, device, cuts, lag):
+    curve = energy.curve_of(replace(device, lag_seconds=lag), made).curve
     if curve is None:
         return
     assert all(a < b for a, b in pairwise(curve.times_seconds))
@@ -215,13 +319,21 @@ def test_the_doubt_of_a_counter():
     curve = curve_of(COUNTER, counted(*((float(n), 200.0 * n) for n in range(101))))
     doubt = energy.doubt(COUNTER, curve, "counter", [(10, 60)])
     assert doubt.gain == pytest.approx(0.05 * 10_000)
-    assert doubt.edge == pytest.approx(200 * 0.02 * math.sqrt(2))
+    assert doubt.edge == pytest.approx(200 * 0.02 * math.sqrt(2 / 3))
     assert (doubt.hidden, doubt.gap) == (0, 0)
     low, high = doubt.band(10_000)
-    assert low == pytest.approx(10_000 - 500 - 200 * 0.02 * math.sqrt(2))
-    assert high == pytest.approx(10_000 + 500 + 200 * 0.02 * math.sqrt(2))
+    assert low == pytest.approx(10_000 - math.hypot(500, doubt.edge))
+    assert high == pytest.approx(10_000 + math.hypot(500, doubt.edge))
     thrice = energy.doubt(COUNTER, curve, "counter", [(0, 10), (20, 30), (40, 50)])
-    assert thrice.edge == pytest.approx(200 * 0.02 * math.sqrt(6))
+    assert thrice.edge == pytest.approx(200 * 0.02 * math.sqrt(2))
+
+
+def test_an_edge_may_fall_into_the_peak():
+    """The root mean square of power that is 300 W for half of the time and 100 W for the other is 224 W, not 200."""
+    curve = curve_of(COUNTER, counted(*((float(n), 200.0 * n) for n in range(101))))
+    doubt = energy.doubt(COUNTER, curve, "counter", [(10, 60)], 300.0)
+    assert doubt.edge == pytest.approx(math.sqrt(200 * 300) * 0.02 * math.sqrt(2 / 3))
+    assert doubt.edge > 223.6 * 0.02 * math.sqrt(2 / 3)
 
 
 def test_a_gap_can_only_hide_energy():
@@ -230,7 +342,7 @@ def test_a_gap_can_only_hide_energy():
     assert doubt.gap == pytest.approx(5 * 300)
     low, high = doubt.band(2000)
     assert low > 2000 - 110
-    assert high == pytest.approx(2000 + 100 + doubt.edge + 1500)
+    assert high == pytest.approx(2000 + math.hypot(100, doubt.edge) + 1500)
     unlimited = curve_of(GAUGE, drawn((0, 10, 200)))
     assert energy.doubt(GAUGE, unlimited, "gauge", [(0, 15)]).gap == pytest.approx(5 * 200)
 

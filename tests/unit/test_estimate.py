@@ -71,7 +71,7 @@ def full_watts(sensor: Sensor) -> float:
     ],
 )
 def test_a_model_is_found_under_the_name_the_kernel_gives(model: str, tdp_watts: float | None, cores: int | None):
-    assert estimate._rated(model) == (tdp_watts, cores)
+    assert estimate.rated(model) == (tdp_watts, cores)
 
 
 def test_a_host_of_two_sockets_draws_two_tdps(tmp_path: Path):

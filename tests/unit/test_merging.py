@@ -159,6 +159,9 @@ def test_attempts_are_told_by_their_time(tmp_path: Path):
     assert [one.hosts for one in record.attempts] == [["node-a", "node-b"], ["node-a", "node-c"]]
     assert [one.status for one in record.attempts] == ["killed", "completed"]
     assert record.duration_seconds == pytest.approx(201.0)
+    assert record.place.nodes == 2, "three hosts, two at a time"
+    notes = [note.text for note in record.notes if note.code == "not-covered"]
+    assert not any("201.0 s" in text for text in notes if "node-b" in text or "node-c" in text), "it was not there"
 
 
 def test_a_killed_node_is_a_note_and_its_figures_count(tmp_path: Path):

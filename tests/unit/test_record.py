@@ -93,6 +93,12 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path):
         (b"{}", "no schema_version"),
         (b'{"schema_version": "2.0"}', "schema version 2.0; this greenml reads 1.0: upgrade greenml"),
         (b'{"schema_version": 3}', "upgrade greenml"),
+        (
+            b'{"schema_version": "0.9"}',
+            "schema version 0.9; this greenml reads 1.0: read it with the greenml that made it",
+        ),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"schema_version": "1.0", "name": "\\ud800"}', "not JSON"),
         (b'{"schema_version": "1.0"}', "not a valid run record: greenml_version"),
     ],
 )

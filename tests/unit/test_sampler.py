@@ -81,6 +81,31 @@ def test_buffered_power_is_ours_from_the_moment_we_came():
     assert rollup.power_max_watts == 100
 
 
+def test_what_a_driver_told_of_before_does_not_make_the_first_power_old():
+    window = Window(5.0, opened_seconds=10.0)
+    window.add(10.0, Reading(power_samples=[(9.6, 100.0)]))
+    rollup = window.take()
+    assert rollup is not None
+    assert (rollup.power_end_seconds, rollup.power_last_watts) == (10.0, 100.0)
+
+
+def test_a_gauge_beside_a_buffer_that_dates_its_samples_says_nothing_new():
+    window = Window(5.0, 0.0)
+    window.add(2.0, Reading(power_samples=[(0.0, 100.0), (1.9, 100.0)]))
+    window.add(2.05, Reading(power_watts=100.0))
+    first = window.take()
+    assert first is not None
+    assert (first.power_seconds, first.power_end_seconds) == (pytest.approx(1.9), 1.9)
+    window.add(2.09, Reading(power_watts=100.0))
+    nothing = window.take()
+    assert nothing is not None
+    assert (nothing.power_joules, nothing.power_max_watts, nothing.power_end_seconds) == (None, None, 1.9)
+    window.add(4.0, Reading(power_watts=100.0))  # the buffer has been silent for long
+    second = window.take()
+    assert second is not None
+    assert (second.power_seconds, second.power_end_seconds) == (pytest.approx(2.1), 4.0)
+
+
 def test_samples_that_come_twice_count_once():
     window = Window(5.0, 0.0)
     window.add(2.0, Reading(power_samples=[(0.0, 100.0), (1.0, 100.0), (2.0, 100.0)]))

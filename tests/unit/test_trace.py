@@ -183,17 +183,25 @@ maybe = st.none() | numbers
 
 @given(
     start=numbers, span=st.floats(0, 100), lag=st.floats(0, 3), energy=maybe, joules=maybe,
-    busy=st.none() | st.floats(0, 1), memory=st.none() | st.integers(0, 2**40),
+    busy=st.none() | st.floats(0, 1), memory=st.none() | st.integers(0, 2**40), age=st.none() | st.floats(-1, 1),
 )  # fmt: skip
-def test_a_rollup_survives_to_its_last_digit_that_counts(start, span, lag, energy, joules, busy, memory):
-    rollup = Rollup(start, start + span, energy, joules, span, joules, 0.0, busy, None, memory, memory)
+def test_a_rollup_survives_to_its_last_digit_that_counts(start, span, lag, energy, joules, busy, memory, age):
+    dated = None if age is None else start + span - age
+    rollup = Rollup(start, start + span, energy, joules, span, joules, 0.0, busy, None, memory, memory, dated, joules)
     line = json.loads(json.dumps(trace.sample_line(start + span + lag, {"k": rollup})))
     ((key, back),) = trace.rollups_of(line, {"k": start})
     assert key == "k"
     assert back.start_seconds == start
     assert back.end_seconds == pytest.approx(rollup.end_seconds, abs=2e-5)
-    for name, digit in (("energy_joules", 1e-3), ("power_joules", 1e-4), ("utilization_ratio", 1e-4)):
+    for name, digit in (
+        ("energy_joules", 1e-3),
+        ("power_joules", 1e-4),
+        ("power_last_watts", 1e-2),
+        ("utilization_ratio", 1e-4),
+    ):
         before, after = getattr(rollup, name), getattr(back, name)
         assert (before is None) == (after is None), f"{name}: unknown is not 0, and 0 is not unknown"
         assert before is None or after == pytest.approx(before, abs=digit)
     assert back.memory_max_bytes == memory
+    told = [one.end_seconds if one.power_end_seconds is None else one.power_end_seconds for one in (rollup, back)]
+    assert told[1] == pytest.approx(told[0], abs=4e-5)

@@ -290,6 +290,24 @@ def test_a_timeline_is_bounded(seconds, step):
     assert usages.timeline({}, 0.0) is None
 
 
+def test_a_sample_that_is_longer_than_a_bin_is_in_all_of_its_bins():
+    host = Device(kind="host", id="host", name="host", method=None, sensor="host")
+    samples = [Rollup(at, at + 2, utilization_ratio=0.25 + at / 100, memory_mean_bytes=7.0) for at in (0.5, 2.5, 4.5)]
+    part = usages.Part(host, 0.0, energy.Known(None, None), samples, [one.end_seconds for one in samples], (0.0, 8.0))
+    picture = usages.timeline({"host": [part]}, 8.0)
+    assert picture is not None
+    assert (picture.step_seconds, picture.bins) == (1, 8)
+    [series] = picture.series
+    means = [0.255, 0.255, (0.255 + 0.275) / 2, 0.275, (0.275 + 0.295) / 2, 0.295, 0.295]
+    assert series.utilization_ratio == [*(pytest.approx(one, abs=1e-4) for one in means), None]
+    assert series.memory_bytes == [7, 7, 7, 7, 7, 7, 7, None]
+    samples = [Rollup(0, 3, utilization_ratio=0.5), Rollup(6, 6, utilization_ratio=0.1)]
+    part = usages.Part(host, 0.0, energy.Known(None, None), samples, [3, 6], (0.0, 8.0))
+    picture = usages.timeline({"host": [part]}, 8.0)
+    assert picture is not None
+    assert picture.series[0].utilization_ratio == [0.5, 0.5, 0.5, None, None, None, 0.1, None]
+
+
 def test_the_timeline_holds_the_energy(tmp_path: Path):
     Process(tmp_path).measures(gpu(0), 120.0, 0.0, 1000.0).ends(1000.0)
     record = assembled(tmp_path)

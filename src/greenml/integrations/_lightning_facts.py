@@ -20,6 +20,15 @@ def hyperparameters(trainer: Any, module: Any) -> dict[str, Any]:  # noqa: ANN40
     return told
 
 
+def steps(trainer: Any) -> int:  # noqa: ANN401
+    """Return how many optimizer steps the training will have; 0 where the Trainer cannot tell."""
+    try:
+        estimated = float(trainer.estimated_stepping_batches)
+    except Exception:  # noqa: BLE001  a loader of its own kind may fail in any way
+        return 0
+    return int(estimated) if 0 < estimated < float("inf") else 0
+
+
 def batching(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the arithmetic of the batch."""
     loader = trainer.train_dataloader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ class TrainerRun:
         self._counts: dict[str, float] = {}
         self._counts_before_trial: dict[str, float] = {}
         self._before: greenml.RunRecord | None = None
-        self._most: greenml.Totals | None = None
         self._lost: dict[str, float] = {}
 
     @property
@@ -51,7 +49,7 @@ class TrainerRun:
         Raises:
             SettingsError: the output cannot be written.
         """
-        self.ended, self._counts, self._lost, self._most = False, {}, {}, None
+        self.ended, self._counts, self._lost = False, {}, {}
         self.whole = greenml.track(output, resume=resume, **self._settings).start(since_seconds)
         # Where another rank was here first, the new attempt is in that record already.
         resumed = resume or (before is not None and before.status == "running" and len(before.attempts) > 1)
@@ -59,14 +57,8 @@ class TrainerRun:
         self.enter("setup", since_seconds)
 
     def totals(self) -> greenml.Totals:
-        """Return what was used up to now; the last second of it is a guess, and where that was too high, this waits."""
-        if self.whole is None:
-            return greenml.Totals(0.0, None, None, None, {})
-        now, most = self.whole.totals(), self._most
-        if most is not None and most.energy_joules is not None and (now.energy_joules or 0.0) < most.energy_joules:
-            now = replace(now, energy_joules=most.energy_joules, emissions_grams=most.emissions_grams)
-        self._most = now
-        return now
+        """Return what was used up to now; the last second of it is a guess."""
+        return self.whole.totals() if self.whole is not None else greenml.Totals(0.0, None, None, None, {})
 
     # Phases lie beside each other.
 
@@ -122,6 +114,12 @@ class TrainerRun:
             since = {name: value - self._counts_before_trial.get(name, 0.0) for name, value in now.items()}
             self._trial.count(**{name: value for name, value in since.items() if value})
         return now
+
+    def progress(self, step: int, steps: int) -> None:
+        """Tell how far the training that is under way is."""
+        for one in self.runs:
+            if steps > 0:
+                one.progress(step, steps)
 
     # Attempts.
 

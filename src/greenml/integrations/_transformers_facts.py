@@ -15,10 +15,8 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 import greenml
-from greenml.integrations._forecast import Band, Expected
+from greenml.moment import Band, Expected
 
-JOULES_PER_KWH = 3_600_000.0
-GRAMS_PER_KG = 1000.0
 # Where a run's files are, and what reporters it has, say nothing of the training.
 _NOT_HYPERPARAMETERS = frozenset(
     {
@@ -158,13 +156,7 @@ def any_rank(mine: bool, args: TrainingArguments) -> bool:
 
 def figures(totals: greenml.Totals, expected: Expected | None, tier: str) -> dict[str, float]:
     """Return the running totals under the names that reporters show; what is not known has no name."""
-    now = {
-        "green/energy_kwh": None if totals.energy_joules is None else totals.energy_joules / JOULES_PER_KWH,
-        "green/co2e_kg": None if totals.emissions_grams is None else totals.emissions_grams / GRAMS_PER_KG,
-        "green/cost_usd": totals.cost_usd.get(tier),
-        "green/power_w": totals.power_watts,
-    }
-    known = {name: value for name, value in now.items() if value is not None}
+    known = totals.figures(tier)
     for name in _BANDS if expected is not None else ():
         band = _band_of(name, expected)
         if name in known and band is not None:

@@ -62,14 +62,7 @@ class GreenTracker(GeneralTracker):  # type: ignore[misc]  # accelerate has no t
 
     def figures(self) -> dict[str, float]:
         """Return the running totals under the names that other trackers can show; what is not known has no name."""
-        totals = self._run.totals()
-        now = {
-            "green/energy_kwh": None if totals.energy_joules is None else totals.energy_joules / 3_600_000.0,
-            "green/co2e_kg": None if totals.emissions_grams is None else totals.emissions_grams / 1000.0,
-            "green/cost_usd": totals.cost_usd.get(self._run.settings.tier or "dedicated"),
-            "green/power_w": totals.power_watts,
-        }
-        return {name: value for name, value in now.items() if value is not None}
+        return self._run.totals().figures(self._run.settings.tier or "dedicated")
 
     def _describe(self) -> None:
         with contextlib.suppress(Exception):  # an Accelerator of another version tells less; its loop goes on

@@ -12,8 +12,6 @@ import greenml
 from greenml.integrations._quiet import quiet
 
 log = logging.getLogger("greenml")
-JOULES_PER_KWH = 3_600_000.0
-GRAMS_PER_KG = 1000.0
 UNKNOWN = float("nan")
 
 
@@ -80,6 +78,11 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         self._enter("train")
 
     @quiet
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tell how far training is, where Keras knows an epoch's steps."""
+        self._tell_progress(epoch)
+
+    @quiet
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the running totals to the epoch's logs, for the history and every callback after this one."""
         if self._run is None:
@@ -91,6 +94,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         iterations = _iterations(self.model)
         self._steps, self._steps_before = self._steps + iterations - self._steps_before, iterations
         self._run.count(epochs=self._epochs, steps=self._steps)
+        self._tell_progress(epoch + 1)
 
     @quiet
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -151,17 +155,16 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
                 self._run.end_phase(self._phase)
             self._phase = self._run.begin_phase(name) if name is not None else None
 
+    def _tell_progress(self, epochs: int) -> None:
+        told = self.params or {}
+        if self._run is not None and told.get("steps") and told.get("epochs"):
+            self._run.progress(epochs * told["steps"], told["epochs"] * told["steps"])
+
     def _figures(self, run: greenml.Run) -> dict[str, float]:
         """Return the running totals under the names of logs; always the same names, as CSVLogger fails without."""
-        totals = run.totals()
-        now = {
-            "green/energy_kwh": UNKNOWN if totals.energy_joules is None else totals.energy_joules / JOULES_PER_KWH,
-            "green/co2e_kg": UNKNOWN if totals.emissions_grams is None else totals.emissions_grams / GRAMS_PER_KG,
-            "green/power_w": UNKNOWN if totals.power_watts is None else totals.power_watts,
-        }
-        if self._priced:
-            now["green/cost_usd"] = totals.cost_usd.get(run.settings.tier or "dedicated", UNKNOWN)
-        return now
+        known = run.totals().figures(run.settings.tier or "dedicated")
+        names = ["green/energy_kwh", "green/co2e_kg", "green/power_w"] + ["green/cost_usd"] * self._priced
+        return {name: known.get(name, UNKNOWN) for name in names}
 
 
 def _iterations(model: Any) -> int:  # noqa: ANN401

@@ -17,8 +17,6 @@ from greenml.integrations import _lightning_facts as facts
 from greenml.integrations._quiet import quiet
 
 log = logging.getLogger("greenml")
-JOULES_PER_KWH = 3_600_000.0
-GRAMS_PER_KG = 1000.0
 
 # A class may stand in both trees at once, so a Trainer of either takes it. The second tree shares its imports with the
 # first and adds 0.1 s.
@@ -55,7 +53,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._phase: int | None = None
         self._fitting = False
         self._counts = dict.fromkeys(("samples", "tokens", "steps", "epochs"), 0.0)
-        self._steps_before = self._logged_step = 0
+        self._steps_before = self._logged_step = self._steps = 0
         self._model: dict[str, Any] = {}
         self._troubles: set[str] = set()
 
@@ -105,6 +103,8 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
                 self._model = now
             self._run.describe(model=self._model, ran=facts.ran(trainer), **facts.deepspeed(trainer))
         self._enter("train")
+        self._steps = facts.steps(trainer) if trainer.is_global_zero else 0
+        self._tell_progress(trainer)
 
     @quiet
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
@@ -112,6 +112,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         samples, tokens = facts.size(batch)
         self._counts["samples"] += samples
         self._counts["tokens"] += tokens
+        self._tell_progress(trainer)
         # What Lightning's own monitors take for the step of a log line; one more than has been done.
         step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step - 1) + 1
         every = trainer.log_every_n_steps
@@ -140,6 +141,7 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Close the training phase."""
         self._fitting = False
+        self._tell_progress(trainer)
         self._enter(None)
         self._counts = self._worked(trainer)
         self._steps_before = trainer.global_step
@@ -217,6 +219,10 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         own = ("samples", "tokens", "steps", "epochs") if trainer.is_global_zero else ("samples", "tokens")
         run.count(**{name: value for name, value in self._worked(trainer).items() if value and name in own})
 
+    def _tell_progress(self, trainer: Any) -> None:  # noqa: ANN401
+        if self._run is not None and self._steps:
+            self._run.progress(trainer.global_step, self._steps)
+
     def _keep_results(self, trainer: Any) -> None:  # noqa: ANN401
         if self._run is not None and trainer.is_global_zero:
             self._run.log(dict(trainer.callback_metrics))
@@ -247,11 +253,4 @@ def _folder(trainer: Any) -> Path:  # noqa: ANN401
 
 def _figures(run: greenml.Run) -> dict[str, float]:
     """Return the running totals under the names that loggers show; what is not known has no name."""
-    totals = run.totals()
-    now = {
-        "green/energy_kwh": None if totals.energy_joules is None else totals.energy_joules / JOULES_PER_KWH,
-        "green/co2e_kg": None if totals.emissions_grams is None else totals.emissions_grams / GRAMS_PER_KG,
-        "green/cost_usd": totals.cost_usd.get(run.settings.tier or "dedicated"),
-        "green/power_w": totals.power_watts,
-    }
-    return {name: value for name, value in now.items() if value is not None}
+    return run.totals().figures(run.settings.tier or "dedicated")

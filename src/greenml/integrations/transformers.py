@@ -13,9 +13,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState
 
 import greenml
+from greenml.forecast import Forecast
 from greenml.integrations import _transformers_facts as facts
 from greenml.integrations._budget import Budget
-from greenml.integrations._forecast import Forecast
 from greenml.integrations._quiet import quiet
 from greenml.integrations._trainer_run import TrainerRun
 from greenml.integrations._trainer_wraps import trainer_calling, wrap
@@ -127,6 +127,8 @@ class GreenCallback(TrainerCallback, ExportableState):
         self._runs.enter("train")
         self._first_epoch = float(state.epoch or 0.0)
         self._forecast.begin(state.global_step, self._runs.totals())
+        if state.is_world_process_zero:
+            self._runs.progress(state.global_step, state.max_steps)
 
     @quiet
     def on_step_end(
@@ -140,6 +142,7 @@ class GreenCallback(TrainerCallback, ExportableState):
             self._tell_counts(state)
         if state.is_world_process_zero and now - self._looked_seconds >= LOOK_SECONDS:
             self._looked_seconds = now
+            self._runs.progress(state.global_step, state.max_steps)
             totals = self._runs.totals()
             self._forecast.add(state.global_step, totals)
             facts.show(self._trainer, totals, self._forecast.expected(state.max_steps, totals), self._budget.tier)
@@ -177,6 +180,8 @@ class GreenCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Close the training phase."""
         self._runs.leave()
+        if state.is_world_process_zero:
+            self._runs.progress(state.global_step, state.max_steps)
         self._runs.add(**self._progress(state))
         self._forecast.first_step, self._first_epoch = state.global_step, float(state.epoch or 0.0)
         counts = self._runs.tell_counts()

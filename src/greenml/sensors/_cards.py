@@ -10,7 +10,6 @@ from greenml.sensors import _gpu_models
 
 # NVIDIA: "accurate to within +/- 5% of current power draw" (NVML API reference, nvmlDeviceGetPowerUsage).
 GAIN_RATIO = 0.05
-STEP_SECONDS = 0.1  # where the table has no row; seen: 10 to 100 ms (SC24, arXiv 2312.02741)
 AVERAGE_DRIVER = 530  # from this driver on nvmlDeviceGetPowerUsage averages on some models (same source)
 NAMES = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing", "Ampere", "Ada Lovelace", "Hopper", "Blackwell")
 ARCHITECTURES = dict(enumerate(NAMES, 2))  # nvmlDeviceArchitecture_t
@@ -79,6 +78,7 @@ class Told:
         energy, power: the call or field that gives them, empty where none does.
         buffered: its power samples are read, not its gauge.
         memory: what the used memory includes, empty where not told.
+        limit_range_watts: the least and the most that its power limit may be set to.
     """
 
     driver: str
@@ -89,6 +89,7 @@ class Told:
     limit_watts: float | None = None
     memory: str = ""
     memory_total_bytes: int | None = None
+    limit_range_watts: tuple[float, float] | None = None
 
 
 def unreadable(card: Card, trouble: str, driver: str, notes: list[str]) -> Device:
@@ -103,7 +104,7 @@ def declare(selected: Selected, told: Told, notes: list[str]) -> Device:
     card, share = selected.card, selected.share
     row = _gpu_models.find(card.name, told.architecture)
     averaged = told.power == "nvmlDeviceGetPowerUsage" and int(told.driver.split(".")[0]) >= AVERAGE_DRIVER
-    step_seconds, seen_ratio = _gpu_models.sensor_timing(row, averaged=averaged)
+    timing = _gpu_models.sensor_timing(row, averaged=averaged)
     detail = {
         "index": str(card.index),
         "pci_bus_id": card.pci_bus_id,
@@ -112,6 +113,7 @@ def declare(selected: Selected, told: Told, notes: list[str]) -> Device:
         "energy": told.energy,
         "power": told.power + (", and the driver's samples" if told.buffered and not told.energy else ""),
         "memory": told.memory,
+        "power_limit_range_watts": "{:g} to {:g}".format(*told.limit_range_watts) if told.limit_range_watts else "",
         "mig": (" ".join(one.uuid for one in selected.mig) or "whole card") if card.mig else "",
     }
     if not told.energy and not told.power:
@@ -126,8 +128,9 @@ def declare(selected: Selected, told: Told, notes: list[str]) -> Device:
         "counter" if told.energy else "gauge" if told.power else None,
         "nvml",
         gain_ratio=GAIN_RATIO,
-        step_seconds=step_seconds or STEP_SECONDS,
-        seen_ratio=seen_ratio,
+        step_seconds=timing.step_seconds,
+        seen_ratio=timing.seen_ratio,
+        lag_seconds=timing.lag_seconds(gauge=not told.energy, dated=told.buffered and not told.energy),
         share_ratio=share[0] / share[1] if share else 1.0,
         power_limit_watts=told.limit_watts or tables.number(row.get("tdp_w", "")),
         memory_total_bytes=told.memory_total_bytes,

@@ -83,22 +83,28 @@ class SampleBuffer:
             return []
         learn = self.depth_seconds < FULL_SECONDS and self._learning > 0
         self._learning -= learn
-        stamped = {stamp: value for stamp, value in self._fetch(0 if learn else self._since) if stamp > 0}
+        stamped = sorted(dict(self._fetch(0 if learn else self._since)).items())
         if not stamped:
             return []
-        newest = max(stamped)
+        newest = stamped[-1][0]
         offset = min((at - now for at in (now, wall, *others)), key=lambda o: abs(_seconds(newest, o) - now))
-        limit = now + FUTURE_SECONDS
-        times = [(_seconds(s, offset), s) for s in sorted(stamped) if _seconds(s, offset) < limit]
-        if not times:
-            return []
-        if learn and len(times) > 1 and times[-1][0] - times[0][0] > self.depth_seconds:
-            self.depth_seconds = times[-1][0] - times[0][0]
-            self._spacing_seconds = self.depth_seconds / (len(times) - 1)
-        self._newest_seconds, self._since = times[-1]
-        fresh = [(at, stamped[stamp]) for at, stamp in times if at > self._seen_seconds]
-        self.pass_over(self._newest_seconds)
-        return fresh
+        limit = _stamp(now + FUTURE_SECONDS, offset)
+        if stamped[0][0] <= 0 or newest >= limit:
+            stamped = [one for one in stamped if 0 < one[0] < limit]
+            if not stamped:
+                return []
+        first, last = (_seconds(stamped[at][0], offset) for at in (0, -1))
+        if learn and last - first > self.depth_seconds:
+            self.depth_seconds = last - first
+            self._spacing_seconds = self.depth_seconds / (len(stamped) - 1)
+        told = max(self._since, _stamp(self._seen_seconds, offset))
+        self._newest_seconds, self._since = last, stamped[-1][0]
+        self.pass_over(last)
+        return [(stamp * SECONDS_PER_MICROSECOND - offset, value) for stamp, value in stamped if stamp > told]
+
+
+def _stamp(seconds: float, offset: float) -> float:
+    return (seconds + offset) / SECONDS_PER_MICROSECOND
 
 
 def _seconds(stamp: int, offset: float) -> float:

@@ -154,7 +154,7 @@ class EstimateSensor:
 
 def _cpu(cpu: Cpu, limits: Cgroup, clock: Callable[[], float]) -> Sensor:
     cpus, scope, busy_seconds = _share(cpu, limits)
-    tdp_watts, cores = _rated(cpu.model)
+    tdp_watts, cores = rated(cpu.model)
     if cores is None and not cpu.virtual:  # a VM shows the cores that it was given, not the processor's
         cores = cpu.cores_per_socket
     if tdp_watts and cores:
@@ -217,7 +217,7 @@ def _dram(limits: Cgroup, clock: Callable[[], float]) -> Sensor:
     return EstimateSensor(device, watts, clock=clock)
 
 
-def _rated(model: str) -> tuple[float | None, int | None]:
+def rated(model: str) -> tuple[float | None, int | None]:
     """Return a CPU's TDP and cores from the bundled table; None where it does not have them."""
     try:
         row = _table().get(_plain(model), {})

@@ -14,6 +14,8 @@ from greenml.errors import SensorError
 from greenml.model import Device, Reading, Sensor, Wanted
 from greenml.sensors._cpu import PROC, host_seconds, read_cpu
 
+# No energy hangs on it, and utilization is exact between two reads however far apart they are.
+INTERVAL_SECONDS = 2.0
 # Finding descendants walks every process of the host, about 40 microseconds each: no more often than this,
 # and rarer where it would take more than this share of a CPU.
 REFRESH_SECONDS = 5.0
@@ -67,7 +69,7 @@ class HostSensor:
         seconds: the (busy, total) CPU seconds since boot; raises OSError where the system does not tell.
     """
 
-    interval_seconds = 1.0
+    interval_seconds = INTERVAL_SECONDS
 
     def __init__(self, device: Device, seconds: Callable[[], tuple[float, float]] = host_seconds) -> None:
         self.device = device
@@ -113,7 +115,7 @@ class ProcessSensor:
         clock: monotonic seconds.
     """
 
-    interval_seconds = 1.0
+    interval_seconds = INTERVAL_SECONDS
 
     def __init__(
         self, device: Device, pids: Callable[[], Iterable[int]], clock: Callable[[], float] = time.monotonic

@@ -17,6 +17,7 @@ from greenml.model import Device, Reading, Sensor, Wanted
 from greenml.sensors import _gpu_models
 from greenml.sensors._cards import ARCHITECTURES, Card, Mig, Selected, Told, declare, unreadable
 from greenml.sensors._library import Library
+from greenml.sensors._nvml_values import number, unpacked
 from greenml.sensors._sample_buffer import SampleBuffer, Stamped
 from greenml.sensors._visible import select
 from greenml.units import JOULES_PER_MILLIJOULE, WATTS_PER_MILLIWATT
@@ -31,7 +32,6 @@ POLL_SECONDS = (0.02, 0.05)  # a gauge is polled twice as often as it is brought
 BUFFER_SECONDS = 0.05  # and a buffer no oftener than this
 TRIES = 3  # at the start, before a field that failed is thought to be there
 SLOW_FIELDS_SECONDS = 0.5  # utilization and memory are asked for no oftener, however fast power is polled
-VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 
 
 def _codes(*names: str) -> frozenset[int]:
@@ -87,10 +87,6 @@ def _sentence(where: str, error: pynvml.NVMLError) -> str:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def _number(value_type: int, value: object) -> float:
-    return float(getattr(value, VALUES[value_type] if 0 <= value_type < len(VALUES) else "uiVal"))
 
 
 def _card(index: int) -> Card | None:
@@ -193,7 +189,6 @@ class _Gpu:
         samples = self._power_buffer.new() if self._buffered else []
         energy, power = (None, None) if samples and not self._source(ENERGY) else self._energy_and_power()
         power = samples[-1][1] if samples else power
-        self._power_buffer.pass_over(samples[-1][0] if samples else now)
         if now < self._slow_due:
             return Reading(energy, power, samples)
         self._slow_due = now + SLOW_FIELDS_SECONDS
@@ -235,7 +230,7 @@ class _Gpu:
             for one in self._ask(pynvml.nvmlDeviceGetFieldValues, fields, needed=True) or ():
                 name, code = FIELDS[one.fieldId], one.nvmlReturn
                 if code == pynvml.NVML_SUCCESS:
-                    got[name] = _number(one.valueType, one.value)
+                    got[name] = number(one.valueType, one.value)
                 elif code in ABSENT | UNKNOWN_FIELD:
                     self._absent.add(name)
                 elif code in FATAL or (name in carriers and code not in NOTHING_NEW):
@@ -258,7 +253,7 @@ class _Gpu:
     def _samples(self, kind: int, since: int) -> Stamped:
         answer = self._ask(pynvml.nvmlDeviceGetSamples, kind, since, key=f"samples {kind}")
         value_type, samples = answer or (0, [])
-        values = [(one.timeStamp, _number(value_type, one.sampleValue)) for one in samples]
+        values = unpacked(value_type, samples)
         if kind == pynvml.NVML_TOTAL_POWER_SAMPLES:  # milliwatts; 0 as above
             return [(stamp, value * WATTS_PER_MILLIWATT) for stamp, value in values if value]
         return values
@@ -284,6 +279,7 @@ class _Gpu:
         self._power_buffer.new()
         self._buffered = self._power_buffer.carries
         limit, memory = self._ask(pynvml.nvmlDeviceGetEnforcedPowerLimit), self._memory()
+        limits = self._ask(pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
         told = Told(
             driver,
             ARCHITECTURES.get(self._ask(pynvml.nvmlDeviceGetArchitecture), ""),
@@ -293,5 +289,6 @@ class _Gpu:
             limit * WATTS_PER_MILLIWATT if limit else None,
             f"used, with{'' if 'memory v2' in self._absent else 'out'} the driver's own" if memory else "",
             memory.total if memory else None,
+            (limits[0] * WATTS_PER_MILLIWATT, limits[1] * WATTS_PER_MILLIWATT) if limits else None,
         )
         return declare(selected, told, notes)

@@ -6,30 +6,12 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import greenml
+from greenml.moment import Band, Expected, Totals
 
 FIRST_RATIO = 0.02  # of the steps must be done before anything is expected
 FEWEST = 3  # blocks of steps, too
 BLOCKS = 200  # of steps whose use is kept
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """A total at the last step, as a multiple of that now: value, low and high."""
-
-    ratio: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What to expect at the last step: of energy and what follows from it, and of time and what follows from that."""
-
-    energy: Band | None
-    seconds: Band | None
 
 
 class Forecast:
@@ -39,19 +21,24 @@ class Forecast:
         self.first_step = 0
         self._points: list[tuple[int, float, float | None]] = []
 
-    def begin(self, step: int, totals: greenml.Totals) -> None:
+    def begin(self, step: int, used: Totals) -> None:
         """Begin at a step: the first of a training, or that of the checkpoint it resumes from."""
         self.first_step, self._points = step, []
-        self.add(step, totals)
+        self.add(step, used)
 
-    def add(self, step: int, totals: greenml.Totals) -> None:
+    @property
+    def last_step(self) -> int | None:
+        """The last step that was taken in; None before the first."""
+        return self._points[-1][0] if self._points else None
+
+    def add(self, step: int, used: Totals) -> None:
         """Take in what had been used when a step ended."""
         if not self._points or step > self._points[-1][0]:
-            self._points.append((step, totals.seconds, totals.energy_joules))
+            self._points.append((step, used.seconds, used.energy_joules))
             if len(self._points) > BLOCKS:
                 self._points = self._points[::2]
 
-    def expected(self, max_steps: int, totals: greenml.Totals) -> Expected | None:
+    def expected(self, max_steps: int, used: Totals) -> Expected | None:
         """Return what to expect of the totals at ``max_steps``; None before enough steps are done.
 
         The band is twice the standard error of the use a step over the blocks of steps seen so far, times the steps
@@ -63,7 +50,7 @@ class Forecast:
         rest = max(0, max_steps - last)
         joules = [(step, joules) for step, _, joules in self._points if joules is not None]
         seconds = [(step, seconds) for step, seconds, _ in self._points]
-        return Expected(_band(joules, rest, totals.energy_joules), _band(seconds, rest, totals.seconds))
+        return Expected(_band(joules, rest, used.energy_joules), _band(seconds, rest, used.seconds))
 
 
 def _band(points: Sequence[tuple[int, float]], rest: int, now: float | None) -> Band | None:
