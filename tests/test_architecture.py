@@ -17,34 +17,50 @@ import greenml
 SOURCE = Path(greenml.__file__).parent
 MOST_LINES = 340
 LEVELS = {
-    0: ("units", "errors"),
-    1: ("model", "record", "tables", "data"),
+    0: ("units", "errors", "printable", "facts"),
+    1: ("model", "moment", "intensity_record", "record", "tables", "text_file", "data", "energy_curve"),
     2: (
-        "sensors", "sampler", "claims", "trace", "compaction", "energy", "usages", "accounting", "job", "factors",
-        "importers", "reports", "settings", "surroundings", "metadata_service", "values", "exits", "live",
-        "record_file", "window",
+        "sensors", "sampler", "claims", "trace", "attempts", "compaction", "span_joining", "energy", "usages",
+        "carbon_hours", "course_mean", "accounting", "per_unit", "job", "factors",
+        "importers", "reports", "settings", "doubts", "surroundings", "metadata_service", "values", "exits", "forecast",
+        "tail", "live", "live_intensity",
+        "record_file", "window", "pace",
     ),
-    3: ("assembly", "assumptions", "seats", "finishing", "merging", "gathering", "recorder", "run"),
+    3: (
+        "analysis", "assembly", "assumptions", "footprint", "intensity_watch", "seats", "finishing", "merging",
+        "gathering", "recorder", "run",
+    ),
     4: ("cli", "greenml", "__main__", "integrations"),
 }  # fmt: skip
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 
 # Modules of one level that may know each other, and why.
 ALLOWED = {
-    ("tables", "model"),  # where a table's row comes from is a Source
+    ("record", "intensity_record"),  # the part of it that changes over time
+    ("carbon_hours", "usages"),  # hours are cut out of curves
     ("trace", "claims"),  # a trace is alive while its lock is held
+    ("compaction", "span_joining"),  # fewer phases
     ("compaction", "energy"),  # what a phase's stretches used, before they are joined
+    ("attempts", "trace"), ("attempts", "usages"),  # what lies on a run's clock: traces, spans of it
     ("compaction", "trace"),  # rewrites a trace, in its own lines
+    ("assumptions", "footprint"),  # what is assumed beyond operation
+    ("accounting", "doubts"),  # each total's band
     ("usages", "energy"),  # what a device did is read off its curve
     ("seats", "trace"), ("seats", "claims"), ("seats", "job"),
     ("finishing", "assembly"), ("finishing", "assumptions"), ("finishing", "seats"),
     ("sampler", "window"),  # readings add up in it
     ("merging", "finishing"), ("merging", "seats"), ("gathering", "merging"),
+    ("factors", "claims"),  # one update of the fetched prices at a time
     ("exits", "values"),  # how a process ended, in words
-    ("live", "trace"), ("live", "job"),  # running totals are of the host's traces, as they grow
-    ("recorder", "seats"),
+    ("tail", "trace"),  # one trace, as it grows
+    ("live", "trace"), ("live", "job"), ("live", "tail"),  # running totals are of all traces, as they grow
+    ("live_intensity", "carbon_hours"), ("live_intensity", "tail"),  # which hours its bins fell into
+    ("live", "live_intensity"), ("live", "forecast"),  # what the steps in them let expect
+    ("recorder", "seats"), ("recorder", "intensity_watch"), ("finishing", "intensity_watch"),
+    ("intensity_watch", "assumptions"),  # where the run is
     ("run", "seats"), ("run", "recorder"), ("run", "assumptions"), ("run", "finishing"),
     ("run", "gathering"),
+    ("analysis", "assumptions"),  # a record accounted elsewhere, or before it runs
     ("run", "greenml"),  # __version__ alone
     ("greenml", "run"), ("greenml", "finishing"), ("greenml", "record"), ("greenml", "errors"), ("__main__", "cli"),
     ("greenml", "integrations"),  # GreenCallback, when it is asked for

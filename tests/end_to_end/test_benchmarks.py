@@ -55,3 +55,16 @@ def test_overhead_measures_what_is_installed(benchmark):
     for peer in ("codecarbon", "zeus"):
         assert any(line.startswith(f"{peer}  ") for line in done.stdout.splitlines())
     assert "greenml / peer" in done.stdout
+
+
+def test_pages_tells_size_and_seconds(benchmark, browser):
+    told = row(benchmark("pages.py", "--only", "1 h of 8", "--repeat", "1"), "report, 1 h of 8 GPUs")
+    assert 4.5 < float(told["MB"]) <= 6  # Plotly alone is 4.8
+    assert float(told["drawn s"]) > 0
+    assert told["aim s"] == "1"
+
+
+def test_pages_names_the_pages_there_are(benchmark):
+    done = benchmark("pages.py", "--only", "nothing")
+    assert done.returncode == 1
+    assert "report, 30 d of 64 GPUs" in done.stderr

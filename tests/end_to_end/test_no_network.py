@@ -22,7 +22,7 @@ with greenml.track("run.json", sku="ND40rs_v2", region="westus2") as run:
 assert run.record.total().emissions_grams.value > 0
 from greenml.cli import main
 for words in (["report", "run.json"], ["report", "run.json", "--markdown", "--region", "swedencentral"], ["doctor"],
-              ["skus", "ND40"], ["regions", "westus"]):
+              ["skus", "ND40"], ["regions", "westus"], ["prices", "ND40rs_v2"]):
     try:
         main(words)
     except SystemExit as error:

@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-GOLDEN = Path(__file__).parent / "t5-3b-samsum"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("golden") / "run"
-    shutil.copytree(GOLDEN, folder)
-    metrics = sorted(path.name for path in folder.glob("azure-monitor-*.json"))
-    words = ["import", "--output", "run.json", "--sku", "ND40rs_v2", "--region", "westus2", "--nodes", "1"]
-    words += ["--duration", "2631.05", "--codecarbon", "emissions.csv", "--azure-monitor", *metrics]
-    done = greenml(folder, *words, "--trainer-output", ".")
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def greenml(folder, *words):

@@ -13,7 +13,8 @@ import pytest
 
 from greenml import cli
 from greenml.errors import FactorError, RecordError, SensorError
-from greenml.model import Place, Wanted
+from greenml.facts import Place
+from greenml.model import Wanted
 from greenml.record import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
 
 ROOT = Path(__file__).resolve().parents[2]

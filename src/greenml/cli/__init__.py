@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from greenml import __version__
+from greenml import __version__, printable
 from greenml.errors import GreenMLError
 
 # Command to its module: commands are imported when they are asked for, so that each starts fast.
 COMMANDS = {
     "run": "run",
+    "watch": "watch",
     "report": "report",
+    "card": "card",
+    "compare": "compare",
     "finish": "finish",
     "merge": "merge",
     "import": "import_",
     "doctor": "doctor",
     "skus": "skus",
+    "prices": "prices",
     "regions": "regions",
+    "what-if": "what_if",
+    "estimate": "estimate",
+    "advise": "advise",
 }
 
 
@@ -36,6 +45,14 @@ class _Lazy(click.Group):
             return None
         command: click.Command = import_module(f"greenml.cli.{COMMANDS[cmd_name]}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click has it
+        """Run a command. That its output's reader has seen enough is no failure, as click takes it to be."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+            sys.exit(0)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,12 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except GreenMLError as error:
         _fail(str(error))
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(text: str) -> None:
-    click.echo(f"greenml: {' '.join(text.split())}", err=True)
+    click.echo(f"greenml: {printable.line(text)}", err=True)
     sys.exit(2)

@@ -8,14 +8,28 @@ from typing import Any
 import click
 
 _ASSUMED = (
-    click.option("--sku", help="The cloud's machine size, for the price: ND40rs_v2 ('greenml skus' lists them)."),
-    click.option("--region", help="Where it runs: westus2, SWE ('greenml regions' lists them)."),
-    click.option("--tier", help="Which price was paid: dedicated, low_priority or spot."),
-    click.option("--nodes", type=int, help="Machines billed."),
+    click.option(
+        "--sku",
+        metavar="SKU",
+        help="The cloud's machine size, for the price: ND40rs_v2 ('greenml skus' lists them).",
+    ),
+    click.option("--region", metavar="REGION", help="Where it runs: westus2, SWE ('greenml regions' lists them)."),
+    click.option("--tier", metavar="TIER", help="Which price was paid: dedicated, low_priority or spot."),
+    click.option("--nodes", type=int, metavar="N", help="Machines billed."),
     click.option("--carbon-intensity", type=float, metavar="G_PER_KWH", help="In place of the tables, g CO2e/kWh."),
     click.option("--price-per-hour", type=float, metavar="USD", help="In place of the tables, USD per node and hour."),
-    click.option("--pue", type=float, help="Power usage effectiveness, in place of the tables."),
+    click.option("--pue", type=float, metavar="RATIO", help="Power usage effectiveness, in place of the tables."),
+    click.option(
+        "--market-intensity", type=float, metavar="G_PER_KWH", help="Of your contract, shown beside the location's."
+    ),
+    click.option("--lifetime-years", type=float, metavar="YEARS", help="Over which making the hardware is shared out."),
 )
+
+
+def intensity(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that names who is asked for the carbon intensity over time."""
+    words = "Ask for the carbon intensity over time: electricity_maps, watttime, uk_grid, or a CSV file of yours."
+    return click.option("--intensity", metavar="PROVIDER|CSV", help=words)(function)
 
 
 def assumed(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import click
@@ -20,11 +19,14 @@ _HOW = {
 
 
 @click.command("doctor")
-@click.option("--gpus", help="'all' of the node, or a list: 0,1; those CUDA shows by default.")
-@click.option("--sku", help="Check this machine size too.")
-@click.option("--region", help="Check this region too.")
+@click.option("--gpus", metavar="LIST", help="'all' of the node, or a list: 0,1; those CUDA shows by default.")
+@click.option("--sku", metavar="SKU", help="Check this machine size too.")
+@click.option("--region", metavar="REGION", help="Check this region too.")
 def command(gpus: str | None, sku: str | None, region: str | None) -> int:
-    """Tell what greenml will measure on this machine and how, what it will not and why, and what would fix it."""
+    """Tell what greenml will measure on this machine, and how.
+
+    Also what it will not and why, and what would fix it.
+    """
     import threading
 
     from greenml.settings import resolve
@@ -70,8 +72,9 @@ def _read(sensor: Sensor) -> Reading | str:
 
 def _print_devices(found: list[tuple[Sensor, Reading | str]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from greenml.cli._tables import show
 
     table = Table(box=box.SIMPLE_HEAD, title="What is measured here", title_justify="left")
     for name in ("device", "name", "how", "doubt", "now"):
@@ -81,7 +84,7 @@ def _print_devices(found: list[tuple[Sensor, Reading | str]]) -> None:
         doubt = f"±{device.gain_ratio:.0%}" if device.method else "-"
         now = reading if isinstance(reading, str) else _now(reading)
         table.add_row(f"{device.kind} {device.id}", device.name, f"{_HOW[device.method]} ({device.sensor})", doubt, now)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    show(table, plain_width=120)
     for sensor, _ in found:
         if sensor.device.note:
             click.echo(f"  {sensor.device.kind}: {sensor.device.note}")

@@ -10,7 +10,10 @@ import click
 @click.command("finish")
 @click.argument("path", metavar="RUN.JSON", default="run.json", type=click.Path(path_type=Path))
 def command(path: Path) -> None:
-    """Write RUN.JSON from the traces that a killed or preempted run left."""
+    """Write RUN.JSON from the traces that a killed run left.
+
+    A preempted run is one too.
+    """
     from greenml import finishing
     from greenml.errors import RecordError
     from greenml.seats import run_dir_of

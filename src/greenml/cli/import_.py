@@ -38,15 +38,18 @@ class _ManyFiles(click.Command):
     "--azure-monitor", type=_FILE, multiple=True, metavar="FILE...", help="What 'az monitor metrics list' printed."
 )
 @click.option("--trainer-output", type=_FILE, metavar="DIR", help="A Trainer's output folder.")
-@click.option("--duration", help="Of the whole run: seconds, or 43m51.05s.")
-@click.option("--name", default="", help="Of the run.")
+@click.option("--duration", metavar="TIME", help="Of the whole run: seconds, or 43m51.05s.")
+@click.option("--name", default="", metavar="NAME", help="Of the run.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @assumed
 def command(  # noqa: PLR0917  click gives them by name
     output: Path, codecarbon: Path | None, azure_monitor: tuple[Path, ...], trainer_output: Path | None,
     duration: str | None, name: str, force: bool, **told: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
-    """Make a run record from what other tools measured; their figures pass through unrounded."""
+    """Make a run record from what other tools measured.
+
+    Their figures pass through unrounded.
+    """
     from greenml import assumptions, importers, record_file
     from greenml.settings import resolve
 

@@ -19,9 +19,10 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 def command(sources: tuple[Path, ...], output: Path, skew: tuple[str, ...], force: bool) -> None:
-    """Merge the trace folders of several nodes of one run, copied to this machine, into one record.
+    """Merge the traces of a run's nodes into one record.
 
-    Each RUN.TRACE is a folder of traces, a folder that holds one, or a single trace. They are only read.
+    The nodes' trace folders were copied to this machine. Each RUN.TRACE is a folder of traces, a folder that holds
+    one, or a single trace. They are only read.
     """
     from greenml import merging
     from greenml.seats import run_dir_of

@@ -10,7 +10,10 @@ import click
 @click.command("regions")
 @click.argument("pattern", default="")
 def command(pattern: str) -> None:
-    """List places whose name holds PATTERN, with this year's carbon intensity and PUE."""
+    """List places whose name holds PATTERN.
+
+    With this year's carbon intensity and PUE.
+    """
     from rich import box
     from rich.table import Table
 

@@ -8,7 +8,10 @@ import click
 @click.command("skus")
 @click.argument("pattern", default="")
 def command(pattern: str) -> None:
-    """List machine sizes whose name holds PATTERN (or matches it: ND*), with what is in them."""
+    """List machine sizes whose name holds PATTERN.
+
+    Or matches it: ND*. With what is in them.
+    """
     from rich import box
     from rich.table import Table
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from greenml.record import DeviceRecord, RunRecord
 from greenml.reports import _format
 
 MOST_ROWS = 16
+KIND_WORDS = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM", "host": "host", "process": "this run's processes"}
 METHOD_WORDS = {"counter": "counter", "gauge": "gauge", "estimate": "modelled", "reported": "reported"}
 
 Row = tuple[str, str, str, str, str, str]
@@ -19,21 +21,58 @@ def device_rows(record: RunRecord) -> list[Row]:
 
     A group's energy is its devices' sum; its other figures are the least to the most of one device.
     """
+    found = groups(record)
+    rows = [_row(group, label) for label, group in found[:MOST_ROWS]]
+    if len(found) > MOST_ROWS:
+        rows.append((f"and {len(found) - MOST_ROWS} more kinds, see run.json", "", "", "", "", ""))
+    return rows
+
+
+def groups(record: RunRecord) -> list[tuple[str, Group]]:
+    """Return the devices with their labels: each alone, or by host and model, or by model where those are too many."""
     devices = record.devices
     several_hosts = len({device.host for device in devices}) > 1
     if len(devices) <= MOST_ROWS:
-        return [_row([device], _label(device, several_hosts)) for device in devices]
-    groups = _groups(devices, lambda device: (device.host, device.kind, device.name))
-    if len(groups) <= MOST_ROWS:
-        return [_row(group, f"{_count(group)} X {_label(group[0], several_hosts, of_group=True)}") for group in groups]
-    groups = _groups(devices, lambda device: (device.kind, device.name))
-    rows = []
-    for group in groups[:MOST_ROWS]:
+        return [(_label(device, several_hosts), [device]) for device in devices]
+    found = _groups(devices, lambda device: (device.host, device.kind, device.name))
+    if len(found) <= MOST_ROWS:
+        return [(f"{_count(group)} X {_label(group[0], several_hosts, of_group=True)}", group) for group in found]
+    made = []
+    for group in _groups(devices, lambda device: (device.kind, device.name)):
         hosts = len({device.host for device in group})
-        rows.append(_row(group, f"{_count(group)} X {_label(group[0], False, of_group=True)} on {hosts} hosts"))
-    if len(groups) > MOST_ROWS:
-        rows.append((f"and {len(groups) - MOST_ROWS} more kinds, see run.json", "", "", "", "", ""))
-    return rows
+        made.append((f"{_count(group)} X {_label(group[0], False, of_group=True)} on {hosts} hosts", group))
+    return made
+
+
+def short_names(devices: Sequence[DeviceRecord]) -> list[str]:
+    """Return short names that differ: ``GPU 3``, ``CPU``, ``CPU package-1`` of two; of several hosts, theirs."""
+    several_hosts = len({device.host for device in devices}) > 1
+    alike = Counter((device.host, device.kind) for device in devices)
+    names = []
+    for device in devices:
+        kind = KIND_WORDS[device.kind]
+        own = device.id.removeprefix(f"{device.host}/").removesuffix("-dram")
+        own = own if alike[device.host, device.kind] > 1 else ""
+        which = {"gpu": device.detail.get("index", ""), "cpu": own, "dram": own}.get(device.kind, "")
+        name = f"{kind} {which}".strip()
+        names.append(f"{device.host} {name}" if several_hosts and device.host else name)
+    counts = Counter(names)
+    return [f"{name} ({device.id})" if counts[name] > 1 else name for name, device in zip(names, devices, strict=True)]
+
+
+def short_group_names(found: Sequence[tuple[str, Group]]) -> list[str]:
+    """Return short names of groups that differ: ``64 GPUs``, with the host where a group is of one of several."""
+    if all(len(group) == 1 for _, group in found):
+        return short_names([group[0] for _, group in found])
+    several_hosts = len({device.host for _, group in found for device in group}) > 1
+    names = []
+    for _, group in found:
+        count, word = _count(group), KIND_WORDS[group[0].kind]
+        name = word if group[0].kind == "process" else f"{count} {word}{'s' if count > 1 else ''}"
+        of_one = several_hosts and len({device.host for device in group}) == 1
+        names.append(f"{group[0].host} {name}" if of_one else name)
+    counts = Counter(names)
+    return [label if counts[name] > 1 else name for name, (label, _) in zip(names, found, strict=True)]
 
 
 def _groups(devices: Iterable[DeviceRecord], key: Callable[[DeviceRecord], tuple[str, ...]]) -> list[Group]:

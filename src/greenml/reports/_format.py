@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 
 from greenml.record import Factor, Quantity, RunRecord, SourceRef
-from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, JOULES_PER_KWH, SECONDS_PER_HOUR
+from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, GRAMS_PER_POUND, JOULES_PER_KWH, SECONDS_PER_HOUR
 
 JOULES_PER_WH = 3600.0
 JOULES_PER_KJ = 1000.0
@@ -109,6 +109,18 @@ def mass(grams: float) -> str:
     return f"{significant(grams / GRAMS_PER_MG)} mg CO2e"
 
 
+def pounds(grams: float) -> str:
+    """Write a mass of CO2e in pounds."""
+    return f"{significant(grams / GRAMS_PER_POUND)} lb CO2e"
+
+
+def liters(value: float) -> str:
+    """Write a volume of water in m³, L or mL, by its size."""
+    if abs(value) >= 1000:
+        return f"{significant(value / 1000)} m³"
+    return f"{significant(value)} L" if abs(value) >= 1 or value == 0 else f"{significant(value * 1000)} mL"
+
+
 def kilograms(grams: float) -> str:
     """Write the number of kg, six significant digits."""
     return number(grams / GRAMS_PER_KG)
@@ -149,6 +161,26 @@ def watts(value: float) -> str:
     return f"{at_least(value, 1)} W"
 
 
+def power(value: float) -> str:
+    """Write a power in W, kW or MW, by its size, three significant digits: ``285 W``, ``2.41 kW``."""
+    for unit, size in (("MW", 1e6), ("kW", 1e3)):
+        if round(abs(value)) >= size:
+            return f"{significant(value / size, 3)} {unit}"
+    return f"{significant(value, 3) if abs(value) < 100 else round(value)} W"
+
+
+def clock(seconds: float) -> str:
+    """Write a time that goes on, or is expected, to the second, from a day on to the minute: ``43m 51s``."""
+    whole = max(0, round(seconds))
+    days, rest = divmod(whole, 86400)
+    hours_, minutes, left = rest // 3600, rest // 60 % 60, rest % 60
+    if days:
+        return f"{days}d {hours_:02d}h {minutes:02d}m"
+    if hours_:
+        return f"{hours_}h {minutes:02d}m {left:02d}s"
+    return f"{minutes}m {left:02d}s" if minutes else f"{left}s"
+
+
 def timestamp(moment: datetime) -> str:
     """Write a moment in UTC, to the second, without its zone, as CodeCarbon does."""
     utc = moment.astimezone(timezone.utc) if moment.tzinfo else moment
@@ -178,6 +210,11 @@ def figure(quantity: Quantity | None, write: Callable[[float], str], *, reason: 
     if quantity is None or quantity.value is None:
         return unknown(quantity, reason=reason)
     return write(quantity.value)
+
+
+def emissions_name(record: RunRecord) -> str:
+    """Name the emissions: marginal ones are not to be read as the others."""
+    return "Emissions, marginal" if record.factors.marginal else "Emissions"
 
 
 def reason(quantity: Quantity | None) -> str:
@@ -210,6 +247,13 @@ def band(quantity: Quantity | None, write: Callable[[float], str]) -> str:
     return interval(quantity.low, quantity.high, write)
 
 
+def span(quantity: Quantity | None, write: Callable[[float], str]) -> str:
+    """Write a quantity that is a range without a value; empty where there is none."""
+    if quantity is None or quantity.low is None or quantity.high is None:
+        return ""
+    return interval(quantity.low, quantity.high, write) or write(quantity.low)
+
+
 def sensors(record: RunRecord, kind: str) -> str:
     """Name the sensors that tell a kind's energy, each once: ``NVML counter``; empty where none does."""
     names: dict[str, None] = {}
@@ -234,8 +278,8 @@ def tier(name: str) -> str:
 
 
 def source(ref: SourceRef) -> str:
-    """Name a source with its date."""
-    return f"{ref.name}, {ref.published}" if ref.published else ref.name
+    """Name a source with its date, which some names end in."""
+    return f"{ref.name}, {ref.published}" if ref.published and not ref.name.endswith(ref.published) else ref.name
 
 
 def factor(value: Factor) -> str:
@@ -246,7 +290,8 @@ def factor(value: Factor) -> str:
         return f"{number(one, 4)} {unit}".strip()
 
     spread = interval(value.low, value.high, write)
-    scope = "no figure for the place" if value.scope == "none" else value.scope.replace("_", " ")
+    words = {"none": "no figure for the place", "course": "energy-weighted mean over time of"}
+    scope = words.get(value.scope) or value.scope.replace("_", " ")
     found = " ".join(part for part in (scope, value.code) if part)
     facts = [
         found,
@@ -272,24 +317,3 @@ def price(name: str, value: Factor) -> str:
         value.note.rstrip("."),
     ]
     return f"{tier(name)} {amount} ({', '.join(part for part in facts if part)})"
-
-
-def hardware(record: RunRecord) -> str:
-    """Name what the run ran on, from its devices: ``8 X Tesla V100-SXM2-32GB``; empty where nothing tells."""
-    for kind in ("gpu", "cpu"):
-        counts: dict[str, int] = {}
-        for device in record.devices:
-            if device.kind == kind and device.method != "reported":
-                counts[device.name] = counts.get(device.name, 0) + device.count
-        if counts:
-            return ", ".join(f"{count} X {name}" for name, count in counts.items())
-    return ", ".join(dict.fromkeys(host.cpu_model for host in record.hosts if host.cpu_model))
-
-
-def machine(record: RunRecord) -> str:
-    """Name the SKU with its label and the nodes; empty where there is none."""
-    place = record.place
-    if not place.sku:
-        return ""
-    label = f"{place.sku} ({place.sku_label})" if place.sku_label else place.sku
-    return f"{label}, {place.nodes} nodes" if place.nodes > 1 else label

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 
-from greenml.record import DeviceRecord, Quantity, RunRecord, Totals, Usage
+from greenml import printable
+from greenml.record import DeviceRecord, Quantity, ReportedEmissions, RunRecord, Totals, Usage
+from greenml.reports import _format, _reported
 
 DEVICE_COLUMNS = (
     "power_mean_watts",
@@ -41,6 +43,8 @@ Cell = str | int | float | None
 def render(record: RunRecord) -> str:
     """Render the run first, then each phase: its devices' rows, then rows ``total`` by kind, IT and facility.
 
+    A row ``reported`` has what another tool told of the scope, with its own factors.
+
     ``basis`` is the device's method, or how the total is known. Costs have a column a tier.
     """
     tiers = sorted({tier for total in record.totals for tier in total.cost_usd})
@@ -56,11 +60,18 @@ def render(record: RunRecord) -> str:
     for scope, seconds, rows in scopes:
         start: dict[str, Cell] = {"run_id": record.run_id, "scope": scope, "seconds": seconds}
         for row in rows:
-            writer.writerow(start | row)
+            writer.writerow(_clean(start | row))
         total = record.total(scope)
-        for row in _total_rows(total) if total else ():
-            writer.writerow(start | row)
+        for row in _total_rows(total, marginal=record.factors.marginal) if total else ():
+            writer.writerow(_clean(start | row))
+        for told in record.reported:
+            if told.scope == scope:
+                writer.writerow(_clean(start | _reported_row(told)))
     return stream.getvalue()
+
+
+def _clean(row: dict[str, Cell]) -> dict[str, Cell]:
+    return {name: printable.line(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 def _device_row(device_id: str, device: DeviceRecord | None, usage: Usage) -> dict[str, Cell]:
@@ -84,7 +95,7 @@ def _device_row(device_id: str, device: DeviceRecord | None, usage: Usage) -> di
     return row
 
 
-def _total_rows(total: Totals) -> list[dict[str, Cell]]:
+def _total_rows(total: Totals, *, marginal: bool) -> list[dict[str, Cell]]:
     gpu = {
         "utilization_ratio": total.gpu_utilization_ratio,
         "memory_mean_bytes": total.gpu_memory_mean_bytes,
@@ -95,6 +106,8 @@ def _total_rows(total: Totals) -> list[dict[str, Cell]]:
         "emissions_low_grams": total.emissions_grams.low,
         "emissions_high_grams": total.emissions_grams.high,
     }
+    if marginal:
+        facility["why"] = "; ".join(filter(None, (total.facility_energy_joules.why, "emissions are marginal")))
     facility |= {f"cost_{tier}_usd": cost.value for tier, cost in total.cost_usd.items()}
     cpu: dict[str, Cell] = {"utilization_ratio": total.cpu_utilization_ratio}
     return [
@@ -104,6 +117,16 @@ def _total_rows(total: Totals) -> list[dict[str, Cell]]:
         _total_row("it", total.it_energy_joules),
         _total_row("facility", total.facility_energy_joules) | facility,
     ]
+
+
+def _reported_row(told: ReportedEmissions) -> dict[str, Cell]:
+    return {
+        "row": "reported",
+        "name": _format.SENSOR_NAMES.get(told.tool, told.tool),
+        "energy_joules": _reported.energy_joules(told),
+        "basis": "reported",
+        "emissions_grams": _reported.emissions_grams(told),
+    }
 
 
 def _total_row(kind: str, quantity: Quantity) -> dict[str, Cell]:

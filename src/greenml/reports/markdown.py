@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from greenml.record import Factor, Quantity, ReportedEmissions, RunRecord, Totals
-from greenml.reports import _format
+from greenml import printable
+from greenml.record import TRAINING_PATHS, Factor, Quantity, ReportedEmissions, RunRecord, Totals
+from greenml.reports import _course, _footprint, _format, _machine
 from greenml.units import GRAMS_PER_KG
 
-TRAINING_PATHS = ("train", "training", "fit")
 CODECARBON_KEYS = (
     "timestamp",
     "duration",
@@ -26,32 +26,64 @@ TIER_LABELS = {"low_priority": "LowPriority", "spot": "Spot", "dedicated": "Dedi
 Row = tuple[str, str]
 
 
-def render(record: RunRecord) -> str:
-    """Render both tables, each with its footnotes, then the record's notes."""
+def render(record: RunRecord, pounds: bool = False, footprint: bool = False) -> str:
+    """Render both tables, each with its footnotes, then the record's notes.
+
+    Args:
+        record: the run.
+        pounds: say the emissions in lb too; the table's own unit is that of the published tables, kg.
+        footprint: with a third table: water, embodied carbon, SCI, and market-based emissions.
+    """
     parts = [
-        "## Resource Usage",
-        _table(_resource_rows(record)),
-        _footnotes(_resource_footnotes(record)),
-        "## Carbon Emissions",
-        *_carbon(record),
+        resource_usage(record),
+        carbon_emissions(record),
+        bullets(_pounds(record)) if pounds else "",
+        further_footprint(record) if footprint else "",
+        notes(record),
     ]
-    if record.notes:
-        parts += ["Notes on the figures:", _footnotes([note.text for note in record.notes])]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def resource_usage(record: RunRecord) -> str:
+    """Render the first table with its heading and footnotes."""
+    return "\n\n".join(["## Resource Usage", table(_resource_rows(record)), bullets(_resource_footnotes(record))])
+
+
+def carbon_emissions(record: RunRecord) -> str:
+    """Render the second table with its heading and footnotes."""
+    return "\n\n".join(["## Carbon Emissions", *_carbon(record)])
+
+
+def further_footprint(record: RunRecord) -> str:
+    """Render water, embodied carbon, SCI and a contract's emissions, with their sources; empty where none is known."""
+    rows = [
+        (name, f"{band} ({how})" if value == "a range" else f"{value}{f', {band}' if band else ''} ({how})")
+        for name, value, band, how in _footprint.rows(record)
+    ]
+    if not rows:
+        return ""
+    return "\n\n".join(["## Footprint", table(rows), bullets(_footprint.factor_lines(record))])
+
+
+def notes(record: RunRecord) -> str:
+    """Render what a reader of the figures must know; empty where there is nothing."""
+    return f"Notes on the figures:\n\n{bullets([note.text for note in record.notes])}" if record.notes else ""
 
 
 def escape(text: str) -> str:
     """Make text safe for one cell or one line of Markdown."""
-    flat = " ".join(text.split())
+    flat = printable.line(text)
     return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def _table(rows: list[Row]) -> str:
+def table(rows: list[Row]) -> str:
+    """Write rows under the heads ``key`` and ``value``."""
     lines = ["| key | value |", "| --- | ----- |"]
     return "\n".join(lines + [f"| {escape(key)} | {escape(value)} |" for key, value in rows])
 
 
-def _footnotes(lines: list[str]) -> str:
+def bullets(lines: list[str]) -> str:
+    """Write lines as a list."""
     return "\n".join(f"- {escape(line)}" for line in lines)
 
 
@@ -59,17 +91,17 @@ def _resource_rows(record: RunRecord) -> list[Row]:
     total = record.total()
     place = record.place
     rows: list[Row] = []
-    ran_on = _format.machine(record)
+    ran_on = _machine.machine(record)
     if ran_on:
         rows.append((SKU_KEYS.get(place.cloud, "Machine type"), ran_on))
-    elif _format.hardware(record):
-        rows.append(("Hardware", _format.hardware(record)))
+    elif _machine.hardware(record):
+        rows.append(("Hardware", _machine.hardware(record)))
     rows.append(("Region", place.billing_name or place.display_name or place.region or _format.NOT_KNOWN))
     rows.append(("Run Duration", _format.duration(record.duration_seconds)))
     rows.append(_cost_row(record, total))
     cpu_ratio = total.cpu_utilization_ratio if total else None
     rows.append(("Average CPU Utilization", _format.optional(cpu_ratio, _format.percent)))
-    if _has_no_gpu(record):
+    if has_no_gpu(record):
         rows.append(("GPU", "none found"))
         rows.append(("Total CPU Energy Usage", _kilojoules(total.cpu_energy_joules if total else None)))
         return rows
@@ -80,7 +112,7 @@ def _resource_rows(record: RunRecord) -> list[Row]:
     return rows
 
 
-def _has_no_gpu(record: RunRecord) -> bool:
+def has_no_gpu(record: RunRecord) -> bool:
     """Tell whether greenml looked at the machine and saw no GPU; silence of an import is not that."""
     looked = any(device.sensor not in _format.IMPORTED_SENSORS for device in record.devices)
     return looked and not any(device.kind == "gpu" for device in record.devices)
@@ -100,19 +132,24 @@ def _memory(total: Totals | None) -> str:
 
 def _cost_row(record: RunRecord, total: Totals | None) -> Row:
     costs = total.cost_usd if total else {}
-    tiers = _tiers(record, costs)
-    labels = "/".join(_tier_label(tier, record.place.cloud) for tier in tiers)
+    shown = tiers(record, costs)
+    labels = "/".join(_tier_label(tier, record.place.cloud) for tier in shown)
     key = f"Compute Cost ({labels})" if labels else "Compute Cost"
-    known = {tier: costs[tier].value for tier in tiers if tier in costs}
+    known = {tier: costs[tier].value for tier in shown if tier in costs}
     if all(value is None for value in known.values()):
-        why = next((costs[tier].why for tier in tiers if tier in costs and costs[tier].why), "")
-        why = why or (f"no price for {record.place.sku}" if record.place.sku else "no SKU and no price given")
+        why = next((costs[tier].why for tier in shown if tier in costs and costs[tier].why), "")
+        why = why or no_price(record)
         return key, _format.missing(why, _format.NOT_KNOWN)
-    amounts = "/".join(_format.optional(known.get(tier), _format.money, _format.NOT_KNOWN) for tier in tiers)
+    amounts = "/".join(_format.optional(known.get(tier), _format.money, _format.NOT_KNOWN) for tier in shown)
     return key, f"{amounts} (USD)"
 
 
-def _tiers(record: RunRecord, known: Collection[str]) -> list[str]:
+def no_price(record: RunRecord) -> str:
+    """Say why a run has no cost at all."""
+    return f"no price for {record.place.sku}" if record.place.sku else "no SKU and no price given"
+
+
+def tiers(record: RunRecord, known: Collection[str]) -> list[str]:
     """Return the tiers to show, the interruptible one first; both of them on a cloud, priced or not."""
     cheap = next((tier for tier in ("low_priority", "spot") if tier in known), None)
     others = [tier for tier in known if tier not in ("low_priority", "spot", "dedicated")]
@@ -138,7 +175,7 @@ def _resource_footnotes(record: RunRecord) -> list[str]:
     if record.factors.prices:
         nodes = record.place.nodes
         known = record.factors.prices
-        shown = [tier for tier in _tiers(record, known) if tier in known]
+        shown = [tier for tier in tiers(record, known) if tier in known]
         prices = "; ".join(_format.price(tier, known[tier]) for tier in shown)
         lines.append(
             f"Compute cost = price of a node per hour x {_format.hours(record.duration_seconds)} x "
@@ -146,7 +183,7 @@ def _resource_footnotes(record: RunRecord) -> list[str]:
         )
     if total is None:
         return lines
-    if _has_no_gpu(record):
+    if has_no_gpu(record):
         return lines + _energy_footnote(record, "cpu", total.cpu_energy_joules)
     if total.gpu_memory_peak_bytes is not None or total.gpu_memory_mean_bytes is not None:
         lines.append("GPU memory: peak is the mean over the used GPUs of each one's peak; 1 GB = 1e9 bytes.")
@@ -165,12 +202,12 @@ def _carbon(record: RunRecord) -> list[str]:
     if record.reported:
         parts: list[str] = []
         for reported in record.reported:
-            parts += [_table(_reported_rows(reported)), _footnotes(_reported_footnotes(record, reported))]
+            parts += [table(_reported_rows(reported)), bullets(_reported_footnotes(record, reported))]
         return parts
-    total = _measured_scope(record)
+    total = measured_scope(record)
     if total is None:
         return ["The record has no totals: emissions are not known."]
-    return [_table(_measured_rows(record, total)), _footnotes(_measured_footnotes(record, total))]
+    return [table(_measured_rows(record, total)), bullets(_measured_footnotes(record, total))]
 
 
 def _reported_rows(reported: ReportedEmissions) -> list[Row]:
@@ -207,11 +244,24 @@ def _number(reported: ReportedEmissions, key: str) -> float | None:
         return None
 
 
+def _pounds(record: RunRecord) -> list[str]:
+    """Say the table's emissions in pounds."""
+    kilograms = [_number(one, "emissions") for one in record.reported]
+    total = measured_scope(record)
+    if not record.reported and total is not None and total.emissions_grams.value is not None:
+        kilograms = [total.emissions_grams.value / GRAMS_PER_KG]
+    return [
+        f"emissions in pounds: {_format.pounds(one * GRAMS_PER_KG)} (1 lb is 0.45359237 kg)."
+        for one in kilograms
+        if one is not None
+    ]
+
+
 def _tool(name: str) -> str:
     return _format.SENSOR_NAMES.get(name, name)
 
 
-def _measured_scope(record: RunRecord) -> Totals | None:
+def measured_scope(record: RunRecord) -> Totals | None:
     """Return the training phase's totals where its energy is known, else the run's."""
     totals = [total for path in TRAINING_PATHS if (total := record.total(path)) is not None]
     known = (total for total in totals if total.it_energy_joules.value is not None)
@@ -257,7 +307,8 @@ def _measured_footnotes(record: RunRecord, total: Totals) -> list[str]:
         spread = _format.band(quantity, write)
         if spread:
             lines.append(f"Band of {name}: {spread}.")
-    lines.append(_factor_line("Carbon intensity", factors.carbon_intensity))
+    lines.append(_factor_line("Carbon intensity", factors.intensity(total.scope)))
+    lines += _course.lines(record)
     lines.append(_factor_line("PUE", factors.pue))
     if factors.pue is not None:
         lines.append("emissions include the PUE; energy_consumed does not.")

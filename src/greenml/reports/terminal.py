@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 from rich.box import Box
 from rich.console import Console, RenderableType
@@ -11,25 +12,28 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from greenml.record import PhaseRecord, Quantity, RunRecord, Totals
-from greenml.reports import _format
+from greenml import printable
+from greenml.record import Quantity, RunRecord, Totals
+from greenml.reports import _course, _footprint, _format, _machine, _reported, markdown
 from greenml.reports._devices import device_rows
-from greenml.units import GRAMS_PER_KG, JOULES_PER_KWH
+from greenml.reports._phases import ordered, remainder
 
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+Write = Callable[[float], str]
 STATUS_STYLES = {"completed": "green", "running": "cyan"}
 
 
-def render(record: RunRecord, width: int = 100, color: bool = False) -> str:
+def render(record: RunRecord, width: int = 100, color: bool = False, pounds: bool = False) -> str:
     """Render the headline, the figures, phases, devices, factors and notes.
 
     Args:
         record: the run.
         width: columns to fill, at least 60.
         color: with ANSI colours.
+        pounds: masses in lb, in place of kg.
     """
     stream = io.StringIO()
-    console = Console(
+    console = _Screen(
         file=stream,
         width=max(width, 60),
         force_terminal=color,
@@ -41,15 +45,23 @@ def render(record: RunRecord, width: int = 100, color: bool = False) -> str:
         legacy_windows=False,
         _environ={},
     )
-    for part in _parts(record):
+    for part in _parts(record, _format.pounds if pounds else _format.mass):
         console.print(part)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).rstrip() + "\n"
 
 
-def _parts(record: RunRecord) -> list[RenderableType]:
-    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals", _figures(record))]
+class _Screen(Console):
+    """A console on which no name of a record steers the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  handed on
+        """Make the text of a cell."""
+        return super().render_str(printable.lines(text), **options)
+
+
+def _parts(record: RunRecord, mass: Write) -> list[RenderableType]:
+    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals of the whole run", _figures(record, mass))]
     if record.phases:
-        parts += _section("Phases", _phases(record))
+        parts += _section("Phases", _phases(record, mass))
     if record.devices:
         parts += _section("Devices", _devices(record))
     parts += _section("Factors", _factors(record))
@@ -64,7 +76,7 @@ def _section(title: str, body: RenderableType) -> list[RenderableType]:
 
 def _headline(record: RunRecord) -> list[RenderableType]:
     words = _format.STATUS_WORDS.get(record.status, record.status)
-    head = Text(record.name or record.run_id, style="bold")
+    head = Text(printable.line(record.name or record.run_id), style="bold")
     head.append("  ")
     head.append(words, style=STATUS_STYLES.get(record.status, "red"))
     lines: list[RenderableType] = [head]
@@ -76,7 +88,7 @@ def _headline(record: RunRecord) -> list[RenderableType]:
         dict.fromkeys(
             part
             for part in (
-                _format.machine(record) or _format.hardware(record),
+                _machine.machine(record) or _machine.hardware(record),
                 place.cloud,
                 place.billing_name or place.display_name or place.region,
                 place.country_name,
@@ -85,9 +97,9 @@ def _headline(record: RunRecord) -> list[RenderableType]:
         )
     )
     if where:
-        lines.append(Text(where))
+        lines.append(Text(printable.line(where)))
     if record.error:
-        lines.append(Text(record.error, style="red"))
+        lines.append(Text(printable.line(record.error), style="red"))
     return lines
 
 
@@ -104,7 +116,7 @@ def _table(
     return table
 
 
-def _figures(record: RunRecord) -> Table:
+def _figures(record: RunRecord, mass: Write) -> Table:
     table = _table("", "value", "band", "known how", whole=frozenset({0, 1, 2}))
     total = record.total()
     table.add_row(*_energy_row("GPU energy", record, "gpu", total.gpu_energy_joules if total else None))
@@ -112,31 +124,28 @@ def _figures(record: RunRecord) -> Table:
     table.add_row(*_energy_row("DRAM energy", record, "dram", total.dram_energy_joules if total else None))
     table.add_row(*_row("IT energy", total.it_energy_joules if total else None, _format.energy))
     table.add_row(*_row("with PUE", total.facility_energy_joules if total else None, _format.energy))
-    table.add_row(*_row("Emissions", total.emissions_grams if total else None, _format.mass))
+    table.add_row(*_row(_format.emissions_name(record), total.emissions_grams if total else None, mass))
     for tier, cost in (total.cost_usd if total else {}).items():
         table.add_row(*_row(f"Cost, {_format.tier(tier)}", cost, _format.money))
     if total is None or not total.cost_usd:
-        table.add_row("Cost", _format.missing("no price", _format.NOT_KNOWN), "", "")
+        table.add_row("Cost", _format.NOT_KNOWN, "", markdown.no_price(record))
     for name, value in _use(total):
         table.add_row(name, value, "", "")
-    for row in _reported(record):
+    for row in [*_told(record, mass), *_footprint.rows(record, mass)]:
         table.add_row(*row)
     return table
 
 
-def _reported(record: RunRecord) -> list[tuple[str, str, str, str]]:
+def _told(record: RunRecord, mass: Write) -> list[tuple[str, str, str, str]]:
     rows = []
     for reported in record.reported:
         tool = _format.SENSOR_NAMES.get(reported.tool, reported.tool)
-        for name, key, unit, write in (
-            ("energy", "energy_consumed", JOULES_PER_KWH, _format.energy),
-            ("emissions", "emissions", GRAMS_PER_KG, _format.mass),
+        for name, value, write in (
+            ("energy", _reported.energy_joules(reported), _format.energy),
+            ("emissions", _reported.emissions_grams(reported), mass),
         ):
-            try:
-                value = write(float(reported.row[key]) * unit)
-            except (KeyError, ValueError):
-                value = _format.NOT_KNOWN
-            rows.append((f"{reported.scope} {name}", value, "", f"reported ({tool})"))
+            told = _format.optional(value, write, _format.NOT_KNOWN)
+            rows.append((f"{reported.scope} {name}", told, "", f"reported ({tool})"))
     return rows
 
 
@@ -175,39 +184,27 @@ def _energy_row(name: str, record: RunRecord, kind: str, quantity: Quantity | No
     )
 
 
-def _phases(record: RunRecord) -> Table:
+def _phases(record: RunRecord, mass: Write) -> Table:
     table = _table("phase", "time", "times", "IT energy", "emissions", "GPU use", right=frozenset({1, 2, 3, 4, 5}))
-    for phase in sorted(record.phases, key=lambda one: _order(record, one)):
+    for phase in ordered(record):
         depth = phase.path.count("/")
         total = record.total(phase.path)
         table.add_row(
             "  " * depth + phase.path.rsplit("/", 1)[-1],
             _format.duration(phase.seconds),
             str(phase.count),
-            *_phase_figures(total),
+            *_phase_figures(total, mass),
         )
-    _add_remainder(table, record)
+    _add_remainder(table, record, mass)
     return table
 
 
-def _order(record: RunRecord, phase: PhaseRecord) -> tuple[tuple[float, int, str], ...]:
-    """Sort phases by their start, else as the record has them; each one's children right after it."""
-    names = phase.path.split("/")
-    keys = []
-    for depth in range(len(names)):
-        path = "/".join(names[: depth + 1])
-        found = next(((index, one) for index, one in enumerate(record.phases) if one.path == path), None)
-        start = min((start for start, _ in found[1].spans), default=0.0) if found else 0.0
-        keys.append((start, found[0] if found else 0, names[depth]))
-    return tuple(keys)
-
-
-def _phase_figures(total: Totals | None) -> tuple[str, str, str]:
+def _phase_figures(total: Totals | None, mass: Write) -> tuple[str, str, str]:
     if total is None:
         return (_format.NOT_KNOWN, _format.NOT_KNOWN, _format.NOT_KNOWN)
     return (
         _short(total.it_energy_joules, _format.energy),
-        _short(total.emissions_grams, _format.mass),
+        _short(total.emissions_grams, mass),
         _format.optional(total.gpu_utilization_ratio, _format.percent, _format.NOT_KNOWN),
     )
 
@@ -216,38 +213,17 @@ def _short(quantity: Quantity, write: Callable[[float], str]) -> str:
     return _format.optional(quantity.value, write, _format.NOT_KNOWN)
 
 
-def _add_remainder(table: Table, record: RunRecord) -> None:
+def _add_remainder(table: Table, record: RunRecord, mass: Write) -> None:
     """Close the table: what no top-level phase covers, so that the lines add up to the run's."""
-    top = [phase for phase in record.phases if "/" not in phase.path]
-    run = record.total()
-    totals = [record.total(phase.path) for phase in top]
-    left = record.duration_seconds - sum(phase.seconds for phase in top)
-    if left < -0.01 * max(record.duration_seconds, 1.0):
+    rest = remainder(record)
+    if rest is None:
         table.add_row("(phases overlap in time)", "", "", "", "", "")
     else:
-        energy = _left([one.it_energy_joules if one else None for one in (run, *totals)])
-        emissions = _left([one.emissions_grams if one else None for one in (run, *totals)])
-        table.add_row(
-            "outside phases",
-            _format.duration(max(left, 0.0)),
-            "",
-            _format.optional(energy, _format.energy, _format.NOT_KNOWN),
-            _format.optional(emissions, _format.mass, _format.NOT_KNOWN),
-            "",
-        )
-    energies = _phase_figures(run)
+        energy = _format.optional(rest.energy_joules, _format.energy, _format.NOT_KNOWN)
+        emissions = _format.optional(rest.emissions_grams, mass, _format.NOT_KNOWN)
+        table.add_row("outside phases", _format.duration(rest.seconds), "", energy, emissions, "")
+    energies = _phase_figures(record.total(), mass)
     table.add_row("run", _format.duration(record.duration_seconds), "", *energies, style="bold")
-
-
-def _left(quantities: list[Quantity | None]) -> float | None:
-    """Return the first less the others; None where one is not known, or where the others exceed it."""
-    values = [one.value for one in quantities if one is not None and one.value is not None]
-    if len(values) < len(quantities):
-        return None
-    left = values[0] - sum(values[1:])
-    if abs(left) <= 1e-9 * abs(values[0]):
-        return 0.0
-    return left if left > 0 else None
 
 
 def _devices(record: RunRecord) -> Table:
@@ -263,10 +239,18 @@ def _factors(record: RunRecord) -> RenderableType:
     carbon, pue = factors.carbon_intensity, factors.pue
     lines = [
         f"Carbon intensity: {_format.factor(carbon) if carbon else _format.NOT_KNOWN}",
+        *_course.lines(record),
         f"PUE: {_format.factor(pue) if pue else _format.NOT_KNOWN}",
     ]
     prices = [_format.price(tier, one) for tier, one in factors.prices.items()]
     lines += [f"Price of a node per hour: {price}" for price in prices] or [f"Price: {_format.NOT_KNOWN}"]
+    if prices:
+        nodes = f"{record.place.nodes} node{'s' if record.place.nodes > 1 else ''}"
+        lines.append(
+            f"Cost, in US dollars: price x {_format.hours(record.duration_seconds)} x {nodes}; the time is the clock "
+            "of every attempt, set-up and evaluation included"
+        )
+    lines += _footprint.factor_lines(record)
     if factors.tables_version:
         lines.append(f"Tables: {factors.tables_version}")
     return _list(lines)

@@ -1,0 +1,1 @@
+"""Run records to answers: what compares, what would be elsewhere, what to expect, what to change."""

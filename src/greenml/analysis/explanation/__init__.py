@@ -1,0 +1,1 @@
+"""How a printed figure came about, step by step."""

@@ -1,0 +1,88 @@
+"""``greenml what-if``: the same run in other regions, tiers, machine sizes, and at other times."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from greenml.cli._options import assumed
+
+SLACK_HOURS = 24.0
+
+
+@click.command("what-if")
+@click.argument("path", metavar="RUN.JSON", default="run.json", type=click.Path(path_type=Path))
+@click.option("--by", type=click.Choice(["carbon", "cost"]), help="Rank by this alone.")
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="Rows of a table at the most."
+)
+@click.option("--regions", is_flag=True, help="Regions of the same cloud.")
+@click.option("--tiers", is_flag=True, help="Price tiers.")
+@click.option("--skus", is_flag=True, help="Machine sizes with the same GPUs, of any cloud.")
+@click.option("--start-times", is_flag=True, help="Times to start; needs --intensity.")
+@click.option(
+    "--intensity",
+    metavar="PROVIDER|CSV",
+    help="Hourly carbon intensity, for the start times: electricity_maps, watttime, uk_grid, or a CSV file.",
+)
+@click.option("--all", "every", is_flag=True, help="Also regions where the size has no price in the tables.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@assumed
+def command(
+    path: Path,
+    by: Any,  # noqa: ANN401  carbon, cost or None
+    top: int,
+    intensity: str | None,
+    *,
+    every: bool,
+    as_json: bool,
+    start_times: bool,
+    **changes: Any,  # noqa: ANN401
+) -> None:
+    """Rank what a run would have emitted and cost elsewhere.
+
+    All is reckoned from the same measurement. Without --regions, --tiers, --skus or --start-times all are ranked.
+    With --region, --sku, --tier and the like the run is first accounted again with those.
+    """
+    from greenml import assumptions, finishing
+    from greenml.analysis.alternatives import what_if, what_if_text
+    from greenml.errors import SettingsError
+
+    asked = [name for name in what_if.SECTIONS if changes.pop(name)]
+    if start_times and not intensity:
+        raise SettingsError("--start-times needs hourly figures: give --intensity with a provider or a CSV file")
+    record = finishing.open_record(path)
+    if any(value is not None for value in changes.values()):
+        record = assumptions.again(record, **changes)
+    sections = asked if asked or start_times else what_if.SECTIONS
+    found = what_if.what_if(record, sections, every=every)
+    if intensity:
+        found = what_if.with_starts(found, record, _course(record, intensity))
+    if as_json:
+        from pydantic import TypeAdapter
+
+        click.echo(TypeAdapter(what_if.WhatIf).dump_json(found, indent=2).decode())
+    else:
+        columns = shutil.get_terminal_size((100, 24)).columns
+        room = columns if sys.stdout.isatty() else None
+        click.echo(what_if_text.render(found, by, top, min(columns, 100), room), nl=False)
+
+
+def _course(record: Any, intensity: str) -> Any:  # noqa: ANN401  RunRecord, IntensityCourse: loaded when needed
+    """Return what is known of the intensity: all of a file, or a provider's hours around the run."""
+    from dataclasses import fields
+    from datetime import datetime, timezone
+
+    from greenml.analysis.alternatives import start_times
+    from greenml.factors import courses
+    from greenml.facts import Place
+
+    place = Place(**{field.name: getattr(record.place, field.name) for field in fields(Place)})
+    span = start_times.span(record, SLACK_HOURS)
+    if Path(intensity).is_file():
+        span = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2200, 1, 1, tzinfo=timezone.utc)
+    return courses.course(intensity, place, *span)

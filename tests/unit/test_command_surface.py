@@ -1,0 +1,241 @@
+"""What a person meets at every command: help that is not cut, names that steer nothing, pipes, encodings, colours."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from greenml import printable, record_file
+from greenml.analysis import _prose
+from greenml.analysis.alternatives import what_if, what_if_text
+from greenml.cli import COMMANDS, _color, group, main
+from greenml.record import Attempt
+from greenml.reports import csv as csv_report
+from greenml.reports import latex, terminal
+
+PUBLISHED = Path(__file__).parent.parent / "golden" / "t5-3b-samsum"
+# Blinking, a window's title, a bell, CSI as one character, text turned around, half a character: greenml writes none.
+HOSTILE = "\x1b[5mBLINK\x1b]0;title\x07 \x9b5m\u202eab\r\nnext"
+STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The record of a published run, imported."""
+    monkeypatch.chdir(tmp_path)
+    words = ["import", "--output", "run.json", "--name", "t5", "--sku", "ND40rs_v2", "--region", "westus2"]
+    words += ["--nodes", "1", "--duration", "2631.05", "--codecarbon", str(PUBLISHED / "emissions.csv")]
+    words += ["--trainer-output", str(PUBLISHED)]
+    assert run(*words, "--azure-monitor", *map(str, sorted(PUBLISHED.glob("azure-monitor-*.json")))) == 0
+    capsys.readouterr()
+    return tmp_path / "run.json"
+
+
+@pytest.fixture
+def hostile(published: Path) -> Path:
+    """The same record with names that would steer a terminal, wherever a record has text of somebody else."""
+    told = json.loads(published.read_text())
+    told |= {"name": HOSTILE, "error": HOSTILE, "status": "failed"}
+    told["params"][HOSTILE] = HOSTILE
+    told["metrics"] = {f"eval_{HOSTILE}": 0.5, "eval_loss": 1.0}
+    told["notes"] = [{"code": "x", "text": HOSTILE}]
+    told["place"] |= {"sku_label": HOSTILE, "country_name": HOSTILE}
+    for device in told["devices"]:
+        device["name"] = HOSTILE
+    factors = told["factors"]
+    for one in (factors["carbon_intensity"], factors["pue"], *factors["prices"].values()):
+        one["note"] = one["source"]["name"] = HOSTILE
+    published.write_text(json.dumps(told))
+    return published
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(ended.value.code or 0)
+
+
+def test_no_help_of_a_command_is_cut_at_80_columns():
+    widest = max(map(len, COMMANDS))
+    cut = []
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if command.get_short_help_str(78 - 6 - widest).endswith("..."):
+            cut.append(name)
+    assert not cut
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report",), ("report", "--markdown"), ("report", "--latex"), ("report", "--csv"), ("report", "--explain"),
+        ("card",), ("card", "--style", "hub"), ("card", "--readme", "card.md", "--check"),
+        ("compare",), ("compare", "--markdown"), ("compare", "--csv"), ("what-if",), ("advise", "--all"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_no_name_of_a_record_steers_a_terminal(capsys, hostile, words):
+    pytest.importorskip("huggingface_hub", reason="the extra 'card' is not installed")
+    (hostile.parent / "card.md").write_bytes(f"# {HOSTILE}\n".encode())
+    assert run(words[0], str(hostile), *words[1:]) in {0, 1}
+    printed = "".join(capsys.readouterr())
+    assert "BLINK" in printed
+    assert STEERS.findall(printed) == []
+
+
+def test_no_name_of_a_record_steers_a_terminal_in_colour(hostile):
+    text = terminal.render(record_file.read(hostile), color=True)
+    own = {"1", "2", "31", "1;31", "0"}  # what the renderer itself uses: bold, dim, red, none
+    assert set(re.findall(r"\x1b\[([0-9;]*)m", text)) <= own
+    assert STEERS.findall(re.sub(r"\x1b\[[0-9;]*m", "", text)) == []
+
+
+def test_a_mistake_with_such_a_name_steers_nothing_either(capsys):
+    assert run("report", f"{HOSTILE}.json") == 2
+    error = capsys.readouterr().err
+    assert STEERS.findall(error) == []
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "line"),
+    [
+        ("a  b\n c", "a  b\n c", "a b c"),
+        ("\x1b[31mr\x07\r\n\tx\u202e\ud800", " [31mr  \n x  ", "[31mr x"),
+        ("München ± 3 µg, 漢字", "München ± 3 µg, 漢字", "München ± 3 µg, 漢字"),
+    ],
+)  # fmt: skip
+def test_printable_keeps_words_and_drops_what_steers(text, lines, line):
+    assert printable.lines(text) == lines
+    assert printable.line(text) == line
+
+
+def test_indented_phases_stay_indented(published):
+    told = json.loads(published.read_text())
+    told["phases"].append({**told["phases"][0], "path": "train/save"})
+    published.write_text(json.dumps(told))
+    assert re.search(r"^   save ", terminal.render(record_file.read(published)), re.MULTILINE)
+
+
+def test_latex_and_csv_have_what_another_tool_told_and_say_of_what(published):
+    record = record_file.read(published)
+    paper = latex.render(record)
+    assert "train emissions & 178.0~g CO\\textsubscript{2}e &  & reported (CodeCarbon)" in paper
+    assert "train energy & 0.5982~kWh" in paper
+    assert "Figures cover the whole run, set-up and evaluation included; figures named train cover that phase." in paper
+    rows = [row for row in csv.DictReader(io.StringIO(csv_report.render(record))) if row["row"] == "reported"]
+    assert [(row["scope"], row["name"]) for row in rows] == [("train", "CodeCarbon")]
+    assert float(rows[0]["emissions_grams"]) == pytest.approx(178.02492531467784, rel=1e-12)
+    assert float(rows[0]["energy_joules"]) == pytest.approx(0.5982020339874927 * 3.6e6, rel=1e-12)
+
+
+def test_latex_says_that_a_run_took_several_attempts(published):
+    record = record_file.read(published)
+    one = Attempt(number=1, started=record.started, ended=record.ended, seconds=5.0, status="killed")
+    two = record.model_copy(update={"attempts": [one, one.model_copy(update={"number": 2})]})
+    assert "The run took 2 attempts; every figure is their sum." in latex.render(two)
+    assert "attempts" not in latex.render(record)
+
+
+def test_compare_says_which_figures_are_of_the_training_phase(capsys, published):
+    told = json.loads(published.read_text())
+    told["derived"] |= {"samples_per_second": 24.0}
+    published.write_text(json.dumps(told))
+    assert run("compare", str(published), "--markdown") == 0
+    covered = capsys.readouterr().out.partition("What the figures cover:")[2]
+    assert "the whole run, set-up and evaluation included; samples/s: the training phase alone." in covered
+
+
+def test_a_card_whose_metadata_does_not_load_gets_no_advice_for_python(capsys, published):
+    pytest.importorskip("huggingface_hub", reason="the extra 'card' is not installed")
+    Path("card.md").write_text("---\nmodel-index: 3\n---\n", encoding="utf-8")
+    assert run("card", str(published), "--readme", "card.md") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("greenml: card.md: its metadata does not load as a model card's: ")
+    assert "ignore_metadata_errors" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--footprint",), "--footprint goes with --markdown"),
+        (("--lbs", "--csv"), "--lbs goes with --markdown or alone; --csv has SI units"),
+        (("--explain", "--markdown"), "--explain is a report of its own; leave out --markdown"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(capsys, published, words, says):
+    assert run("report", str(published), *words) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (-1.0, "-100.0%"),
+        (-0.99994, "-99.994%"),
+        (-0.9995, "-99.95%"),
+        (-0.999, "-99.9%"),
+        (0.01, "+1.0%"),
+        (37, "x 38"),
+    ],
+)
+def test_a_change_is_all_of_it_only_where_nothing_is_left(ratio, words):
+    assert _prose.signed(ratio) == words
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_whose_person_wants_them(monkeypatch):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    assert _color.wanted(_Terminal())
+    assert not _color.wanted(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not _color.wanted(_Terminal())
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not _color.wanted(_Terminal())
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("prices", "ND40rs_v2"), ("regions", "brazil")], ids=" ".join)
+def test_an_encoding_that_cannot_hold_a_sign_ends_no_command(words, tmp_path):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "greenml", *words], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("prices", "ND40rs_v2"), ("regions",)], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_failure(words, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "greenml", *words], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_narrow_terminal_does_without_columns_and_says_which(published):
+    found = what_if.what_if(record_file.read(published))
+    wide, narrow = what_if_text.render(found), what_if_text.render(found, table_width=80)
+    assert "basis" in wide
+    assert "a wider terminal" not in wide
+    assert "(a wider terminal, a file and --json have basis, PUE, g/kWh too)" in narrow
+    regions = narrow.partition("Regions, by carbon")[2].partition("Regions, by cost")[0]
+    assert max(map(len, regions.splitlines())) <= 80
+    assert re.search(r"azure/eastus +285\.2 g  \+22\.5%  +\$16\.10  \+0\.0091%", regions)
