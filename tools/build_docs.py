@@ -134,16 +134,24 @@ def _commands() -> list[str]:
     for name in cli.COMMANDS:
         command = cli.group.get_command(context, name)
         assert command is not None
-        arguments = [one for one in command.params if isinstance(one, click.Argument)]
-        options = [one for one in command.params if isinstance(one, click.Option)]
-        words = " ".join(_argument(one) for one in arguments)
-        parts += [f"### greenml {name}", f"```text\ngreenml {name}{' [OPTIONS]' * bool(options)} {words}".rstrip()]
-        parts[-1] += "\n```"
-        parts.append(inspect.cleandoc(command.help or ""))
-        if options:
-            rows = ["| option | what it says |", "| --- | --- |"]
-            rows += [f"| `{_option(one)}` | {_help(one)} |" for one in options]
-            parts.append("\n".join(rows))
+        parts += _command(name, command)
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for word, one in inner.items():
+            parts += _command(f"{name} {word}", one)
+    return parts
+
+
+def _command(name: str, command: click.Command) -> list[str]:
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    words = " ".join(_argument(one) for one in arguments)
+    parts = [f"### greenml {name}", f"```text\ngreenml {name}{' [OPTIONS]' * bool(options)} {words}".rstrip()]
+    parts[-1] += "\n```"
+    parts.append(inspect.cleandoc(command.help or ""))
+    if options:
+        rows = ["| option | what it says |", "| --- | --- |"]
+        rows += [f"| `{_option(one)}` | {_help(one)} |" for one in options]
+        parts.append("\n".join(rows))
     return parts
 
 
