@@ -1,10 +1,13 @@
 """The summarization example as its users start it: real ``torchrun`` and ``deepspeed``, two ranks on the CPU.
 
-Runs are judged by the files that they leave: rarely, a rank of PyTorch is aborted when all of its work is done.
+Runs are judged by the files that they leave: rarely, a rank of PyTorch is aborted when all of its work is done. As
+rarely, ranks wait for each other for ever before their first step. Then every rank says where its threads are, and a
+launch whose main threads are all outside of greenml is started once more, with a warning.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -12,6 +15,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -75,18 +79,40 @@ def command(folder: Path, launch: Launch, *more: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     dropped = ("CUDA_", "GREENML_", "COVERAGE_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    return kept | {"PYTHONFAULTHANDLER": "1"}  # SIGABRT prints the stacks of all threads
+
+
+def send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.send_signal(number)
+    psutil.wait_procs(processes, timeout=10)
 
 
 def end(process: psutil.Process) -> None:
     """Kill a process and all that it started, at once."""
+    send(signal.SIGKILL, [process, *process.children(recursive=True)])
+
+
+def end_telling(process: psutil.Process) -> None:
+    """Have each rank write where its threads are, then end it and all around it."""
     family = [process, *process.children(recursive=True)]
-    for one in family:
-        try:
-            one.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=10)
+    send(signal.SIGABRT, [one for one in family if "RANK" in environment_of(one)])
+    send(signal.SIGKILL, family)
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def main_threads(log: str) -> list[str]:
+    """The stacks of the ranks' main threads, of a log that SIGABRT wrote into."""
+    stacks = re.findall(r"(?:Current thread|Thread) 0x\w+.*\n((?:  File .*\n)+)", log)
+    return [stack for stack in stacks if re.search(r'finetune\.py", line \d+ in main', stack)]
 
 
 def start(folder: Path, line: list[str]) -> subprocess.Popen:
@@ -98,7 +124,7 @@ def finish(process: subprocess.Popen) -> None:
     try:
         process.wait(LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
-        end(psutil.Process(process.pid))
+        end_telling(psutil.Process(process.pid))
         process.wait()
         raise
 
@@ -108,14 +134,25 @@ def logged(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, request):
     """Run a launch once; returns its folder."""
     done: dict[Launch, Path] = {}
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
 
     def run(launch: Launch) -> Path:
         if launch not in done:
-            done[launch] = folder = tmp_path_factory.mktemp(str(launch))
-            finish(start(folder, command(folder, launch, "--", *launch.more)))
+            done[launch] = tmp_path_factory.mktemp(str(launch))
+            try:
+                finish(start(done[launch], command(done[launch], launch, "--", *launch.more)))
+            except subprocess.TimeoutExpired:
+                stacks = main_threads((done[launch] / "log.txt").read_text())
+                told = "\n".join((f"\n{launch} hung, its ranks' main threads at", *stacks))
+                if len(stacks) < 2 or any("/greenml/" in stack for stack in stacks):
+                    pytest.fail(told)
+                terminal.write_line(f"{told}\nIt is started once more.")
+                shutil.rmtree(done[launch])
+                done[launch].mkdir()
+                finish(start(done[launch], command(done[launch], launch, "--", *launch.more)))
         assert (done[launch] / "README.md").exists(), logged(done[launch])
         return done[launch]
 

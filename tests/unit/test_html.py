@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from base64 import b64encode
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,6 @@ from hypothesis import strategies as st
 
 from greenml import cli, tables
 from greenml import record_file as records
-from greenml.errors import SettingsError
 from greenml.intensity_record import IntensityCourseRecord, IntensityScope, IntensitySlotRecord
 from greenml.record import (
     DeviceRecord,
@@ -365,14 +367,17 @@ def test_a_hostile_run_adds_no_element() -> None:
     assert html.render(record).count("<script") == html.render(run()).count("<script")
 
 
-def test_without_plotly_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    _page._plotly.cache_clear()
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(SettingsError, match=re.escape("pip install 'greenml[html]'")):
-        html.render(run())
-    _page._plotly.cache_clear()
+def test_the_charts_need_no_package_and_their_licence_is_with_them() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['plotly'] = None\n"
+        "from greenml.reports import _page\n"
+        "print(len(_page._plotly()), 'plotly.js (cartesian - minified) v' in _page._plotly()[:100])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    size, known = done.stdout.split()
+    assert (int(size) > 1_000_000, known) == (True, "True")
+    assert "Permission is hereby granted, free of charge" in (files("greenml.reports") / "plotly-LICENSE").read_text()
 
 
 def course() -> IntensityCourseRecord:

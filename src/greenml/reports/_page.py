@@ -39,7 +39,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from greenml.errors import SettingsError
 from greenml.reports._palette import DARK, LIGHT
 
 _SHELL = """<!doctype html>
@@ -246,8 +245,6 @@ def page(title: str, body: str, scripts: Sequence[str] = ()) -> str:
         body: its landmarks: usually ``header``, ``main id="content"`` and ``footer``.
         scripts: of this page, beside the shell's own and Plotly.
 
-    Raises:
-        SettingsError: the page has charts and Plotly is not installed.
     """
     sources = [*([_plotly()] if 'class="chart"' in body else []), _asset("_page.js"), *scripts]
     allowed = " ".join(f"'sha256-{_hash(source)}'" for source in sources)
@@ -276,14 +273,10 @@ def _asset(name: str) -> str:
 
 @cache
 def _plotly() -> str:
-    try:
-        from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        raise SettingsError("the page's charts need Plotly: pip install 'greenml[html]'") from None
+    """Return plotly.js: the bundle of its cartesian charts, as ``tools/update_plotly.py`` fetched it."""
     # The few letters beyond ASCII as escapes: a browser then reads and holds the script at one byte a letter.
-    # A browser reads CRLF as LF and then hashes the script; Plotly's own text must be the same to be let in.
-    text = str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    source = _asset("plotly-cartesian.min.js")
+    return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], source)
 
 
 def _style() -> str:

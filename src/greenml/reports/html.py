@@ -24,11 +24,7 @@ document.querySelectorAll("select[data-pick]").forEach((select) => select.addEve
 
 
 def render(record: RunRecord) -> str:
-    """Render the page.
-
-    Raises:
-        SettingsError: Plotly is not installed; says what to install.
-    """
+    """Render the page."""
     parts = [
         _summary.cards(record),
         _summary.notes(record),

@@ -42,11 +42,7 @@ body > header, main, body > footer { max-width: 96rem; }
 
 
 def render(comparison: Comparison) -> str:
-    """Render one self-contained page; everything that came from a run is escaped.
-
-    Raises:
-        SettingsError: there is a chart to draw and Plotly is not installed.
-    """
+    """Render one self-contained page; everything that came from a run is escaped."""
     how = _words.words(comparison)
     rows = comparison.rows
     first = rows[comparison.baseline]
