@@ -246,7 +246,7 @@ def page(title: str, body: str, scripts: Sequence[str] = ()) -> str:
         scripts: of this page, beside the shell's own and Plotly.
 
     """
-    sources = [*([_plotly()] if 'class="chart"' in body else []), _asset("_page.js"), *scripts]
+    sources = [*([_asset("plotly.min.js")] if 'class="chart"' in body else []), _asset("_page.js"), *scripts]
     allowed = " ".join(f"'sha256-{_hash(source)}'" for source in sources)
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -269,14 +269,6 @@ def _hash(source: str) -> str:
 @cache
 def _asset(name: str) -> str:
     return files("greenml.reports").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _plotly() -> str:
-    """Return plotly.js: the bundle of its cartesian charts, as ``tools/update_plotly.py`` fetched it."""
-    # The few letters beyond ASCII as escapes: a browser then reads and holds the script at one byte a letter.
-    source = _asset("plotly-cartesian.min.js")
-    return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], source)
 
 
 def _style() -> str:
