@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from base64 import b64encode
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
@@ -446,6 +448,25 @@ def test_latex_writes_each_special_character_as_itself() -> None:
     )
     assert latex.escape("a--b") == "a-{}-b"  # no dash of two
     assert latex.escape("line\nbreak") == "line break"
+
+
+def test_latex_says_which_letters_pdflatex_has_not() -> None:
+    assert latex.render(run(name="日本 ✓")).startswith("% ✓ 日 本: needs XeLaTeX or LuaLaTeX")
+    assert latex.render(run(name="naïve Łódź")).startswith("% needs \\usepackage{booktabs}")
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    (tmp_path / "table.tex").write_text(latex.render(run(name=r"\write18{x} $y_1^2$ #1 & 50% ~ {a} <b> naïve")))
+    page = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\input{table}\n\\end{document}\n"
+    (tmp_path / "page.tex").write_text(page)
+    told = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stdout
+    assert "Overfull" not in told.stdout
+    assert (tmp_path / "page.pdf").stat().st_size > 10_000
 
 
 # The picture

@@ -1,4 +1,7 @@
-r"""A run as a table for a paper, in LaTeX; needs ``\usepackage{booktabs}`` and nothing else."""
+r"""A run as a table for a paper, in LaTeX; needs ``\usepackage{booktabs}`` and nothing else.
+
+It is as wide as the text of a page at most. pdfLaTeX takes Latin letters; names in others need XeLaTeX or LuaLaTeX.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ _SPECIAL = {
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''",
 }  # fmt: skip
+_LAST_OF_PDFLATEX = 0x17F  # Latin Extended-A; what is beyond it has no glyph in the fonts of pdfLaTeX
 _LIGATURE = re.compile(r"-{2,}|[?!]`|,,|''|``")  # two or more letters that TeX's fonts would draw as one
 
 Row = tuple[str, str, str, str]
@@ -24,10 +28,10 @@ def render(record: RunRecord) -> str:
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",
-        r"  \centering",
+        r"  \centering\small",
         f"  \\caption{{Energy, carbon and cost of {escape(record.name or record.run_id or 'the run')}.}}",
         r"  \label{tab:greenml}",
-        r"  \begin{tabular}{lrrl}",
+        r"  \begin{tabular}{@{}lrrp{0.25\linewidth}@{}}",
         r"    \toprule",
         r"    & Value & Band & Known how \\",
         r"    \midrule",
@@ -36,12 +40,14 @@ def render(record: RunRecord) -> str:
         r"  \end{tabular}",
         r"",
         r"  \medskip",
-        r"  \begin{minipage}{0.95\linewidth}\footnotesize",
+        r"  \begin{minipage}{\linewidth}\footnotesize",
         *(f"    {line}" for line in _sources(record)),
         r"  \end{minipage}",
         r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    beyond = sorted({letter for letter in text if ord(letter) > _LAST_OF_PDFLATEX})
+    return f"% {' '.join(beyond)}: needs XeLaTeX or LuaLaTeX, with a font that has them\n{text}" if beyond else text
 
 
 def escape(text: str) -> str:
