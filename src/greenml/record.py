@@ -15,6 +15,7 @@ from greenml.intensity_record import IntensityCourseRecord
 from greenml.intensity_record import SourceRef as SourceRef  # noqa: PLC0414  it is one of this module's types
 
 SCHEMA_VERSION = "1.0"
+LONGEST_SECONDS = 1e10  # 300 years: what is longer is not a run's duration
 
 Status = Literal["running", "completed", "failed", "interrupted", "killed"]
 Basis = Literal["measured", "modelled", "assumed", "derived", "reported"]
@@ -302,7 +303,9 @@ class RunRecord(Model):
     error: str | None = None
     started: datetime
     ended: datetime | None
-    duration_seconds: float = Field(description="the clock of every attempt, summed: what is billed")
+    duration_seconds: float = Field(
+        ge=0, le=LONGEST_SECONDS, description="the clock of every attempt, summed: what is billed"
+    )
     attempts: list[Attempt] = []
     hosts: list[Host] = []
     place: PlaceRecord

@@ -119,6 +119,15 @@ def test_no_file_and_no_permission_are_one_line(tmp_path: Path):
         record_file.read(tmp_path)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, 1e308])
+def test_a_run_takes_some_time_and_not_for_ever(tmp_path: Path, seconds):
+    record_file.write(a_record(), tmp_path / "run.json")
+    told = json.loads((tmp_path / "run.json").read_text()) | {"duration_seconds": seconds}
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    with pytest.raises(RecordError, match=r"duration_seconds: Input should be (less|greater) than or equal to \d+$"):
+        record_file.read(tmp_path / "run.json")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_figure_is_finite(value):
     with pytest.raises(ValidationError):
