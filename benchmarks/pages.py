@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml import assumptions, record_file, reports, trace
+from greenml import assumptions, record_file, reports, trace, trace_lines
 from greenml.model import Device, Reading
 from greenml.record import Usage
 from greenml.window import Window
@@ -124,7 +124,7 @@ def _node(writer: trace.TraceWriter, node: int, seconds: float, step_seconds: fl
     windows = [Window(5.0, BEGIN) for _ in devices]
     joules = [0.0] * len(devices)
     for key, device in enumerate(devices):
-        writer.write(trace.device_line(str(key), device))
+        writer.write(trace_lines.device_line(str(key), device))
     edges = [("setup", 0.0, 0.04), ("train", 0.04, 0.985), ("save", 0.985, 1.0)]
     edges += [("train/eval", 0.04 + 0.19 * n + 0.165, 0.04 + 0.19 * (n + 1)) for n in range(4)]
     for number, (path, start, _) in enumerate(edges, 1):
@@ -139,7 +139,7 @@ def _node(writer: trace.TraceWriter, node: int, seconds: float, step_seconds: fl
             rollup = window.take()
             if rollup is not None:
                 rollups[str(key)] = rollup
-        writer.write(trace.sample_line(BEGIN + at, rollups, edge=False))
+        writer.write(trace_lines.sample_line(BEGIN + at, rollups, edge=False))
         last = at
     for number, (_, _, end) in enumerate(edges, 1):
         writer.write({"end": number, "t": BEGIN + end * seconds})

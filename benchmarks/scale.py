@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml import compaction, job, seats, trace
+from greenml import compaction, job, seats, trace_lines
 from greenml.model import Device, Reading
 from greenml.sampler import Window
 
@@ -107,7 +107,7 @@ class Simulation:
         self.samples = self.compactions = 0
         self.compaction_seconds, self.longest_seconds, self.resolution = 0.0, 0.0, 2.0
         for key, (device, _load) in enumerate(self.devices):
-            self.writer.write(trace.device_line(str(key), device))
+            self.writer.write(trace_lines.device_line(str(key), device))
 
     def moments(self) -> Iterator[tuple[float, bool]]:
         """Yield when the sensors are read, a little late as threads are, and whether a phase's edge forced it."""
@@ -151,7 +151,7 @@ class Simulation:
             rollup = window.take()
             if rollup is not None:
                 rollups[str(key)] = rollup
-        self.writer.write(trace.sample_line(t, rollups, edge=edge))
+        self.writer.write(trace_lines.sample_line(t, rollups, edge=edge))
         self.samples += 1
 
     def tick(self) -> None:

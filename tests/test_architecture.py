@@ -18,11 +18,12 @@ SOURCE = Path(greenml.__file__).parent
 MOST_LINES = 340
 LEVELS = {
     0: ("units", "errors", "printable", "facts"),
-    1: ("model", "moment", "intensity_record", "record", "tables", "text_file", "data", "energy_curve"),
+    1: ("model", "moment", "intensity_record", "record", "tables", "text_file", "data", "energy_curve", "trace_lines"),
     2: (
         "sensors", "sampler", "claims", "trace", "attempts", "compaction", "span_joining", "energy", "usages",
         "carbon_hours", "course_mean", "accounting", "per_unit", "job", "factors",
-        "importers", "reports", "settings", "doubts", "surroundings", "metadata_service", "values", "exits", "forecast",
+        "importers", "reports", "settings", "doubts", "surroundings", "metadata_service", "values", "exits",
+        "open_phases", "forecast",
         "tail", "live", "live_intensity",
         "record_file", "window", "pace",
     ),
@@ -37,6 +38,7 @@ LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 # Modules of one level that may know each other, and why.
 ALLOWED = {
     ("record", "intensity_record"),  # the part of it that changes over time
+    ("trace_lines", "model"),  # which they hold
     ("carbon_hours", "usages"),  # hours are cut out of curves
     ("trace", "claims"),  # a trace is alive while its lock is held
     ("compaction", "span_joining"),  # fewer phases
@@ -51,7 +53,7 @@ ALLOWED = {
     ("sampler", "window"),  # readings add up in it
     ("merging", "finishing"), ("merging", "seats"), ("gathering", "merging"),
     ("factors", "claims"),  # one update of the fetched prices at a time
-    ("exits", "values"),  # how a process ended, in words
+    ("exits", "values"), ("open_phases", "values"),  # how a process ended, or a phase is called, in words
     ("tail", "trace"),  # one trace, as it grows
     ("live", "trace"), ("live", "job"), ("live", "tail"),  # running totals are of all traces, as they grow
     ("live_intensity", "carbon_hours"), ("live_intensity", "tail"),  # which hours its bins fell into

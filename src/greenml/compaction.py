@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from greenml import energy, span_joining
 from greenml.model import Device, Rollup, Span
-from greenml.trace import Line, TraceWriter, device_of, read_lines, rollups_of, sample_line
+from greenml.trace import TraceWriter, read_lines
+from greenml.trace_lines import Line, device_of, rollups_of, sample_line
 
 LIMIT_BYTES = 8_000_000
 MAX_SPANS = 10_000

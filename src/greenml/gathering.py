@@ -29,7 +29,7 @@ from typing import Any
 from greenml import job, merging, trace
 from greenml.errors import RecordError
 from greenml.merging import NOT_GATHERED, PART_OF_RUN
-from greenml.trace import Line
+from greenml.trace_lines import Line
 
 log = logging.getLogger("greenml")
 ROUNDS = 10  # of comparing clocks; the fastest counts

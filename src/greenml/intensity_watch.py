@@ -17,6 +17,7 @@ from greenml import trace
 from greenml.errors import GreenMLError, RecordError
 from greenml.facts import IntensityCourse, Place
 from greenml.settings import Settings
+from greenml.trace_lines import Line, course_line
 
 AFTER_SECONDS = 30.0  # a provider needs a moment after a slot's begin
 LEAST_PAUSE_SECONDS = 60.0
@@ -28,7 +29,7 @@ MOST_NOTES = 3
 NOTE_CODE = "intensity-unanswered"
 
 
-def begin(settings: Settings, path: Path, others: Callable[[], Iterable[Path]], write: Callable[[trace.Line], None],
+def begin(settings: Settings, path: Path, others: Callable[[], Iterable[Path]], write: Callable[[Line], None],
           found: Callable[[], Mapping[str, Any] | None]) -> Watch | None:  # fmt: skip
     """Start to ask, if the settings name a provider; a process that does not speak for the run waits for its turn.
 
@@ -51,7 +52,7 @@ def begin(settings: Settings, path: Path, others: Callable[[], Iterable[Path]], 
     return watch
 
 
-def _speaks(mine: trace.Line, path: Path, others: Iterable[Path]) -> bool:
+def _speaks(mine: Line, path: Path, others: Iterable[Path]) -> bool:
     """Tell whether it is for this process of the attempt to ask: a parent that watches, else rank 0, else the first.
 
     A higher rank asks only where it saw one that came before it, and that is gone: on a node with a folder of its own
@@ -71,7 +72,7 @@ def _speaks(mine: trace.Line, path: Path, others: Iterable[Path]) -> bool:
     return turn
 
 
-def _order(header: trace.Line, path: Path) -> tuple[bool, int, float, str]:
+def _order(header: Line, path: Path) -> tuple[bool, int, float, str]:
     return not header.get("watches"), header.get("rank") or 0, header.get("unix_seconds", 0.0), path.name
 
 
@@ -92,7 +93,7 @@ class Watch:
         self,
         settings: Settings,
         begun: datetime,
-        write: Callable[[trace.Line], None],
+        write: Callable[[Line], None],
         found: Callable[[], Mapping[str, Any] | None],
         *,
         turn: Callable[[], bool] = lambda: True,
@@ -161,7 +162,7 @@ class Watch:
         """Write what is new in an answer."""
         new = tuple(one for one in course.slots if self._known.get(one.start) != (one.end, one.grams_per_kwh))
         if new and not self._done.is_set():
-            self._write(trace.course_line(replace(course, slots=new)))
+            self._write(course_line(replace(course, slots=new)))
             self._known |= {one.start: (one.end, one.grams_per_kwh) for one in new}
         self._end = max([self._end, *(one.end for one in course.slots)])
 

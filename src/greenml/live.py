@@ -21,6 +21,7 @@ from greenml.live_intensity import LiveIntensity
 from greenml.moment import DeviceNow, Now, Totals
 from greenml.record import Factors
 from greenml.tail import COUNTED, Tail, TailedDevice
+from greenml.trace_lines import Line
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 STALE_SECONDS = 5.0  # a device that has not been read for longer is not thought to go on as before
@@ -111,7 +112,7 @@ class Follower:
 
     def _read(self) -> None:
         """Take in what is new, of all processes in the order in which it happened."""
-        news: list[Iterator[tuple[float, Tail, trace.Line]]] = []
+        news: list[Iterator[tuple[float, Tail, Line]]] = []
         for path in trace.paths(self._run_dir):
             one = self._tails.setdefault(path, Tail(path))
             if one.status is None:

@@ -23,7 +23,7 @@ from greenml.claims import FileLock
 from greenml.errors import RecordError
 from greenml.record import RunRecord
 from greenml.seats import run_dir_of
-from greenml.trace import Line
+from greenml.trace_lines import Line
 
 OFFSET = "unix_offset_seconds"  # in a header: what to add to the host's idea of the time
 SKEW_SHOWN_SECONDS = 0.05

@@ -18,6 +18,7 @@ from greenml.model import Device, Rollup, Sensor, Wanted
 from greenml.sampler import Sampler
 from greenml.seats import Seat
 from greenml.settings import Settings
+from greenml.trace_lines import Line, device_line, sample_line
 
 log = logging.getLogger("greenml")
 STEP_SECONDS = 2.0
@@ -73,7 +74,7 @@ class Recorder:
         self._writer.forget()
         self._claims.forget()
 
-    def write(self, line: trace.Line, *, edge: bool = False) -> None:
+    def write(self, line: Line, *, edge: bool = False) -> None:
         """Append a line; ``edge`` asks for a sample at once, without waiting for it."""
         self._writer.write({"t": time.monotonic(), **line})
         if edge:
@@ -124,8 +125,8 @@ class Recorder:
     def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
         for device in rollups.keys() - self._keys.keys():
             self._keys[device] = str(len(self._keys))
-            self.write(trace.device_line(self._keys[device], device))
-        self.write(trace.sample_line(now, {self._keys[device]: one for device, one in rollups.items()}, edge=edge))
+            self.write(device_line(self._keys[device], device))
+        self.write(sample_line(now, {self._keys[device]: one for device, one in rollups.items()}, edge=edge))
 
     def _tick(self) -> None:
         if self._writer.size_bytes > compaction.LIMIT_BYTES:

@@ -17,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greenml import __version__, exits, job, seats, surroundings, trace
+from greenml import __version__, exits, job, seats, surroundings
+from greenml.open_phases import OpenPhases
 from greenml.recorder import Recorder
 from greenml.settings import Settings, resolve
-from greenml.values import outcome, plain, segment
+from greenml.trace_lines import Line
+from greenml.values import outcome, plain
 
 if TYPE_CHECKING:
     from greenml.live import Follower
@@ -109,9 +111,7 @@ class Run:
         self._rank: int | None = None
         self._cards: set[Path] = set()
         self._lock = threading.RLock()
-        self._stack = threading.local()
-        self._spans: dict[int, str] = {}
-        self._next = 0
+        self._phases = OpenPhases(lambda line: self._write(line, edge=True))
 
     @property
     def run_dir(self) -> Path:
@@ -161,8 +161,7 @@ class Run:
             if not self._mine() or self._recorder is None:
                 return self.record
             exits.discard(self)
-            for number in reversed(list(self._spans)):
-                self._close_span(number)
+            self._phases.end_all()
             recorder, self._recorder = self._recorder, None
             recorder.stop(status, error)
             self.record = self._finish()
@@ -218,32 +217,12 @@ class Run:
         Returns:
             The number that ``end_phase`` takes.
         """
-        if not self._mine():
-            return -1
-        open_here: list[int] = getattr(self._stack, "open", [])
-        self._stack.open = open_here
-        with self._lock:
-            parent = next((self._spans[one] for one in reversed(open_here) if one in self._spans), "")
-            path = f"{parent}/{segment(name)}" if parent else segment(name)
-            self._next += 1
-            self._spans[self._next] = path
-            open_here.append(self._next)
-            begun = {} if since_seconds is None else {"t": since_seconds}
-            self._write({"phase": path, "begin": self._next, **begun}, edge=True)
-            return self._next
+        return self._phases.begin(name, since_seconds) if self._mine() else -1
 
     def end_phase(self, number: int) -> None:
         """End a phase that ``begin_phase`` began; a second time does nothing."""
         if self._mine():
-            with self._lock:
-                self._close_span(number)
-            open_here: list[int] = getattr(self._stack, "open", [])
-            if number in open_here:
-                open_here.remove(number)
-
-    def _close_span(self, number: int) -> None:
-        if self._spans.pop(number, None) is not None:
-            self._write({"end": number}, edge=True)
+            self._phases.end(number)
 
     def log(self, metrics: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401  results of any kind
         """Keep results; of a name logged twice the later one."""
@@ -324,7 +303,7 @@ class Run:
         if values and self._mine():
             self._write({what: {str(key): plain(value) for key, value in values.items()}})
 
-    def _write(self, line: trace.Line, *, edge: bool = False) -> None:
+    def _write(self, line: Line, *, edge: bool = False) -> None:
         recorder = self._recorder
         if recorder is not None:
             recorder.write(line, edge=edge)

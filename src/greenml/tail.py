@@ -14,7 +14,7 @@ from typing import Any
 from greenml import trace
 from greenml.facts import IntensityCourse
 from greenml.model import Device
-from greenml.trace import Line
+from greenml.trace_lines import Line, course_of, device_of
 
 HEARD_SECONDS = 5.0  # a process that wrote this recently lives; of any other its lock is looked at
 POWER_SECONDS = 0.5  # power is told over at least this long: samples at phases' edges are shorter than a counter's step
@@ -184,7 +184,7 @@ class Tail:
                 if key in self.devices:
                     self._draw(self.devices[key], line["t"], row)
         elif "device" in line:
-            self.devices[line["device"]] = TailedDevice(trace.device_of(line))
+            self.devices[line["device"]] = TailedDevice(device_of(line))
         elif "begin" in line:
             self.spans[line["begin"]] = (line["phase"], line["t"])
         elif "end" in line:
@@ -196,7 +196,7 @@ class Tail:
         elif "found" in line:
             self.place = line["found"].get("place") or self.place
         elif "intensity" in line:
-            self.courses.append(trace.course_of(line))
+            self.courses.append(course_of(line))
         elif "so_far" in line:
             self.so_far = line["so_far"]
         elif "status" in line:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from greenml import carbon_hours, finishing, intensity_watch, trace
+from greenml import carbon_hours, finishing, intensity_watch, trace, trace_lines
 from greenml import record_file as records
 from greenml.record import RunRecord
 from greenml.settings import Settings
@@ -350,9 +350,9 @@ def grid(path: Path, *rows: tuple[str, float | None]) -> None:
     path.write_text("time,g_per_kwh\n" + "".join(f"2026-03-01T{at}Z,{g if g is not None else ''}\n" for at, g in rows))
 
 
-def watched(path: Path, clock: Clock) -> tuple[list[trace.Line], list[str]]:
+def watched(path: Path, clock: Clock) -> tuple[list[trace_lines.Line], list[str]]:
     """The answers and the notes of a watch over a file that changes."""
-    lines: list[trace.Line] = []
+    lines: list[trace_lines.Line] = []
     settings = Settings(region="SWE", intensity=str(path))
     watch = intensity_watch.Watch(settings, START, lines.append, dict, now=lambda: clock.now, wait=clock.wait)
     watch.run()
@@ -382,7 +382,7 @@ def test_a_last_row_that_turns_out_to_hold_longer_is_written_again(tmp_path: Pat
     grid(path, ("10:00", 100), ("10:15", 200))
     clock = Clock(1.0, {25: lambda: grid(path, ("10:00", 100), ("10:15", 200), ("11:00", 300))})
     answers, _ = watched(path, clock)
-    whole = carbon_hours.whole_course([trace.course_of(line) for line in answers])
+    whole = carbon_hours.whole_course([trace_lines.course_of(line) for line in answers])
     assert whole is not None
     spans = [(f"{one.start:%H:%M}", f"{one.end:%H:%M}", one.grams_per_kwh) for one in whole.slots]
     assert spans == [("10:00", "10:15", 100), ("10:15", "11:00", 200), ("11:00", "11:45", 300)]
@@ -416,7 +416,7 @@ def test_the_place_is_waited_for_where_the_cloud_is_asked(tmp_path: Path):
 
 
 def test_a_fault_of_its_own_is_a_note_without_its_text(tmp_path: Path):
-    lines: list[trace.Line] = []
+    lines: list[trace_lines.Line] = []
 
     def broken() -> Any:
         raise ZeroDivisionError(TOKEN)

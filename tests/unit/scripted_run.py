@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from greenml import finishing, trace
+from greenml import finishing, trace_lines
 from greenml.model import Device, Rollup
 from greenml.record import RunRecord
 from greenml.trace import TraceWriter
@@ -84,9 +84,9 @@ def record(
             "gpu", f"GPU-{gpu}", model, "counter", "nvml", gain_ratio=gain, step_seconds=0.02, power_limit_watts=300.0,
             memory_total_bytes=32 * GIB, detail={"index": str(gpu), **detail},
         )  # fmt: skip
-        writer.write(trace.device_line(str(gpu), card))
-    writer.write(trace.device_line("h", Device("host", "node", "host", None, "host")))
-    writer.write(trace.device_line("p", Device("process", "run", "processes of the run", None, "host")))
+        writer.write(trace_lines.device_line(str(gpu), card))
+    writer.write(trace_lines.device_line("h", Device("host", "node", "host", None, "host")))
+    writer.write(trace_lines.device_line("p", Device("process", "run", "processes of the run", None, "host")))
     joules, done, second = [0.0] * gpus, 0.0, 0
     used = int(memory * 32 * GIB)
 
@@ -100,7 +100,7 @@ def record(
             )
         rollups["h"] = Rollup(at, at, utilization_ratio=stage.cpu if stage else None)
         rollups["p"] = Rollup(at, at, utilization_ratio=stage.process if stage else None)
-        writer.write(trace.sample_line(at, rollups))
+        writer.write(trace_lines.sample_line(at, rollups))
 
     sample(None)
     for number, stage in enumerate(stages):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import compaction, energy, span_joining, trace
+from greenml import compaction, energy, span_joining, trace, trace_lines
 from greenml.energy_curve import EnergyCurve
 from greenml.model import Device, Rollup, Span, Trace
 from greenml.trace import TraceWriter
@@ -38,7 +38,7 @@ def write(
     """Write what a sampler would: a line a second, one more at each edge of a phase."""
     for key, device in enumerate(devices):
         if not start:
-            writer.write(trace.device_line(str(key), device))
+            writer.write(trace_lines.device_line(str(key), device))
     events = [(float(second), "tick", 0) for second in range(start, seconds + 1)]
     for number, (_, begin, end) in enumerate(phases, 1):
         events += [(begin, "begin", number), (end, "end", number)]
@@ -61,7 +61,7 @@ def write(
             )
             for key, device in enumerate(devices)
         }  # fmt: skip
-        writer.write(trace.sample_line(when, rollups, edge=what != "tick" or not step))
+        writer.write(trace_lines.sample_line(when, rollups, edge=what != "tick" or not step))
         last = when
 
 
@@ -142,11 +142,11 @@ def test_again_and_again_for_a_long_run(tmp_path: Path):
     """Six hours of a run under a small limit: bounded all the time, and right at the end."""
     writer, limit, resolution = opened(tmp_path), 20_000, 2.0
     joules = 0.0
-    writer.write(trace.device_line("0", COUNTER))
+    writer.write(trace_lines.device_line("0", COUNTER))
     for second in range(21_600):
         joules += watts(second)
         one = Rollup(max(0, second - 1), second, joules, None, 0.0, watts(second), 0.0, 0.5)
-        writer.write(trace.sample_line(second, {"0": one}))
+        writer.write(trace_lines.sample_line(second, {"0": one}))
         if second % 300 == 0 and writer.size_bytes > limit:
             resolution = compaction.compact(writer, limit, resolution)
             assert writer.size_bytes <= limit
@@ -216,14 +216,14 @@ def test_many_phases_are_bounded_too(tmp_path: Path):
     """A phase a step on eight GPUs: the samples at their edges alone would pass any limit."""
     writer, limit = opened(tmp_path), 400_000
     for key, device in enumerate(GPUS):
-        writer.write(trace.device_line(str(key), device))
+        writer.write(trace_lines.device_line(str(key), device))
     joules = 1e6
     for step in range(1500):
         writer.write({"phase": "step", "begin": step + 1, "t": step * 1.0})
         for when in (step * 1.0, step + 0.75):
             joules += 100.0
             one = Rollup(when, when, joules, 101.1234, 0.5, 311.25, 1.125, 0.9876, 0.4567, 12345678901, 12345678902)
-            writer.write(trace.sample_line(when, {str(key): one for key in range(8)}, edge=True))
+            writer.write(trace_lines.sample_line(when, {str(key): one for key in range(8)}, edge=True))
         writer.write({"end": step + 1, "t": step + 0.75})
     assert writer.size_bytes > 4 * limit
     compaction.compact(writer, limit)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import accounting, assembly, assumptions, carbon_hours, compaction, finishing, trace
+from greenml import accounting, assembly, assumptions, carbon_hours, compaction, finishing, trace, trace_lines
 from greenml.analysis.alternatives.what_if import what_if
 from greenml.errors import FactorError, SettingsError
 from greenml.facts import IntensityCourse, IntensitySlot, Source
@@ -62,9 +62,9 @@ def run_dir(folder: Path, watts, seconds: int, *, begun: datetime = MIDNIGHT, at
     }  # fmt: skip
     writer = TraceWriter(made / f"{attempt}-h-{attempt}-a.jsonl", header)
     for key, device in enumerate((CPU, GPU)):
-        writer.write(trace.device_line(str(key), device))
+        writer.write(trace_lines.device_line(str(key), device))
     for answer in answers:
-        writer.write({"t": zero, **trace.course_line(answer)})
+        writer.write({"t": zero, **trace_lines.course_line(answer)})
     edges = sorted(edge for span in phases for edge in span[1:])
     joules = [0.0, 0.0]
     times = sorted({*range(0, seconds + 1, step), *edges})
@@ -78,7 +78,7 @@ def run_dir(folder: Path, watts, seconds: int, *, begun: datetime = MIDNIGHT, at
             if now == end:
                 writer.write({"end": number, "t": zero + now})
         samples = {str(at): Rollup(zero + before, zero + now, joules[at]) for at in range(2)}
-        writer.write(trace.sample_line(zero + now, samples, edge=now in edges))
+        writer.write(trace_lines.sample_line(zero + now, samples, edge=now in edges))
         before = now
     writer.write({"status": "completed", "error": None, "t": zero + seconds})
     writer.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from greenml import compaction, forecast, live, trace
+from greenml import compaction, forecast, live, trace, trace_lines
 from greenml.facts import IntensityCourse, IntensitySlot, Source
 from greenml.job import boot_id
 from greenml.model import Device, Rollup
@@ -50,7 +50,7 @@ class Process:
         )
         self.last = {}
         for key, device in enumerate(devices):
-            self.writer.write({"t": start, **trace.device_line(str(key), device)})
+            self.writer.write({"t": start, **trace_lines.device_line(str(key), device)})
 
     def sample(self, at, *rows, edge=False):
         """Each row: (counter, joules, utilization, memory), of the devices in order."""
@@ -59,7 +59,7 @@ class Process:
             begun = self.last.get(key, at)
             rollups[str(key)] = Rollup(begun, at, counter, joules, at - begun, None, 0.0, busy, None, memory, memory)
             self.last[key] = at
-        self.writer.write(trace.sample_line(at, rollups, edge=edge))
+        self.writer.write(trace_lines.sample_line(at, rollups, edge=edge))
 
     def write(self, **line):
         self.writer.write(line)
@@ -370,7 +370,7 @@ def answer(signal="average", provider="uk_grid", **hours):
         )
         for hour, grams in hours.items()
     )
-    return trace.course_line(IntensityCourse(provider, signal, "GB", slots, Source("test")))
+    return trace_lines.course_line(IntensityCourse(provider, signal, "GB", slots, Source("test")))
 
 
 def test_running_emissions_follow_the_hours(folder):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from greenml import merging, record_file, trace
+from greenml import merging, record_file, trace, trace_lines
 from greenml.cli import main
 from greenml.errors import RecordError
 from greenml.model import Device, Rollup
@@ -43,11 +43,11 @@ def node(
     }  # fmt: skip
     writer = TraceWriter(folder / f"{attempt}-{host}-{100 + rank}-{attempt}{rank}abcd.jsonl", {**header, **more})
     device = Device("gpu", f"GPU-{host}", "H200", "counter", "nvml")
-    writer.write(trace.device_line("0", device))
+    writer.write(trace_lines.device_line("0", device))
     writer.write({"phase": "train", "begin": 1, "t": start})
     for passed in range(int(seconds) + 1):
         at = start + passed
-        writer.write(trace.sample_line(at, {"0": Rollup(at, at, energy_joules=passed * watts)}))
+        writer.write(trace_lines.sample_line(at, {"0": Rollup(at, at, energy_joules=passed * watts)}))
     writer.write({"end": 1, "t": start + seconds})
     if status:
         writer.write({"status": status, "error": None, "t": start + seconds})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import trace
+from greenml import trace, trace_lines
 from greenml.errors import RecordError
 from greenml.model import Device, Rollup, Span
 from greenml.trace import TraceWriter
@@ -24,14 +24,14 @@ HEADER = {"run_id": "r", "attempt": 1, "host": socket.gethostname(), "start_seco
 FULL = Rollup(10.0, 11.00001, 1834.201, 250.1234, 1.00001, 301.25, 1.25, 0.9876, 0.4321, 26_770_000_000, 30_490_000_000)
 
 
-def lines_of(device: Device = GPU) -> list[trace.Line]:
+def lines_of(device: Device = GPU) -> list[trace_lines.Line]:
     """One line of every kind, in the order of a run."""
     first = Rollup(10.0, 10.0, 1584.0776)
     return [
-        trace.device_line("0", device),
-        trace.sample_line(10.0, {"0": first}, edge=True),
+        trace_lines.device_line("0", device),
+        trace_lines.sample_line(10.0, {"0": first}, edge=True),
         {"phase": "train", "begin": 1, "t": 10.25},
-        trace.sample_line(11.00002, {"0": FULL}),
+        trace_lines.sample_line(11.00002, {"0": FULL}),
         {"end": 1, "t": 11.5},
         {"phase": "eval", "begin": 2, "t": 11.75},
         {"note": "sensor-lost", "text": "µ: gone", "t": 12.0},
@@ -43,7 +43,7 @@ def lines_of(device: Device = GPU) -> list[trace.Line]:
     ]
 
 
-def written(folder: Path, lines: list[trace.Line], **header: object) -> Path:
+def written(folder: Path, lines: list[trace_lines.Line], **header: object) -> Path:
     writer = TraceWriter(folder / "1-host-1-a.jsonl", {**HEADER, **header})
     for line in lines:
         writer.write(line)
@@ -188,8 +188,8 @@ maybe = st.none() | numbers
 def test_a_rollup_survives_to_its_last_digit_that_counts(start, span, lag, energy, joules, busy, memory, age):
     dated = None if age is None else start + span - age
     rollup = Rollup(start, start + span, energy, joules, span, joules, 0.0, busy, None, memory, memory, dated, joules)
-    line = json.loads(json.dumps(trace.sample_line(start + span + lag, {"k": rollup})))
-    ((key, back),) = trace.rollups_of(line, {"k": start})
+    line = json.loads(json.dumps(trace_lines.sample_line(start + span + lag, {"k": rollup})))
+    ((key, back),) = trace_lines.rollups_of(line, {"k": start})
     assert key == "k"
     assert back.start_seconds == start
     assert back.end_seconds == pytest.approx(rollup.end_seconds, abs=2e-5)

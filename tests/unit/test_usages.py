@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import assembly, energy, trace, usages
+from greenml import assembly, energy, trace_lines, usages
 from greenml.errors import RecordError
 from greenml.model import Device, Rollup
 from greenml.record import RunRecord
@@ -45,7 +45,7 @@ class Process:
     def measures(self, device: Device, watts: float, start: float, end: float, *, origin: float = 5e6) -> Process:
         """A counter that rises by ``watts`` from ``start`` to ``end``, read once a second."""
         key = self.keys.setdefault(device.id, str(len(self.keys)))
-        self.writer.write(trace.device_line(key, device))
+        self.writer.write(trace_lines.device_line(key, device))
         times = [start, *(float(n) for n in range(int(start) + 1, int(end) + 1) if start < n < end), end]
         last = start
         for when in times:
@@ -54,7 +54,7 @@ class Process:
                 self.start + last, self.start + when, origin + watts * (when - start), watts * step or None, step,
                 watts, 0.0, 0.8, None, 1e9, 2_000_000_000,
             )  # fmt: skip
-            self.writer.write(trace.sample_line(self.start + when, {key: one}))
+            self.writer.write(trace_lines.sample_line(self.start + when, {key: one}))
             last = when
         return self
 
@@ -234,9 +234,9 @@ def test_no_trace_is_one_line(tmp_path: Path):
 def test_a_device_without_energy_says_why(tmp_path: Path):
     one = Process(tmp_path)
     silent = Device(kind="gpu", id="GPU-9", name="GeForce", method=None, sensor="nvml", note="")
-    one.writer.write(trace.device_line("0", silent))
+    one.writer.write(trace_lines.device_line("0", silent))
     rollup = Rollup(1001.0, 1001.0, utilization_ratio=0.5)
-    one.writer.write(trace.sample_line(1001.0, {"0": rollup}))
+    one.writer.write(trace_lines.sample_line(1001.0, {"0": rollup}))
     one.ends(10.0)
     (device,) = assembled(tmp_path).devices
     assert device.usage.energy_joules is None

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from greenml import tables
 from greenml.errors import FactorError
 from greenml.record import TRAINING_PATHS, RunRecord
-from greenml.reports import _format, _machine, markdown
+from greenml.reports import _carbon_table, _format, _machine, markdown
 
 CLOUD_NAMES = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "coreweave": "CoreWeave", "lambda": "Lambda"}
 KILOGRAM_EXPONENT = 3
@@ -33,7 +33,7 @@ def emissions(record: RunRecord) -> Emissions:
     """
     if record.reported:
         return _reported(record)
-    total = markdown.measured_scope(record)
+    total = _carbon_table.measured_scope(record)
     if total is None:
         return Emissions(None, why="the record has no totals")
     quantity = total.emissions_grams
@@ -73,7 +73,7 @@ def energy_sources(record: RunRecord, *, unknown: bool = False) -> str:
         record: of the run.
         unknown: name the kinds that are not known too, with the reason.
     """
-    total = markdown.measured_scope(record)
+    total = _carbon_table.measured_scope(record)
     if total is None:
         return "nothing was measured"
     parts = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenml.record import RunRecord
-from greenml.reports import _card_blocks, _card_facts, markdown
+from greenml.reports import _card_blocks, _card_facts, _markdown_text
 
 # Arguments of a Trainer that say nothing of the model: files, reporters, the hub, how the machine is used.
 _HOUSEKEEPING = ("logging_", "save_", "hub_", "push_to_hub", "trackio_", "ddp_", "dataloader_", "eval_")
@@ -58,7 +58,7 @@ def section(record: RunRecord) -> str:
     if batch is None:
         return "\n\n".join([*parts, _card_blocks.yaml(chosen)])
     chosen = _ordered({**chosen, "effective_batch_size": batch.size})
-    return "\n\n".join([*parts, _card_blocks.yaml(chosen), markdown.bullets([batch.how])])
+    return "\n\n".join([*parts, _card_blocks.yaml(chosen), _markdown_text.bullets([batch.how])])
 
 
 def hyperparameters(record: RunRecord) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from greenml.record import Factor, RunRecord, SourceRef
-from greenml.reports import _card_facts, _format, markdown
+from greenml.reports import _card_facts, _format, _markdown_text, markdown
 
 _ADDRESS = re.compile(r"https?://[^\s<>()\[\]|\\\"'`]+\Z")
 
@@ -21,7 +21,7 @@ def _run(record: RunRecord) -> str:
     span = f"{_format.minute(record.started)} to "
     span += _format.minute(record.ended) if record.ended else "now (still running)"
     name = f"{record.name}, " if record.name else ""
-    return markdown.escape(
+    return _markdown_text.escape(
         f"Run: {name}id {record.run_id}, {span}, {record.status}. Record made by greenml {record.greenml_version}."
     )
 
@@ -42,7 +42,7 @@ def _sensors(record: RunRecord) -> list[str]:
     if imported:
         lines.append(f"Utilization, memory and energy in Resource Usage: as {', '.join(imported)} reports them.")
     hardware = _card_facts.hardware(record)
-    return [markdown.escape(line) for line in [*lines, f"Hardware: {hardware}." if hardware else ""] if line]
+    return [_markdown_text.escape(line) for line in [*lines, f"Hardware: {hardware}." if hardware else ""] if line]
 
 
 def _scopes(record: RunRecord) -> str:
@@ -51,7 +51,7 @@ def _scopes(record: RunRecord) -> str:
         return ""
     if scope == "the whole run":
         return "Scope: every figure covers the whole run."
-    return markdown.escape(f"Scope: resource usage and cost cover the whole run, emissions cover {scope}.")
+    return _markdown_text.escape(f"Scope: resource usage and cost cover the whole run, emissions cover {scope}.")
 
 
 def _factors(record: RunRecord) -> list[str]:
@@ -70,7 +70,7 @@ def _factors(record: RunRecord) -> list[str]:
         by_source.setdefault(source, []).append(_format.tier(tier))
     for (name, url, published), tiers in by_source.items():
         source_of = _source(SourceRef(name=name, url=url, published=published))
-        lines.append(f"Price ({markdown.escape(', '.join(tiers))}): {source_of}.")
+        lines.append(f"Price ({_markdown_text.escape(', '.join(tiers))}): {source_of}.")
     return lines
 
 
@@ -82,16 +82,16 @@ def _factor(name: str, factor: Factor | None) -> str:
     if factor.low != factor.high:
         figure += f" ({_format.number(factor.low, 4)} to {_format.number(factor.high, 4)})"
     where = " ".join(part for part in (factor.code, str(factor.year or "")) if part)
-    found = markdown.escape(", ".join(part for part in (figure, where) if part))
+    found = _markdown_text.escape(", ".join(part for part in (figure, where) if part))
     return f"{name}: {found}. Source: {_source(factor.source)}."
 
 
 def _source(ref: SourceRef) -> str:
     """Name a source with its date, as a link where it has an address."""
-    name = markdown.escape(ref.name)
+    name = _markdown_text.escape(ref.name)
     if _ADDRESS.match(ref.url):
         name = f"[{name.replace('[', '(').replace(']', ')')}]({ref.url})"
-    return f"{name}, {markdown.escape(ref.published)}" if ref.published else name
+    return f"{name}, {_markdown_text.escape(ref.published)}" if ref.published else name
 
 
 def _bands(record: RunRecord) -> str:

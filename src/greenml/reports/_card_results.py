@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenml.record import RunRecord
-from greenml.reports import markdown
+from greenml.reports import _markdown_text
 
 # By what stands before a metric's name: the Trainer's words for its data sets, and others' for the same.
 SPLITS = {"eval": "validation", "val": "validation", "validation": "validation", "predict": "test", "test": "test"}
@@ -32,9 +32,9 @@ def section(record: RunRecord) -> str:
     rouge, others = _rows(record)
     parts = []
     if rouge:
-        parts += ["### ROUGE", markdown.table(rouge)]
+        parts += ["### ROUGE", _markdown_text.table(rouge)]
     if others:
-        parts += ["### Metrics", markdown.table(others)]
+        parts += ["### Metrics", _markdown_text.table(others)]
     return "\n\n".join(["## Results", *parts]) if parts else ""
 
 
@@ -58,9 +58,9 @@ def _words(name: str) -> list[str]:
     return [*name.lower().split("_"), *(["per_second"] if name.endswith("per_second") else [])]
 
 
-def _rows(record: RunRecord) -> tuple[list[markdown.Row], list[markdown.Row]]:
-    rouge: list[markdown.Row] = []
-    others: list[markdown.Row] = []
+def _rows(record: RunRecord) -> tuple[list[_markdown_text.Row], list[_markdown_text.Row]]:
+    rouge: list[_markdown_text.Row] = []
+    others: list[_markdown_text.Row] = []
     state = _mapping(record.trainer.get("trainer_state"))
     told = {name: state[name] for name in ("global_step", "total_flos") if name in state}
     results = {name: value for name, value in record.metrics.items() if name not in _STATE}

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from greenml.record import RunRecord
-from greenml.reports import _card_facts, _format, markdown
+from greenml.reports import _card_facts, _format, _markdown_text
 from greenml.units import SECONDS_PER_HOUR
 
 # The words of huggingface_hub/templates/modelcard_template.md.
@@ -40,14 +40,14 @@ def fields(record: RunRecord) -> dict[str, str]:
         REGION: _card_facts.geography(record),
         CARBON: f"{grams} ({details})" if grams else "",
     }
-    return {name: markdown.escape(text) for name, text in told.items()}
+    return {name: _markdown_text.escape(text) for name, text in told.items()}
 
 
 def section(record: RunRecord) -> str:
     """Render the fields under their heading; what is not known is said in words."""
     why = _card_facts.emissions(record).why
     known = fields(record)
-    missing = {CARBON: markdown.escape(_format.missing(why, _format.NOT_KNOWN))}
+    missing = {CARBON: _markdown_text.escape(_format.missing(why, _format.NOT_KNOWN))}
     lines = [f"- **{name}:** {text or missing.get(name, _format.NOT_KNOWN)}" for name, text in known.items()]
     return "\n\n".join(["## Environmental Impact", "\n".join(lines)])
 

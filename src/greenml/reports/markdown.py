@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
 
-from greenml import printable
-from greenml.record import TRAINING_PATHS, Factor, Quantity, ReportedEmissions, RunRecord, Totals
-from greenml.reports import _course, _footprint, _format, _machine
-from greenml.units import GRAMS_PER_KG
+from greenml.record import Quantity, RunRecord, Totals
+from greenml.reports import _carbon_table, _footprint, _format, _machine
+from greenml.reports._markdown_text import Row, bullets, table
 
-CODECARBON_KEYS = (
-    "timestamp",
-    "duration",
-    "emissions",
-    "energy_consumed",
-    "country_name",
-    "region",
-    "cloud_provider",
-    "cloud_region",
-)
 SKU_KEYS = {"azure": "AzureML SKU", "aws": "AWS instance type", "gcp": "GCP machine type"}
 TIER_LABELS = {"low_priority": "LowPriority", "spot": "Spot", "dedicated": "Dedicated"}
-
-Row = tuple[str, str]
 
 
 def render(record: RunRecord, pounds: bool = False, footprint: bool = False) -> str:
@@ -36,8 +22,8 @@ def render(record: RunRecord, pounds: bool = False, footprint: bool = False) -> 
     """
     parts = [
         resource_usage(record),
-        carbon_emissions(record),
-        bullets(_pounds(record)) if pounds else "",
+        _carbon_table.carbon_emissions(record),
+        bullets(_carbon_table.pounds(record)) if pounds else "",
         further_footprint(record) if footprint else "",
         notes(record),
     ]
@@ -47,11 +33,6 @@ def render(record: RunRecord, pounds: bool = False, footprint: bool = False) -> 
 def resource_usage(record: RunRecord) -> str:
     """Render the first table with its heading and footnotes."""
     return "\n\n".join(["## Resource Usage", table(_resource_rows(record)), bullets(_resource_footnotes(record))])
-
-
-def carbon_emissions(record: RunRecord) -> str:
-    """Render the second table with its heading and footnotes."""
-    return "\n\n".join(["## Carbon Emissions", *_carbon(record)])
 
 
 def further_footprint(record: RunRecord) -> str:
@@ -68,23 +49,6 @@ def further_footprint(record: RunRecord) -> str:
 def notes(record: RunRecord) -> str:
     """Render what a reader of the figures must know; empty where there is nothing."""
     return f"Notes on the figures:\n\n{bullets([note.text for note in record.notes])}" if record.notes else ""
-
-
-def escape(text: str) -> str:
-    """Make text safe for one cell or one line of Markdown."""
-    flat = printable.line(text)
-    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def table(rows: list[Row]) -> str:
-    """Write rows under the heads ``key`` and ``value``."""
-    lines = ["| key | value |", "| --- | ----- |"]
-    return "\n".join(lines + [f"| {escape(key)} | {escape(value)} |" for key, value in rows])
-
-
-def bullets(lines: list[str]) -> str:
-    """Write lines as a list."""
-    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def _resource_rows(record: RunRecord) -> list[Row]:
@@ -196,139 +160,3 @@ def _energy_footnote(record: RunRecord, kind: str, quantity: Quantity) -> list[s
     spread = _format.band(quantity, lambda joules: f"{_format.kilojoules(joules)} kJ")
     how = _format.known_how(record, kind, quantity)
     return [f"{kind.upper()} energy: {how}{f', {spread}' if spread else ''}."]
-
-
-def _carbon(record: RunRecord) -> list[str]:
-    if record.reported:
-        parts: list[str] = []
-        for reported in record.reported:
-            parts += [table(_reported_rows(reported)), bullets(_reported_footnotes(record, reported))]
-        return parts
-    total = measured_scope(record)
-    if total is None:
-        return ["The record has no totals: emissions are not known."]
-    return [table(_measured_rows(record, total)), bullets(_measured_footnotes(record, total))]
-
-
-def _reported_rows(reported: ReportedEmissions) -> list[Row]:
-    return [(key, _format.plain(reported.row[key])) for key in CODECARBON_KEYS if reported.row.get(key)]
-
-
-def _reported_footnotes(record: RunRecord, reported: ReportedEmissions) -> list[str]:
-    if reported.scope in TRAINING_PATHS:
-        scope = "the training phase only"
-    else:
-        scope = "the whole run" if reported.scope == "run" else f"the phase {reported.scope} only"
-    phase = record.phase(reported.scope)
-    seconds = f": {_format.seconds(phase.seconds)}" if phase else ""
-    lines = [
-        f"Covers {scope}{seconds}. The row is {_tool(reported.tool)}'s, as it wrote it.",
-        "Units: duration in s, emissions in kg CO2e, energy_consumed in kWh.",
-    ]
-    energy, emissions = _number(reported, "energy_consumed"), _number(reported, "emissions")
-    if energy and emissions:
-        grams = _format.number(emissions / energy * GRAMS_PER_KG, 4)
-        lines.append(f"emissions / energy_consumed, its carbon intensity: {grams} g CO2e/kWh.")
-    pue = reported.row.get("pue")
-    if pue and pue not in ("1", "1.0"):
-        lines.append(f"{_tool(reported.tool)} multiplied energy and emissions by a PUE of {pue}.")
-    else:
-        lines.append("No PUE is applied to this row.")
-    return lines
-
-
-def _number(reported: ReportedEmissions, key: str) -> float | None:
-    try:
-        return float(reported.row.get(key, ""))
-    except ValueError:
-        return None
-
-
-def _pounds(record: RunRecord) -> list[str]:
-    """Say the table's emissions in pounds."""
-    kilograms = [_number(one, "emissions") for one in record.reported]
-    total = measured_scope(record)
-    if not record.reported and total is not None and total.emissions_grams.value is not None:
-        kilograms = [total.emissions_grams.value / GRAMS_PER_KG]
-    return [
-        f"emissions in pounds: {_format.pounds(one * GRAMS_PER_KG)} (1 lb is 0.45359237 kg)."
-        for one in kilograms
-        if one is not None
-    ]
-
-
-def _tool(name: str) -> str:
-    return _format.SENSOR_NAMES.get(name, name)
-
-
-def measured_scope(record: RunRecord) -> Totals | None:
-    """Return the training phase's totals where its energy is known, else the run's."""
-    totals = [total for path in TRAINING_PATHS if (total := record.total(path)) is not None]
-    known = (total for total in totals if total.it_energy_joules.value is not None)
-    return next(known, None) or record.total() or next(iter(totals), None)
-
-
-def _end(record: RunRecord, total: Totals) -> str:
-    phase = record.phase(total.scope)
-    if phase is not None and phase.spans:
-        return _format.timestamp(record.started + timedelta(seconds=max(end for _, end in phase.spans)))
-    return _format.timestamp(record.ended) if record.ended else _format.missing("still running", _format.NOT_KNOWN)
-
-
-def _measured_rows(record: RunRecord, total: Totals) -> list[Row]:
-    place = record.place
-    pue = record.factors.pue
-    rows = [
-        ("timestamp", _end(record, total)),
-        ("duration", _format.number(total.seconds)),
-        ("emissions", _format.figure(total.emissions_grams, _format.kilograms)),
-        ("energy_consumed", _format.figure(total.it_energy_joules, _format.kilowatt_hours)),
-        ("pue", _format.number(pue.value) if pue else _format.NOT_KNOWN),
-        ("country_name", place.country_name or _format.NOT_KNOWN),
-        ("region", place.state or _format.NOT_KNOWN),
-    ]
-    if place.cloud:
-        rows += [("cloud_provider", place.cloud), ("cloud_region", place.region or _format.NOT_KNOWN)]
-    return rows
-
-
-def _measured_footnotes(record: RunRecord, total: Totals) -> list[str]:
-    scope = "the whole run" if total.scope == "run" else "the training phase only"
-    factors = record.factors
-    lines = [
-        f"Covers {scope}: {_format.seconds(total.seconds)}.",
-        "Units: timestamp in UTC, duration in s, emissions in kg CO2e, energy_consumed in kWh.",
-        _composition(record, total),
-    ]
-    for name, quantity, write in (
-        ("energy_consumed", total.it_energy_joules, lambda value: f"{_format.kilowatt_hours(value)} kWh"),
-        ("emissions", total.emissions_grams, lambda value: f"{_format.kilograms(value)} kg CO2e"),
-    ):
-        spread = _format.band(quantity, write)
-        if spread:
-            lines.append(f"Band of {name}: {spread}.")
-    lines.append(_factor_line("Carbon intensity", factors.intensity(total.scope)))
-    lines += _course.lines(record)
-    lines.append(_factor_line("PUE", factors.pue))
-    if factors.pue is not None:
-        lines.append("emissions include the PUE; energy_consumed does not.")
-    return lines
-
-
-def _composition(record: RunRecord, total: Totals) -> str:
-    parts = []
-    for kind, quantity in (
-        ("gpu", total.gpu_energy_joules),
-        ("cpu", total.cpu_energy_joules),
-        ("dram", total.dram_energy_joules),
-    ):
-        known = quantity.value is not None
-        how = _format.known_how(record, kind, quantity) if known else _format.unknown(quantity)
-        parts.append(f"{kind.upper()} {how}")
-    return f"energy_consumed is that of GPU, CPU and DRAM: {', '.join(parts)}."
-
-
-def _factor_line(name: str, factor: Factor | None) -> str:
-    if factor is None:
-        return f"{name}: {_format.NOT_KNOWN}."
-    return f"{name}: {_format.factor(factor)}."

@@ -8,6 +8,7 @@ from typing import Literal
 
 from greenml.record import RunRecord
 from greenml.reports import (
+    _carbon_table,
     _card_deepspeed,
     _card_hyperparameters,
     _card_metadata,
@@ -15,6 +16,7 @@ from greenml.reports import (
     _card_results,
     _front_matter,
     _hub_style,
+    _markdown_text,
     markdown,
 )
 from greenml.reports._card_marks import Marks, without_code
@@ -27,7 +29,7 @@ CARD = "card"  # the kind of a section that holds everything; the two tables alo
 
 SECTIONS = {
     "Resource Usage": markdown.resource_usage,
-    "Carbon Emissions": markdown.carbon_emissions,
+    "Carbon Emissions": _carbon_table.carbon_emissions,
     "Hyperparameters": _card_hyperparameters.section,
     "DeepSpeed": _card_deepspeed.section,
     "Results": _card_results.section,
@@ -86,7 +88,7 @@ def update(card: str, record: RunRecord, *, style: Style = "full", folder: str =
     _front_matter.metadata(card)
     _card_metadata.check(card)
     if not card and (record.name or folder):
-        card = f"# {markdown.escape(record.name or folder)}\n"
+        card = f"# {_markdown_text.escape(record.name or folder)}\n"
     made = _hub(card, record, force=force) if style == "hub" else _full(card, record, force=force)
     told = _card_metadata.of(record, _front_matter.metadata(card), folder=folder, force=force)
     made.text = _front_matter.with_metadata(made.text, told.changes)
