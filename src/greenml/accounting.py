@@ -45,8 +45,8 @@ def energy(used: Used, kind: str) -> Quantity:
         return unknown(
             "; ".join(dict.fromkeys(usage.why or f"{device.name}: not measured" for device, usage in missing))
         )
-    bases = {_BASIS[device.method] for device, _ in known}
-    basis: Basis = next(one for one in ("modelled", "reported", "measured") if one in bases)
+    bases = {_BASIS.get(device.method, "assumed") for device, _ in known}
+    basis: Basis = next(one for one in ("assumed", "modelled", "reported", "measured") if one in bases)
     why = f"without {', '.join(device.id for device, _ in missing)}" if missing else ""
     value = sum(usage.energy_joules or 0.0 for _, usage in known)
     low, high = _band(value, known)
@@ -156,10 +156,15 @@ def presence(code: str, seconds: float, used: Used) -> float:
 
     Under 1 where an attempt ran on other machines than the one before.
     """
-    own = [one for one in used if one[0].kind == "gpu" and one[0].method != "reported"]
-    found = [usage.covered_seconds for device, usage in own if code in (device.name, SERVER)]
-    told = [min(1.0, one / seconds) for one in found if one is not None and seconds > 0]
-    return sum(told) / len(told) if told else 1.0
+    told: list[float] = []
+    for device, usage in used:
+        if device.kind != "gpu" or device.method == "reported" or code not in (device.name, SERVER) or seconds <= 0:
+            continue
+        if usage.covered_seconds is not None:
+            told.append(min(1.0, usage.covered_seconds / seconds))
+        elif device.usage.covered_seconds:  # measured elsewhere in the run, so not there now
+            told.append(0.0)
+    return sum(told) / len(told) if any(told) else 1.0
 
 
 def _mean(used: Used, kind: str, field: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -44,9 +44,31 @@ def _parts(tries: Sequence[Try]) -> tuple[dict[tuple[str, str], list[Part]], lis
             known = energy.curve_of(device, samples)
             rollups = sorted((item for segment in samples for item in segment), key=lambda item: item.end_seconds)
             shift = a_try.shift(held[0][0])
-            parts[place].append(Part(device, shift, known, rollups, [item.end_seconds for item in rollups], a_try.life))
+            ends = [item.end_seconds for item in rollups]
+            parts[place].append(Part(device, shift, known, rollups, ends, a_try.life, place[0]))
             notes += [Note(code=code, text=text) for code, text in known.notes]
+    _add_unread(parts, tries)
     return parts, notes
+
+
+def _add_unread(parts: Mapping[tuple[str, str], list[Part]], tries: Sequence[Try]) -> None:
+    """Add attempts on a device's host in which it was not there: its time is a gap, if nothing stood in for it.
+
+    Another device of its kind stands in: other GPUs were chosen, or a model took the place of RAPL.
+    """
+    for (host, _), own in parts.items():
+        device = own[0].device
+        for a_try in tries:
+            here = any(attempts.clock(one)[0] == host for one in a_try.traces)
+            if not here or any(one.life == a_try.life for one in own):
+                continue
+            instead = (
+                part.known.curve is not None and part.device.kind == device.kind and part.life == a_try.life
+                for (other, _), theirs in parts.items() if other == host for part in theirs
+            )  # fmt: skip
+            if not any(instead):
+                own.append(Part(device, 0.0, energy.Known(None, None), [], [], a_try.life, host))
+        own.sort(key=lambda one: one.life)
 
 
 def _phases(tries: Sequence[Try]) -> dict[str, Phase]:
@@ -66,7 +88,8 @@ def _phases(tries: Sequence[Try]) -> dict[str, Phase]:
                 if span.seconds is None:
                     phase.spans.append(around)
                 else:
-                    phase.joined.append(Joined(around, span.seconds, span.joules or {}))
+                    host = attempts.clock(one)[0]
+                    phase.joined.append(Joined(around, span.seconds, span.joules or {}, host, span.count))
             seen |= here
     return phases
 
@@ -76,13 +99,14 @@ def _time(unix_seconds: float) -> datetime:
 
 
 def _device_record(name: str, host: str, parts: Sequence[Part], usage: Usage) -> DeviceRecord:
-    device = parts[-1].device
+    last = next((one for one in reversed(parts) if one.known.curve is not None), parts[-1])
+    device = last.device
     return DeviceRecord(
         id=name,
         kind=device.kind,
         name=device.name,
         host=host,
-        method=parts[-1].known.method,
+        method=last.known.method,
         sensor=device.sensor,
         gain_ratio=device.gain_ratio,
         step_seconds=device.step_seconds,

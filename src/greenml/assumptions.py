@@ -62,7 +62,7 @@ def check(settings: Settings) -> Settings:
     if settings.nodes is not None and settings.nodes < 1:
         raise SettingsError(f"nodes is {settings.nodes}; it must be 1 or more")
     tier = cloud_prices.tier_name(settings.tier) if settings.tier else None
-    return replace(settings, sku=sku.name if sku else "", tier=tier)
+    return replace(settings, sku=skus.unambiguous(sku) if sku else "", tier=tier)
 
 
 def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | None = None) -> RunRecord:
@@ -87,7 +87,7 @@ def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | No
         update={
             "place": PlaceRecord(
                 **asdict(place),
-                sku=sku.name if sku else "",
+                sku=skus.unambiguous(sku) if sku else "",
                 sku_label=sku.label if sku else "",
                 tier=settings.tier or (found or {}).get("tier"),
                 nodes=nodes,

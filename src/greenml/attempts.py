@@ -102,6 +102,7 @@ def by_attempt(traces: Iterable[Trace]) -> list[Try]:
     tries, begin = [], 0.0
     for number in sorted(by_number):
         a_try = Try(number, by_number[number], begin=begin)
+        _tell_hosts_apart(a_try.traces)
         offsets: dict[tuple[str, str], float] = {}
         for one in sorted(a_try.traces, key=lambda item: item.header["unix_seconds"]):
             offsets.setdefault(clock(one), trace.anchor(one.header))
@@ -111,6 +112,15 @@ def by_attempt(traces: Iterable[Trace]) -> list[Try]:
         begin += a_try.seconds
         tries.append(a_try)
     return tries
+
+
+def _tell_hosts_apart(traces: Iterable[Trace]) -> None:
+    """Give machines of one attempt that go by one name names of their own: a later one's boot is added to it."""
+    boots: dict[str, str] = {}
+    for one in sorted(traces, key=lambda item: item.header["unix_seconds"]):
+        host, boot = clock(one)
+        if boots.setdefault(host, boot) != boot:
+            one.header = {**one.header, "host": f"{host}-{boot[:8]}"}
 
 
 def status(tries: Sequence[Try], a_try: Try) -> tuple[Status, str | None]:

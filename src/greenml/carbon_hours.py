@@ -16,7 +16,7 @@ from typing import Literal
 from greenml.energy_curve import EnergyCurve
 from greenml.facts import IntensityCourse, IntensitySlot
 from greenml.intensity_record import IntensityCourseRecord, IntensityScope, IntensitySlotRecord, SourceRef
-from greenml.record import RunRecord
+from greenml.record import PhaseRecord, RunRecord
 from greenml.usages import Joined, Part, Span
 
 MOST_SLOTS = 2000  # in a record: a week of 5 minutes, 41 days of half hours, 83 days of hours
@@ -250,7 +250,7 @@ def from_record(record: RunRecord, course: IntensityCourse) -> IntensityCourseRe
         stays = [Stay(0.0, end.timestamp() - length, length)]
     whole = (0.0, length)
     curve = drawn_power or EnergyCurve(whole, (0.0, 1.0), (0.0, 0.0), (0.0, 0.0))
-    spans = {"run": [whole], **{phase.path: phase.spans or [whole] for phase in record.phases}}
+    spans = {"run": [whole], **{phase.path: _stretches(phase, length) for phase in record.phases}}
     known = {"run": [device.usage for device in record.devices if device.kind in COUNTED]}
     by_id = {device.id: device for device in record.devices}
     for phase in record.phases:
@@ -263,6 +263,14 @@ def from_record(record: RunRecord, course: IntensityCourse) -> IntensityCourseRe
         scale = joules / drawn if drawn > 0 else 0.0
         scopes[scope] = [Use(own_spans, curve.between, scale)]
     return apportion(course, stays, scopes, "timeline" if drawn_power is not None else "even")
+
+
+def _stretches(phase: PhaseRecord, length: float) -> list[tuple[float, float]]:
+    """Return when a phase was; from its first stretch to the run's end where the record keeps but some of many."""
+    if not phase.spans:
+        return [(0.0, length)]
+    kept = sum(end - start for start, end in phase.spans)
+    return phase.spans if kept >= 0.99 * phase.seconds else [(phase.spans[0][0], length)]
 
 
 def _timeline(record: RunRecord) -> EnergyCurve | None:

@@ -32,20 +32,23 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
 
     Returns:
         The curve, None where no counter reading is known; and how many times the counter was reset. A reset
-        is bridged with the integrated power of that sample, where it is known, scaled by what the counter said
-        of the integrated power in the rest of the run.
+        is bridged with the power integrated since the reading before, where that is known, scaled by what the
+        counter said of the integrated power in the rest of the run.
     """
     segments = list(segments)
     pen, resets, scale = Pen(), 0, _counter_over_power(segments)
     last: _Counted | None = None
     for segment in segments:
         own: _Counted | None = None  # this process's last reading
-        watts = 0.0
+        watts = joules_since = seconds_since = 0.0  # the power integrated since then
         for rollup in segment:
             watts = watts if rollup.power_last_watts is None else rollup.power_last_watts
+            joules_since += rollup.power_joules or 0.0
+            seconds_since += rollup.power_seconds
             if rollup.energy_joules is None:
                 continue
             before, own = own, _Counted(rollup.end_seconds, rollup.energy_joules, device.lag_seconds * watts)
+            integrated, integrated_seconds, joules_since, seconds_since = joules_since, seconds_since, 0.0, 0.0
             if last is None:
                 pen.to(own.seconds, 0.0, 0.0)
             elif own.seconds <= last.seconds:
@@ -60,7 +63,7 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
                 covered = new
                 if joules < 0:
                     resets += 1
-                    joules, covered = (rollup.power_joules or 0.0) * scale, min(rollup.power_seconds, new)
+                    joules, covered = integrated * scale, min(integrated_seconds, new)
                 pen.to(own.seconds, (joules + own.untold - before.untold) * part, covered)
             last = own
     return pen.curve(), resets
@@ -172,7 +175,8 @@ def curve_of(device: Device, segments: Sequence[Sequence[Rollup]]) -> Known:
         return Known(counter, "estimate")
     notes = []
     if resets:
-        text = f"{label}: the energy counter was reset {resets} time{'s'[: resets > 1]}; bridged with integrated power"
+        how = "bridged with integrated power" if power is not None else "the time around that is not covered"
+        text = f"{label}: the energy counter was reset {resets} time{'s'[: resets > 1]}; {how}"
         notes.append(("counter-reset", text))
     if power is not None:
         integrated = power.joules[-1]
@@ -240,16 +244,36 @@ def doubt(
     readings, for the time unseen. Gap: seconds not covered x the power limit, or the mean power where the limit is
     not known.
     """
-    joules = sum(curve.between(*span) for span in spans)
-    covered = sum(curve.covered_between(*span) for span in spans)
-    seconds = sum(end - start for start, end in spans)
-    watts = joules / covered if covered > TELLING_SECONDS else 0.0
-    gap_seconds = max(0.0, seconds - covered)
-    hidden = sum(curve.hidden_between(*span) for span in spans) if method == "gauge" else 0.0
-    steps = device.step_seconds * math.sqrt(2 * len(spans) / 3)
+    told = Told(
+        joules=sum(curve.between(*span) for span in spans),
+        covered_seconds=sum(curve.covered_between(*span) for span in spans),
+        seconds=sum(end - start for start, end in spans),
+        count=len(spans),
+        hidden_joules=sum(curve.hidden_between(*span) for span in spans),
+        peak_watts=peak_watts,
+    )
+    return doubt_of(device, method, told)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of a device in ``count`` stretches of time, ``seconds`` long together."""
+
+    joules: float
+    covered_seconds: float
+    seconds: float
+    count: int
+    hidden_joules: float
+    peak_watts: float | None = None
+
+
+def doubt_of(device: Device, method: str | None, told: Told) -> Doubt:
+    """Return the doubt of an energy, as ``doubt`` does."""
+    watts = told.joules / told.covered_seconds if told.covered_seconds > TELLING_SECONDS else 0.0
+    steps = device.step_seconds * math.sqrt(2 * told.count / 3)
     return Doubt(
-        gain=device.gain_ratio * joules,
-        edge=math.sqrt(watts) * math.sqrt(max(watts, peak_watts or 0.0)) * steps,
-        hidden=hidden,
-        gap=gap_seconds * (device.power_limit_watts or watts),
+        gain=device.gain_ratio * told.joules,
+        edge=math.sqrt(watts) * math.sqrt(max(watts, told.peak_watts or 0.0)) * steps,
+        hidden=told.hidden_joules if method == "gauge" else 0.0,
+        gap=max(0.0, told.seconds - told.covered_seconds) * (device.power_limit_watts or watts),
     )

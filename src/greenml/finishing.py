@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from greenml import assembly, assumptions, attempts, carbon_hours, intensity_watch, record_file, text_file, trace
 from greenml.claims import FileLock
@@ -20,6 +21,7 @@ from greenml.seats import run_dir_of
 from greenml.settings import Settings
 
 log = logging.getLogger("greenml")
+T = TypeVar("T")
 
 
 def traces(run_dir: Path) -> list[Trace]:
@@ -52,11 +54,30 @@ def make(run_dir: Path) -> RunRecord:
     measured, speakers = assembly.assemble(run_dir)
     place: dict[str, Any] = next((one.found["place"] for one in speakers if one.found.get("place")), {})
     settings, found = _told([one.header for one in speakers], place)
-    try:
-        return assumptions.account(measured, settings, found)
-    except SettingsError as error:  # a table of a later version no longer has it
-        made = assumptions.account(measured, Settings(), found)
-        return made.model_copy(update={"notes": [*made.notes, Note(code="factor", text=str(error))]})
+    made, troubles = _without_trouble(settings, lambda usable: assumptions.account(measured, usable, found))
+    return made.model_copy(update={"notes": [*made.notes, *(Note(code="factor", text=text) for text in troubles)]})
+
+
+def _without_trouble(settings: Settings, use: Callable[[Settings], T]) -> tuple[T, list[str]]:
+    """Use settings without those that name what a later version's tables no longer have; says what was wrong."""
+    troubles: list[str] = []
+    while True:
+        try:
+            return use(settings), troubles
+        except SettingsError as error:
+            troubles.append(str(error))
+            settings = _better(settings, use)
+
+
+def _better(settings: Settings, use: Callable[[Settings], object]) -> Settings:
+    """Return settings without the one that is in the way; without any where it is not one alone."""
+    for name in settings.known_from:
+        known_from = {one: origin for one, origin in settings.known_from.items() if one != name}
+        without = Settings(**{one: getattr(settings, one) for one in known_from}, known_from=known_from)
+        with contextlib.suppress(SettingsError):
+            use(without)
+            return without
+    return Settings()
 
 
 def outlook(headers: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> tuple[Factors, Settings]:
@@ -67,10 +88,7 @@ def outlook(headers: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> t
         place: what the machine said of itself: cloud, region, sku, tier.
     """
     settings, found = _told(headers, place)
-    try:
-        return assumptions.outlook(settings, found), settings
-    except SettingsError:  # a table of a later version no longer has it
-        return assumptions.outlook(Settings(), found), settings
+    return _without_trouble(settings, lambda usable: assumptions.outlook(usable, found))[0], settings
 
 
 def _told(headers: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:

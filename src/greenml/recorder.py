@@ -46,7 +46,7 @@ class Recorder:
         self._resolution = 2.0
         self._stepped: tuple[float, int] = (-math.inf, -1)
         self._pids: tuple[float, list[int]] = (-math.inf, [])
-        self._place: dict[str, Any] | None = None  # what the machine says of itself, once it was asked
+        self.place: dict[str, Any] | None = None  # what the machine says of itself, once it was asked
         self._watch: intensity_watch.Watch | None = None
 
     def start(self) -> None:
@@ -55,7 +55,7 @@ class Recorder:
         if self._settings.intensity:
             self._watch = intensity_watch.begin(
                 self._settings, self._writer.path, lambda: trace.paths(self._seat.run_dir), self.write,
-                lambda: self._place,
+                lambda: self.place,
             )  # fmt: skip
 
     def stop(self, status: str, error: str | None) -> None:
@@ -105,7 +105,7 @@ class Recorder:
             from greenml import metadata_service
 
             found["place"] = metadata_service.ask(job.cloud(), self.note)
-        self._place = found.get("place") or {}
+        self.place = found.get("place") or {}
         self.write({"found": found})
         if self._imports:
             # A run that ends in an exit function must import nothing there: CPython forgets in an exec() that it is

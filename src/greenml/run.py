@@ -107,6 +107,7 @@ class Run:
         self._seat: seats.Seat | None = None
         self._recorder: Recorder | None = None
         self._follower: Follower | None = None
+        self._followed_place: dict[str, Any] | None = None
         self._pid, self._entered = 0, False
         self._rank: int | None = None
         self._cards: set[Path] = set()
@@ -286,13 +287,25 @@ class Run:
         Returns:
             Seconds, joules, watts, grams CO2e and USD by tier; None where it is not known, and of a run that ended.
         """
-        if self._follower is None and self._mine():
-            from greenml import assumptions, live
-
-            self._follower = live.Follower(self.run_dir, assumptions.outlook(self.settings), self.settings.nodes)
+        if self._mine() and self._recorder is not None:
+            self._follow(self._recorder.place)
         from greenml.moment import Totals
 
         return self._follower.totals() if self._follower is not None else Totals(0.0, None, None, None, {})
+
+    def _follow(self, place: dict[str, Any] | None) -> None:
+        """Follow the run's traces, with the factors of the place that is known by now."""
+        if self._follower is not None and place == self._followed_place:
+            return
+        from greenml import finishing, live
+
+        told = {"settings": self.settings.told(), "host_facts": {"cloud": job.cloud()}}
+        factors, settings = finishing.outlook([told], place or {})
+        self._followed_place = place
+        if self._follower is None:
+            self._follower = live.Follower(self.run_dir, factors, settings.nodes)
+        else:
+            self._follower.account_with(factors, settings.nodes)
 
     def note(self, text: str, code: str = "user") -> None:
         """Keep a sentence that every report of this run prints."""

@@ -24,6 +24,7 @@ class Part:
     """One device in one attempt: its curve and its samples, on its host's clock.
 
     Attributes:
+        host: where it is.
         shift: the host's clock + shift = the run's clock.
         rollups, ends: its samples in time order, and when each ends.
         life: the attempt, on the run's clock.
@@ -35,6 +36,7 @@ class Part:
     rollups: list[Rollup]
     ends: list[float]
     life: Span
+    host: str = ""
 
 
 @dataclass(slots=True)
@@ -80,44 +82,59 @@ class Joined:
         span: around them all.
         seconds: how long they were.
         joules: by device id, as far as the process that joined them measured the device.
+        host: that process's; another has devices of the same ids.
+        count: how many they were.
     """
 
     span: Span
     seconds: float
     joules: Mapping[str, float]
+    host: str = ""
+    count: int = 1
 
-    def used(self, part: Part) -> tuple[float, float]:
-        """Return a device's joules and covered seconds in the stretches; their share of the whole where not told."""
+    def used(self, part: Part) -> tuple[float, float, float]:
+        """Return a device's joules, covered seconds and hidden joules in the stretches.
+
+        What the process did not tell is their share of the whole.
+        """
         curve = part.known.curve
         start, end = self.span[0] - part.shift, self.span[1] - part.shift
         if curve is None or end <= start:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         share = min(1.0, self.seconds / (end - start))
-        told = self.joules.get(part.device.id)
+        told = self.joules.get(part.device.id) if part.host == self.host else None
         joules = curve.between(start, end) * share if told is None else told
-        return joules, curve.covered_between(start, end) * share
+        return joules, curve.covered_between(start, end) * share, curve.hidden_between(start, end) * share
 
 
 def usage(parts: Sequence[Part], spans: Sequence[Span], joined: Sequence[Joined] = ()) -> Usage:
     """Return what a device did over some spans of the run's clock; ``parts`` are its attempts."""
-    joules = covered = gain = edge = hidden = gap = 0.0
+    joules = covered = 0.0
+    doubts: list[energy.Doubt] = []
+    unread_seconds, limit_watts = 0.0, None  # of attempts in which nothing was read of it
     sums = _Sums(defaultdict(float), defaultdict(float))
     for part in parts:
         own = [(max(start, part.life[0]) - part.shift, min(end, part.life[1]) - part.shift) for start, end in spans]
         own = [(start, end) for start, end in own if end > start]
         seen = list(_overlaps(part, own))
-        if own and part.known.curve is not None:
+        if part.known.curve is None:
+            unread_seconds += sum(end - start for start, end in own)
+            unread_seconds += sum(one.seconds for one in joined if part.life[0] <= one.span[0] <= part.life[1])
+            limit_watts = part.device.power_limit_watts or limit_watts
+        elif own:
             joules += sum(part.known.curve.between(*span) for span in own)
             covered += sum(part.known.curve.covered_between(*span) for span in own)
             peaks = [one.power_max_watts for one, _ in seen if one.power_max_watts is not None]
-            doubt = energy.doubt(part.device, part.known.curve, part.known.method, own, max(peaks, default=None))
-            gain, gap = gain + doubt.gain, gap + doubt.gap
-            edge, hidden = math.hypot(edge, doubt.edge), math.hypot(hidden, doubt.hidden)
+            doubts.append(energy.doubt(part.device, part.known.curve, part.known.method, own, max(peaks, default=None)))
         for one in joined:
             if part.life[0] <= one.span[0] <= part.life[1]:
-                more, known = one.used(part)
-                joules, covered, gain = joules + more, covered + known, gain + part.device.gain_ratio * more
-                seen += _overlaps(part, [(one.span[0] - part.shift, one.span[1] - part.shift)])
+                more, known, unseen = one.used(part)
+                joules, covered = joules + more, covered + known
+                around = list(_overlaps(part, [(one.span[0] - part.shift, one.span[1] - part.shift)]))
+                peaks = [each.power_max_watts for each, _ in around if each.power_max_watts is not None]
+                told = energy.Told(more, known, one.seconds, one.count, unseen, max(peaks, default=None))
+                doubts.append(energy.doubt_of(part.device, part.known.method, told))
+                seen += around
         for rollup, seconds in seen:
             sums.add(rollup, seconds)
     made = Usage(
@@ -128,9 +145,16 @@ def usage(parts: Sequence[Part], spans: Sequence[Span], joined: Sequence[Joined]
         memory_mean_bytes=sums.mean("memory_mean_bytes"),
     )
     if covered > 0:
-        low, high = energy.Doubt(gain, edge, hidden, gap).band(joules)
-        made.energy_joules, made.energy_low_joules, made.energy_high_joules = joules, low, high
-        made.doubts = Doubts(gain_joules=gain, edge_joules=edge, hidden_joules=hidden, gap_joules=gap)
+        whole = energy.Doubt(
+            gain=sum(one.gain for one in doubts),
+            edge=math.hypot(*(one.edge for one in doubts)),
+            hidden=math.hypot(*(one.hidden for one in doubts)),
+            gap=sum(one.gap for one in doubts) + unread_seconds * (limit_watts or joules / covered),
+        )
+        made.energy_joules, (made.energy_low_joules, made.energy_high_joules) = joules, whole.band(joules)
+        made.doubts = Doubts(
+            gain_joules=whole.gain, edge_joules=whole.edge, hidden_joules=whole.hidden, gap_joules=whole.gap
+        )
         made.covered_seconds, made.power_mean_watts = covered, joules / covered
     elif parts and (parts[0].device.method is not None or parts[0].device.kind == "gpu"):
         device = parts[0].device

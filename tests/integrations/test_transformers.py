@@ -395,7 +395,9 @@ def test_a_dry_run_of_a_budget_only_warns(green, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"max_usd": 5}, "max_usd needs a price: give sku= and region=, or price_per_hour="),
+        ({"max_usd": 5}, "max_usd needs a dedicated price: give sku= and a region= that has one, or price_per_hour="),
+        ({"max_usd": 5, "sku": "ND96asr_v4"}, "max_usd needs a dedicated price"),
+        ({"max_usd": 5, "sku": "ND96asr_v4", "region": "norwayeast"}, "max_usd needs a dedicated price"),
         ({"max_kwh": 0}, "max_kwh is 0; it must be above 0"),
         ({"max_kg": float("nan")}, "max_kg is nan; it must be above 0"),
         ({"sku": "ND40rs_v3"}, "ND40rs_v2"),

@@ -47,6 +47,16 @@ def intensity(record: RunRecord) -> tuple[str, str, float]:
     return factor.scope, factor.code, factor.value
 
 
+@pytest.mark.parametrize("change", [{}, {"pue": 1.3}])
+def test_a_size_that_two_clouds_sell_keeps_its_cloud(change: dict[str, float]):
+    record = accounted(sku="lambda/1x H100 PCIe 80GB", region="USA", pue=1.2, carbon_intensity=50.0)
+    record = assumptions.again(record, **change) if change else record
+    assert record.place.sku == "lambda/1x H100 PCIe 80GB"
+    price = record.factors.prices["dedicated"]
+    assert record.total().cost_usd["dedicated"].value == pytest.approx(price.value * SECONDS / 3600)
+    assert record.total().emissions_grams.value == pytest.approx(JOULES / 3.6e6 * 50 * change.get("pue", 1.2))
+
+
 def test_the_published_run_gets_the_published_factors():
     record = accounted(sku="Standard_ND40rs_v2", region="West US 2")
     assert intensity(record) == ("cloud_region", "azure/westus2", 297.6)

@@ -203,6 +203,17 @@ def test_a_reset_is_bridged_with_the_power_of_that_sample():
     assert "reset 1 time;" in known.notes[0][1]
 
 
+def test_a_reset_is_bridged_with_all_power_since_the_counter_was_last_read():
+    """Ten seconds in which the driver told power and no counter; then a counter that had begun anew."""
+    before = counted((0, 9000), (1, 9300), power=True)
+    between = [Rollup(n, n + 1, None, 300.0, 1.0, 300.0) for n in range(1, 11)]
+    after = [Rollup(11, 12, 10.0, 300.0, 1.0, 300.0), Rollup(12, 13, 310.0, 300.0, 1.0, 300.0)]
+    known = energy.curve_of(COUNTER, [[*before, *between, *after]])
+    assert known.curve is not None
+    assert known.curve.between(0, 13) == pytest.approx(13 * 300)
+    assert known.curve.covered_between(0, 13) == pytest.approx(13)
+
+
 def test_a_reset_without_power_adds_nothing_and_is_not_covered():
     curve = curve_of(COUNTER, counted((0, 9000), (1, 9100), (2, 50), (3, 150)))
     assert curve.between(1, 2) == 0

@@ -11,7 +11,7 @@ import pytest
 from greenml import accounting, assumptions, per_unit, tables
 from greenml.errors import FactorError, SettingsError
 from greenml.factors import embodied, facility, places
-from greenml.record import DeviceRecord, Factors, PhaseRecord, PlaceRecord, RunRecord, Usage
+from greenml.record import DeviceRecord, Factors, Host, PhaseRecord, PlaceRecord, RunRecord, Usage
 from greenml.reports import markdown, terminal
 from greenml.settings import Settings, resolve
 
@@ -147,6 +147,23 @@ def test_an_unknown_model_is_named():
     assert "without Tesla V100-SXM2-32GB" in both.why
     none = accounted(measured([])).total().embodied_grams
     assert "no GPU took part" in none.why
+
+
+def test_a_phase_that_ran_on_one_of_two_machines_has_that_one_s_share():
+    """Resumed elsewhere: the evaluation ran on the second machine alone, as if there had been no other."""
+
+    def of(*hosts: str) -> float:
+        there = {one: gpu(0, host=one) for one in hosts}
+        for one in there.values():
+            one.usage.covered_seconds = 1000.0
+        made = measured(list(there.values()), seconds=1000.0 * len(hosts))
+        unread = Usage(why="no energy was read in this time")
+        used = {one.id: one.usage if name == hosts[-1] else unread for name, one in there.items()}
+        phase = PhaseRecord(path="eval", count=1, seconds=1000.0, spans=[(0.0, 1000.0)], usage=used)
+        record = accounted(made.model_copy(update={"phases": [phase], "hosts": [Host(name=one) for one in hosts]}))
+        return record.total("eval").embodied_grams.high
+
+    assert of("a", "b") == pytest.approx(of("b"))
 
 
 def test_imported_figures_take_their_gpus_from_the_machine_size():

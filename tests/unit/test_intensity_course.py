@@ -19,7 +19,7 @@ from greenml.errors import FactorError, SettingsError
 from greenml.facts import IntensityCourse, IntensitySlot, Source
 from greenml.intensity_record import IntensitySlotRecord
 from greenml.model import Device, Rollup
-from greenml.record import RunRecord
+from greenml.record import DeviceRecord, Factors, PhaseRecord, PlaceRecord, RunRecord, Series, Timeline, Usage
 from greenml.reports import _course, csv, latex, markdown, terminal
 from greenml.settings import Settings
 from greenml.trace import TraceWriter
@@ -349,6 +349,29 @@ def csv_of(folder: Path, *grams: float) -> Path:
     rows = [f"{(MIDNIGHT + at * HOUR).isoformat()},{g}" for at, g in enumerate(grams)]
     path.write_text("time,g_per_kwh\n" + "\n".join(rows) + "\n")
     return path
+
+
+def test_a_phase_of_which_the_record_keeps_but_the_first_stretches_is_not_put_into_their_hours():
+    """600 stretches over 20 hours, of which 200 are kept: they lie in the clean hours, the phase does not."""
+    usage = Usage(energy_joules=3.6e6)
+    device = DeviceRecord(id="GPU-0", kind="gpu", name="V100", host="n", method="counter", sensor="nvml", usage=usage)
+    spans = [(120.0 * n, 120.0 * n + 60) for n in range(200)]
+    train = PhaseRecord(path="train", count=600, seconds=36_000.0, spans=spans, usage={"GPU-0": usage})
+    start = datetime(2026, 3, 1, tzinfo=timezone.utc)
+    record = RunRecord(
+        greenml_version="0", run_id="r", status="completed", started=start, ended=start + timedelta(hours=20),
+        duration_seconds=72_000.0, place=PlaceRecord(), devices=[device], phases=[train], factors=Factors(),
+        timeline=Timeline(step_seconds=3600, bins=20, series=[Series(device="GPU-0", power_watts=[50.0] * 20)]),
+    )  # fmt: skip
+    slots = tuple(
+        IntensitySlot(start + timedelta(hours=n), start + timedelta(hours=n + 1), 100.0 if n < 10 else 500.0)
+        for n in range(20)
+    )
+    made = carbon_hours.from_record(record, IntensityCourse("own", "average", "here", slots, Source("mine")))
+    assert made is not None
+    joules = [slot.it_energy_joules["train"] for slot in made.slots]
+    mean = sum(one * slot.grams_per_kwh for one, slot in zip(joules, made.slots, strict=True)) / sum(joules)
+    assert mean == pytest.approx(300.0)
 
 
 def test_afterwards_the_traces_tell_the_hours_and_without_them_the_timeline(tmp_path: Path):

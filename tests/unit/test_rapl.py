@@ -139,12 +139,15 @@ def test_amd_is_doubted_more_than_intel(tmp_path: Path):
 def test_psys_alone_says_that_it_is_more_than_the_cpu(tmp_path: Path):
     (device,) = probed(tmp_path, {"intel-rapl:0": ("psys", 5)})
     assert "more than the CPU" in device.note
+    assert device.detail["includes"] == "dram"  # so that no model adds it
 
 
 class Counter:
     """A zone whose counter and clock the test turns."""
 
-    def __init__(self, folder: Path, start: int, range_uj: int | None = RANGE) -> None:
+    def __init__(
+        self, folder: Path, start: int, range_uj: int | None = RANGE, limit_watts: float | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.zone = rapl._Zone("cpu", "package-0", folder)
         self.seconds = 0.0
@@ -152,7 +155,7 @@ class Counter:
         self.shows(start)
         if range_uj is not None:
             (folder / "max_energy_range_uj").write_text(str(range_uj))
-        device = Device(kind="cpu", id="package-0", name="CPU", method="counter")
+        device = Device(kind="cpu", id="package-0", name="CPU", method="counter", power_limit_watts=limit_watts)
         self.sensor = rapl.RaplSensor(device, self.zone, clock=lambda: self.seconds)
 
     def shows(self, energy_uj: int) -> None:
@@ -194,6 +197,7 @@ def test_the_energy_never_falls_whatever_the_counter_does(readings: list[int], s
             try:
                 energy_joules = counter.sensor.read().energy_joules
             except SensorError:
+                before = 0.0  # it begins again
                 continue
             assert energy_joules is not None
             assert before <= energy_joules <= before + 1000 * (seconds + 1.0) + 1e-6
@@ -210,7 +214,24 @@ def test_a_restarted_counter_adds_nothing_says_so_once_and_goes_on(tmp_path: Pat
         counter.sensor.read()
     assert not isinstance(caught.value, SensorLostError)
     counter.uses(watts=200, seconds=1)
-    assert counter.sensor.read().energy_joules == pytest.approx(100_000 + 400)
+    assert counter.sensor.read().energy_joules == pytest.approx(200)  # as after a reset: the time before is a gap
+
+
+def test_an_outage_in_which_the_counter_may_have_wrapped_more_than_once_is_a_gap(tmp_path: Path):
+    counter = Counter(tmp_path, 100_000_000)
+    counter.uses(watts=150, seconds=3 * 3600)
+    with pytest.raises(SensorError, match="was not read for long"):
+        counter.sensor.read()
+    counter.uses(watts=150, seconds=2)
+    assert counter.sensor.read().energy_joules == pytest.approx(300)
+
+
+def test_a_restart_after_an_outage_is_no_wrap_where_the_package_cannot_draw_so_much(tmp_path: Path):
+    counter = Counter(tmp_path, RANGE - 20_000_000_000, limit_watts=150.0)
+    counter.seconds += 60
+    counter.shows(20_000_000_000)  # 40 kJ on, if it wrapped: 667 W
+    with pytest.raises(SensorError, match="jumped"):
+        counter.sensor.read()
 
 
 def test_joules_of_a_suspend_are_not_the_runs(tmp_path: Path):

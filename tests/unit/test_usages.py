@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import assembly, energy, trace_lines, usages
+from greenml import assembly, energy, finishing, trace_lines, usages
 from greenml.errors import RecordError
 from greenml.model import Device, Rollup
 from greenml.record import RunRecord
@@ -250,6 +250,83 @@ def test_a_stretch_of_one_moment_has_no_energy_and_says_so(tmp_path: Path):
     assert blink is not None
     assert blink.usage["GPU-0"].energy_joules is None
     assert blink.usage["GPU-0"].why == "V100: no energy was read in this time"
+
+
+def test_an_attempt_in_which_a_device_was_not_there_is_a_gap_as_within_one_attempt(tmp_path: Path):
+    Process(tmp_path / "one").measures(gpu(0), 100.0, 0.0, 40.0).ends(60.0)
+    Process(tmp_path / "two").measures(gpu(0), 100.0, 0.0, 40.0).ends(40.0)
+    Process(tmp_path / "two", start=2000.0, unix=UNIX + 100.0, attempt=2).ends(20.0)
+    (one,), (two,) = (assembled(tmp_path / name).devices for name in ("one", "two"))
+    assert two.usage.doubts is not None
+    assert two.usage.doubts.gap_joules == pytest.approx(20 * 300)
+    assert two.usage.energy_high_joules == pytest.approx(one.usage.energy_high_joules, rel=1e-4)
+
+
+def test_an_attempt_in_which_another_device_of_its_kind_was_measured_is_none(tmp_path: Path):
+    Process(tmp_path).measures(gpu(0), 100.0, 0.0, 40.0).ends(40.0)
+    again = Process(tmp_path, start=2000.0, unix=UNIX + 100.0, attempt=2)
+    again.measures(gpu(1), 100.0, 0.0, 20.0).ends(20.0)
+    first, second = assembled(tmp_path).devices
+    assert (first.id, second.id) == ("GPU-0", "GPU-1")
+    for device in (first, second):
+        assert device.usage.doubts is not None
+        assert device.usage.doubts.gap_joules == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_method_is_that_of_the_attempt_that_told_energy(tmp_path: Path):
+    """A gauge that has nothing to tell after a restart; the record can be made, and says how the energy is known."""
+    Process(tmp_path).measures(gpu(0), 100.0, 0.0, 40.0).ends(40.0)
+    again = Process(tmp_path, start=2000.0, unix=UNIX + 100.0, attempt=2)
+    again.writer.write(trace_lines.device_line("0", gpu(0)))
+    again.writer.write(trace_lines.sample_line(2010.0, {"0": Rollup(2000.0, 2010.0, utilization_ratio=0.5)}))
+    again.ends(20.0)
+    record = finishing.make(tmp_path)
+    assert record.devices[0].method == "counter"
+    assert record.totals[0].gpu_energy_joules.value == pytest.approx(4000)
+    assert record.totals[0].gpu_energy_joules.basis == "measured"
+
+
+def test_two_machines_of_one_name_are_two(tmp_path: Path):
+    for number, watts in enumerate((100.0, 250.0)):
+        one = Process(tmp_path, host="node", boot_id=f"{number}0c0ffee-boot", rank=number, unix=UNIX + number)
+        one.measures(Device("cpu", "package-0", "EPYC", "counter", "rapl"), watts, 0.0, 60.0).ends(60.0)
+    record = finishing.make(tmp_path)
+    assert [host.name for host in record.hosts] == ["node", "node-10c0ffee"]
+    assert record.place.nodes == 2
+    assert record.totals[0].cpu_energy_joules.value == pytest.approx(60 * 350)
+
+
+def test_joined_stretches_are_told_for_the_machine_that_joined_them(tmp_path: Path):
+    """Each node has a package-0; the stretches that node a joined tell of its own."""
+    package = Device("cpu", "package-0", "EPYC", "counter", "rapl", gain_ratio=0.05, step_seconds=0.01)
+    first = Process(tmp_path, host="a", rank=0).measures(package, 100.0, 0.0, 60.0)
+    first.writer.write({"phase": "train", "begin": 1, "t": 1010.0})
+    first.writer.write({"end": 1, "n": 5, "s": 20.0, "j": {"0": 2000.0}, "t": 1050.0})
+    first.ends(60.0)
+    Process(tmp_path, host="b", rank=1).measures(package, 250.0, 0.0, 60.0).ends(60.0)
+    train = assembled(tmp_path).phase("train")
+    assert train is not None
+    assert train.usage["a/package-0"].energy_joules == pytest.approx(2000)
+    assert train.usage["b/package-0"].energy_joules == pytest.approx(20 * 250)
+
+
+def test_joined_stretches_have_the_doubts_that_they_had_apart(tmp_path: Path):
+    """An edge at each end of each, and what of them was not covered."""
+    apart, joined = (Process(tmp_path / name).measures(gpu(0), 100.0, 0.0, 30.0) for name in ("apart", "joined"))
+    for number in range(10):
+        apart.phase("train", 4.0 * number + 1, 4.0 * number + 3)
+    joined.writer.write({"phase": "train", "begin": 1, "t": 1001.0})
+    joined.writer.write({"end": 1, "n": 10, "s": 20.0, "j": {"0": 1500.0}, "t": 1039.0})
+    found = []
+    for name, one in (("apart", apart), ("joined", joined)):
+        one.ends(40.0)
+        train = assembled(tmp_path / name).phase("train")
+        assert train is not None
+        assert train.usage["GPU-0"].doubts is not None
+        found.append(train.usage["GPU-0"].doubts)
+    assert found[1].edge_joules == pytest.approx(found[0].edge_joules, rel=0.1)
+    assert found[1].gap_joules == pytest.approx(found[0].gap_joules, rel=0.1)
+    assert found[0].gap_joules > 1000
 
 
 def test_time_that_was_not_covered_is_in_the_band_and_in_a_note(tmp_path: Path):

@@ -43,6 +43,12 @@ def find(name: str, cloud: str = "") -> Sku:
     raise SettingsError(_unknown(name, wanted, cloud))
 
 
+def unambiguous(sku: Sku) -> str:
+    """Return a name that ``find`` takes for this size alone: its own, after its cloud where another sells that too."""
+    shared = sum(_key(one.name) == _key(sku.name) for one in _all()) > 1
+    return f"{sku.cloud}/{sku.name}" if shared else sku.name
+
+
 def search(pattern: str) -> list[Sku]:
     """Return the sizes that a pattern fits: a part of the name, label or GPU model, or a glob (``ND*_v4``).
 

@@ -126,7 +126,8 @@ class TrainerRun:
     def kept(self) -> dict[str, float]:
         """Return what a checkpoint keeps: what was used when it was saved, and how much of that was lost before."""
         totals = self.totals()
-        return {"seconds": totals.seconds, "energy_joules": totals.energy_joules or 0.0, **self._lost}
+        known = {} if totals.energy_joules is None else {"energy_joules": totals.energy_joules}
+        return {"seconds": totals.seconds, **known, **self._lost}
 
     def tell_lost(self, kept: Mapping[str, float], step: int, tier: str) -> None:
         """Say what earlier attempts did after the checkpoint that training resumes from: spent, and done again.
@@ -146,22 +147,24 @@ class TrainerRun:
             return
         used = before.total()
         spent = sum(one.seconds for one in before.attempts if one.status != "running")
-        joules = (used.it_energy_joules.value if used is not None else None) or 0.0
+        joules = used.it_energy_joules.value if used is not None else None
         usd = used.cost_usd[tier].value if used is not None and tier in used.cost_usd else None
         seconds = max(0.0, spent - kept.get("seconds", 0.0))
-        joules = max(0.0, joules - kept.get("energy_joules", 0.0))
+        saved = kept.get("energy_joules", None if kept else 0.0)
+        joules = None if joules is None or saved is None else max(0.0, joules - saved)
         money = f", ${usd * seconds / before.duration_seconds:.2f}" if usd and before.duration_seconds else ""
         since = f"checkpoint of step {step}" if step else "start (no checkpoint was resumed from)"
-        text = f"lost work: {seconds:.1f} s, {joules:.1f} J{money} of earlier attempts, after the {since}, are counted"
+        energy = "energy not known" if joules is None else f"{joules:.1f} J"
+        text = f"lost work: {seconds:.1f} s, {energy}{money} of earlier attempts, after the {since}, are counted"
         self.note(text, "lost-work")
-        self._lost = {
-            "lost_seconds": kept.get("lost_seconds", 0.0) + seconds,
-            "lost_joules": kept.get("lost_joules", 0.0) + joules,
-        }
+        before_joules = kept.get("lost_joules", None if kept.get("lost_seconds") else 0.0)
+        self._lost = {"lost_seconds": kept.get("lost_seconds", 0.0) + seconds}
+        if joules is not None and before_joules is not None:
+            self._lost["lost_joules"] = before_joules + joules
         self.describe(
             lost_work={
                 "seconds": self._lost["lost_seconds"],
-                "energy_joules": self._lost["lost_joules"],
+                "energy_joules": self._lost.get("lost_joules"),
                 "resumed_step": step,
             }
         )

@@ -60,7 +60,7 @@ class GreenCallback(TrainerCallback, ExportableState):
         self._output, self._resume, self._settings = output, resume, settings
         checked = greenml.track(output, **settings).settings
         self._budget = Budget(max_usd, max_kg, max_kwh, checked.tier or "dedicated", dry_run=dry_run)
-        self._budget.check(priced=bool(checked.sku) or checked.price_per_hour is not None)
+        self._budget.check(checked)
         self._runs = TrainerRun(settings)
         self._trainer: Trainer | None = None
         self._forecast = Forecast()
@@ -330,4 +330,9 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     @quiet
     def _over_budget(self) -> str:
-        return self._budget.exceeded(self._runs.totals())
+        totals = self._runs.totals()
+        helpless = self._budget.cannot_act(totals)
+        if helpless and (self._trainer is None or self._trainer.is_world_process_zero()):
+            log.warning("greenml: budget: %s", helpless)
+            self._runs.note(f"budget: {helpless}", "budget")
+        return self._budget.exceeded(totals)

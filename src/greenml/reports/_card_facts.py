@@ -107,7 +107,7 @@ def gpu_count(record: RunRecord) -> tuple[int, str]:
         return seen, "seen by greenml"
     place = record.place
     try:
-        rows = tables.lookup("skus", place.cloud, place.sku) if place.sku else []
+        rows = tables.lookup("skus", place.cloud, place.sku.rpartition("/")[2]) if place.sku else []
     except FactorError:
         rows = []
     each = float(rows[0]["gpu_count"] or 0) if rows else 0.0

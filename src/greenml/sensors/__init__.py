@@ -50,5 +50,5 @@ def discover(
             note("sensor-absent", str(error))
             continue
         for sensor in sensors:
-            measured.add(sensor.device.kind)
+            measured |= {sensor.device.kind, *sensor.device.detail.get("includes", "").split()}
             yield sensor

@@ -7,8 +7,9 @@ else; packages that ``intel-rapl-mmio`` shows again; dies that mirror one counte
 Zen 1 and Zen 2 (https://github.com/mlco2/codecarbon/issues/1274). AMD packages have the same names, no DRAM.
 
 A counter that fell has wrapped, which is undone here. If that, or any growth, means more joules than
-``MAX_WATTS`` gives in the time since the last read, the counter restarted or ran on through a suspend: what
-the run used is not known, so the read raises ``SensorError`` once, adds nothing, and the next goes on.
+``MAX_WATTS`` gives in the time since the last read, the counter restarted or ran on through a suspend; if it may
+have wrapped more than once since then, nobody knows how often. What the run used is then not known, so the read
+raises ``SensorError`` once and adds nothing. The next begins at 0, as after a reset: the time between is a gap.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class RaplSensor:
         self._zone = zone
         self._clock = clock
         self._range = _number(zone.folder / "max_energy_range_uj")
+        limit = device.power_limit_watts  # of a mean over seconds; bursts go up to twice that
+        self._most_watts = min(MAX_WATTS, 2 * limit) if limit else MAX_WATTS
         self._last = _microjoules(zone)
         self._last_seconds = clock()
         self._total = self._last  # the zone's own origin, so that another process can go on from here
@@ -114,21 +117,23 @@ class RaplSensor:
         return min(1.0, self._range * JOULES_PER_MICROJOULE / MAX_WATTS / 2)
 
     def read(self) -> Reading:
-        """Read the joules on the zone's own counter, wraps undone; right while reads are less than one range apart.
+        """Read the joules on the zone's own counter, wraps undone.
 
         Raises:
             SensorError: it cannot be read now, or it jumped and the joules since the last read are not known.
             SensorLostError: the zone is gone.
         """
         now, seconds = _microjoules(self._zone), self._clock()
-        grown = now - self._last
+        grown, since = now - self._last, seconds - self._last_seconds
+        likely = self._most_watts * since / JOULES_PER_MICROJOULE
+        possible = (MAX_WATTS if grown >= 0 else self._most_watts) * (since + SLACK_SECONDS) / JOULES_PER_MICROJOULE
         if grown < 0:
             grown += self._range or 0
-        possible = MAX_WATTS * (seconds - self._last_seconds + SLACK_SECONDS) / JOULES_PER_MICROJOULE
         self._last, self._last_seconds = now, seconds
-        if not 0 <= grown <= possible:
+        if not 0 <= grown <= possible or (self._range and likely > self._range):
+            self._total = 0
             raise SensorError(
-                f"RAPL: the counter {self._zone.energy} jumped, as after a suspend or a driver reload;"
+                f"RAPL: the counter {self._zone.energy} jumped or was not read for long, as after a suspend;"
                 f" what {self._zone.id} used since the last read is not counted"
             )
         self._total += grown
@@ -201,7 +206,7 @@ def _device(zone: _Zone, model: str, vendor: str, note: str) -> Device:
         gain_ratio=gain if zone.kind == "cpu" else DRAM_GAIN_RATIO,
         step_seconds=STEP_SECONDS,
         power_limit_watts=limit * WATTS_PER_MICROWATT if limit else None,  # 0: no limit set
-        detail={"zone": zone.folder.name},
+        detail={"zone": zone.folder.name, **({"includes": "dram"} if zone.id == "psys" else {})},
         note=note if zone.kind == "cpu" else "",
     )
 
