@@ -28,8 +28,8 @@ LEVELS = {
         "record_file", "window", "pace",
     ),
     3: (
-        "analysis", "assembly", "assumptions", "footprint", "intensity_watch", "seats", "finishing", "merging",
-        "gathering", "recorder", "run",
+        "analysis", "assembly", "assumptions", "footprint", "scopes", "intensity_watch", "seats", "finishing",
+        "merging", "gathering", "recorder", "run", "following",
     ),
     4: ("cli", "greenml", "__main__", "integrations"),
 }  # fmt: skip
@@ -45,7 +45,7 @@ ALLOWED = {
     ("compaction", "energy"),  # what a phase's stretches used, before they are joined
     ("attempts", "trace"), ("attempts", "usages"),  # what lies on a run's clock: traces, spans of it
     ("compaction", "trace"),  # rewrites a trace, in its own lines
-    ("assumptions", "footprint"),  # what is assumed beyond operation
+    ("assumptions", "scopes"), ("assumptions", "footprint"),  # what is assumed beyond operation
     ("accounting", "doubts"),  # each total's band
     ("usages", "energy"),  # what a device did is read off its curve
     ("seats", "trace"), ("seats", "claims"), ("seats", "job"),
@@ -61,7 +61,7 @@ ALLOWED = {
     ("recorder", "seats"), ("recorder", "intensity_watch"), ("finishing", "intensity_watch"),
     ("intensity_watch", "assumptions"),  # where the run is
     ("run", "seats"), ("run", "recorder"), ("run", "assumptions"), ("run", "finishing"),
-    ("run", "gathering"),
+    ("run", "gathering"), ("run", "following"), ("following", "finishing"),
     ("analysis", "assumptions"),  # a record accounted elsewhere, or before it runs
     ("run", "greenml"),  # __version__ alone
     ("greenml", "run"), ("greenml", "finishing"), ("greenml", "record"), ("greenml", "errors"), ("__main__", "cli"),

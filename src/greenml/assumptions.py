@@ -5,27 +5,25 @@ The same for a run that was just measured, one that was imported, and one that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from greenml import accounting, course_mean, footprint, per_unit, tables
+from greenml import course_mean, footprint, scopes, tables
 from greenml.errors import FactorError, SettingsError
 from greenml.factors import cloud_prices, embodied, facility, fixed, grid_average, places, skus
 from greenml.facts import Place, Price, Sku, Source
 from greenml.record import (
-    TRAINING_PATHS,
+    DeviceRecord,
     Factor,
     Factors,
     Note,
     PlaceRecord,
     RunRecord,
-    SciScore,
     SourceRef,
-    Totals,
 )
-from greenml.settings import Settings
+from greenml.settings import MOST_NODES, Settings
 
 NOTE_CODES = ("factor", "price-missing", "tier-missing", "nodes-differ", *course_mean.NOTE_CODES)
 BESIDE = ("market_intensity", "lifetime_years")  # change no figure that was there; they add one beside it
@@ -59,8 +57,8 @@ def check(settings: Settings) -> Settings:
         fixed.carbon_intensity(settings.market_intensity)
     if settings.lifetime_years is not None:
         embodied.lifetime(settings.lifetime_years)
-    if settings.nodes is not None and settings.nodes < 1:
-        raise SettingsError(f"nodes is {settings.nodes}; it must be 1 or more")
+    if settings.nodes is not None and not 1 <= settings.nodes <= MOST_NODES:
+        raise SettingsError(f"nodes is {settings.nodes}; it must be 1 to {MOST_NODES}")
     tier = cloud_prices.tier_name(settings.tier) if settings.tier else None
     return replace(settings, sku=skus.unambiguous(sku) if sku else "", tier=tier)
 
@@ -93,10 +91,11 @@ def account(record: RunRecord, settings: Settings, found: Mapping[str, Any] | No
                 nodes=nodes,
                 known_from=known_from,
             ),
+            "devices": _counted(record, sku, nodes),
             "factors": factors,
-            "totals": (made := _totals(record, factors, nodes)),
-            "derived": _derived(made, record.trainer),
-            "sci": _sci(made, record.trainer),
+            "totals": (made := scopes.totals(record, factors, nodes)),
+            "derived": scopes.derived(made, record.trainer),
+            "sci": scopes.sci(made, record.trainer),
             "notes": notes + more + hours + _uneven(record, known_from),
         }
     )
@@ -136,6 +135,15 @@ def again(record: RunRecord, **changes: Any) -> RunRecord:  # noqa: ANN401  sett
     made = account(record, settings)
     note = Note(code="what-if", text=f"what-if: accounted again with {names}; energy and time are those measured")
     return made.model_copy(update={"notes": [note, *made.notes]}) if changes else made
+
+
+def _counted(record: RunRecord, sku: Sku | None, nodes: int) -> list[DeviceRecord]:
+    """Say how many GPUs another tool's figures are of: as many as the machines have."""
+    count = round((sku.gpu_count or 0.0 if sku else 0.0) * nodes)
+    return [
+        device.model_copy(update={"count": count}) if count and device.kind == "gpu" and device.method == "reported"
+        else device for device in record.devices
+    ]  # fmt: skip
 
 
 def machines(record: RunRecord) -> int:
@@ -310,29 +318,9 @@ def _source(source: Source) -> SourceRef:
     return SourceRef(name=source.name, url=source.url, published=source.published)
 
 
-def _derived(totals: Sequence[Totals], trainer: Mapping[str, Any]) -> dict[str, float]:
-    of = next((one for path in TRAINING_PATHS for one in totals if one.scope == path), None)
-    return per_unit.derived(of, trainer) if of is not None else {}
-
-
-def _sci(totals: Sequence[Totals], trainer: Mapping[str, Any]) -> list[SciScore]:
-    of = next((one for path in TRAINING_PATHS for one in totals if one.scope == path), None)
-    return per_unit.sci(of, trainer) if of is not None else []
-
-
 def _reason(sku: Sku, place: Place, when: datetime) -> str:
     try:
         cloud_prices.price(sku, place, "dedicated", when)
     except FactorError as error:
         return str(error)
     return ""
-
-
-def _totals(record: RunRecord, factors: Factors, nodes: int) -> list[Totals]:
-    whole = [(device, device.usage) for device in record.devices]
-    made = [accounting.totals("run", record.duration_seconds, whole, factors, nodes)]
-    by_id = {device.id: device for device in record.devices}
-    for phase in record.phases:
-        used = [(by_id[name], usage) for name, usage in phase.usage.items() if name in by_id]
-        made.append(accounting.totals(phase.path, phase.seconds, used, factors, nodes))
-    return made

@@ -111,12 +111,19 @@ def is_locked(path: Path) -> bool:
         os.close(descriptor)
 
 
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # no disk takes a file now; where locks cannot be had, a process measures for itself
+        return Path("/tmp")  # noqa: S108  not written to without a lock
+
+
 class Claims:
     """The devices that this process measures for a run."""
 
     def __init__(self, run_id: str, folder: Path | None = None) -> None:
         self._run_id = run_id
-        self._folder = folder or Path(tempfile.gettempdir()) / "greenml-claims"
+        self._folder = folder or _temporary() / "greenml-claims"
         self._locks: dict[str, FileLock] = {}
 
     def take(self, device_id: str) -> bool:

@@ -29,7 +29,7 @@ MOST_NOTES = 3
 NOTE_CODE = "intensity-unanswered"
 
 
-def begin(settings: Settings, path: Path, others: Callable[[], Iterable[Path]], write: Callable[[Line], None],
+def begin(settings: Settings, path: Path, others: Callable[[], Iterable[Path]], write: Callable[[Line], object],
           found: Callable[[], Mapping[str, Any] | None]) -> Watch | None:  # fmt: skip
     """Start to ask, if the settings name a provider; a process that does not speak for the run waits for its turn.
 
@@ -93,7 +93,7 @@ class Watch:
         self,
         settings: Settings,
         begun: datetime,
-        write: Callable[[Line], None],
+        write: Callable[[Line], object],
         found: Callable[[], Mapping[str, Any] | None],
         *,
         turn: Callable[[], bool] = lambda: True,

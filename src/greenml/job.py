@@ -77,7 +77,7 @@ class Job:
 
 def _whole(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 def current(environment: Mapping[str, str] | None = None) -> Job:

@@ -115,7 +115,7 @@ class Follower:
         news: list[Iterator[tuple[float, Tail, Line]]] = []
         for path in trace.paths(self._run_dir):
             one = self._tails.setdefault(path, Tail(path))
-            if one.status is None:
+            if not one.ended():
                 try:
                     news.append(one.lines(one.read()))
                 except OSError:
@@ -173,10 +173,10 @@ class Follower:
 
     def _devices(self, tails: Sequence[Tail], now: float) -> list[DeviceNow]:
         """Return each device once: as the process saw it that read it last."""
-        latest: dict[tuple[str, str], tuple[Tail, TailedDevice]] = {}
+        latest: dict[tuple[str, str, str], tuple[Tail, TailedDevice]] = {}
         for one in tails:
             for device in one.devices.values():
-                place = (one.host, device.device.id)
+                place = (*one.clock, device.device.id)
                 if place not in latest or latest[place][1].last_seconds < device.last_seconds:
                     latest[place] = (one, device)
         made = []
@@ -196,7 +196,7 @@ class Follower:
                     memory_total_bytes=what.memory_total_bytes,
                 )
             )
-        return sorted(made, key=lambda one: (one.host, not one.label.isdigit(), one.label.zfill(8), one.id))
+        return sorted(made, key=lambda one: (one.host, not one.label.isdecimal(), one.label.zfill(8), one.id))
 
     def _seconds(self, now: float) -> float:
         """Return the clock of every attempt, from its first start to its last word (or now)."""
@@ -211,10 +211,10 @@ class Follower:
         return sum(end - start for start, end in attempts.values())
 
     def _billed(self) -> int:
-        hosts: dict[int, set[str]] = {}
+        hosts: dict[int, set[tuple[str, str]]] = {}
         for one in self._tails.values():
             if one.header:
-                hosts.setdefault(one.attempt, set()).add(one.host)
+                hosts.setdefault(one.attempt, set()).add(one.clock)
         return self._nodes or max((len(each) for each in hosts.values()), default=1)
 
     def _grams(self, joules: float, at: float = math.nan) -> float | None:

@@ -15,7 +15,8 @@ def counts(traces: Iterable[Trace]) -> dict[str, float]:
     found: dict[str, float] = {}
     for trace in traces:
         for unit, value in trace.found.get("counts", {}).items():
-            found[unit] = found.get(unit, 0.0) + value
+            if isinstance(value, int | float):
+                found[unit] = found.get(unit, 0.0) + value
     return found
 
 
@@ -51,7 +52,8 @@ def _told(trace: Trace) -> dict[str, Points]:
     told: dict[str, Points] = {}
     for at, done in trace.progress:
         for unit, value in done.items():
-            told.setdefault(unit, []).append((at, float(value)))
+            if isinstance(value, int | float):
+                told.setdefault(unit, []).append((at, float(value)))
     if "step" in told:  # of the whole training: what a checkpoint held already was not done in this attempt
         steps = told.pop("step")
         told["steps"] = [(at, step - steps[0][1]) for at, step in steps]

@@ -74,11 +74,12 @@ class Recorder:
         self._writer.forget()
         self._claims.forget()
 
-    def write(self, line: Line, *, edge: bool = False) -> None:
-        """Append a line; ``edge`` asks for a sample at once, without waiting for it."""
-        self._writer.write({"t": time.monotonic(), **line})
+    def write(self, line: Line, *, edge: bool = False) -> bool:
+        """Append a line, and tell whether it is in the file; ``edge`` asks for a sample at once, without waiting."""
+        written = self._writer.write({"t": time.monotonic(), **line})
         if edge:
             self._sampler.mark()
+        return written
 
     def progress(self, step: int, steps: int) -> None:
         """Say how far training is, every two seconds, and at its first and last step.
@@ -118,15 +119,17 @@ class Recorder:
         if time.monotonic() - when > PIDS_SECONDS:
             host = socket.gethostname()
             names = [path.stem.rsplit("-", 3) for path in trace.paths(self._seat.run_dir)]
-            pids = [int(parts[2]) for parts in names if len(parts) == 4 and parts[1] == host and parts[2].isdigit()]
+            pids = [int(parts[2]) for parts in names if len(parts) == 4 and parts[1] == host and parts[2].isdecimal()]
             self._pids = (time.monotonic(), pids)
         return pids
 
     def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
         for device in rollups.keys() - self._keys.keys():
-            self._keys[device] = str(len(self._keys))
-            self.write(device_line(self._keys[device], device))
-        self.write(sample_line(now, {self._keys[device]: one for device, one in rollups.items()}, edge=edge))
+            key = str(len(self._keys))
+            if self.write(device_line(key, device)):  # else again next time: without it no sample can be read
+                self._keys[device] = key
+        declared = {self._keys[device]: one for device, one in rollups.items() if device in self._keys}
+        self.write(sample_line(now, declared, edge=edge))
 
     def _tick(self) -> None:
         if self._writer.size_bytes > compaction.LIMIT_BYTES:

@@ -25,7 +25,7 @@ from greenml.trace_lines import Line
 from greenml.values import outcome, plain
 
 if TYPE_CHECKING:
-    from greenml.live import Follower
+    from greenml.following import Following
     from greenml.moment import Totals
     from greenml.record import RunRecord
 
@@ -106,8 +106,7 @@ class Run:
         self._resume, self._watches, self._command = resume, watches, command
         self._seat: seats.Seat | None = None
         self._recorder: Recorder | None = None
-        self._follower: Follower | None = None
-        self._followed_place: dict[str, Any] | None = None
+        self._following: Following | None = None
         self._pid, self._entered = 0, False
         self._rank: int | None = None
         self._cards: set[Path] = set()
@@ -135,8 +134,8 @@ class Run:
         header = {
             **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
             "start_seconds": begun, "unix_seconds": time.time() - (now - begun), "watches": self._watches,
-            "name": self.settings.name, "settings": self.settings.told(),
-            "command": self._command or surroundings.command(), "greenml_version": __version__,
+            "name": plain(self.settings.name), "settings": plain(self.settings.told()),
+            "command": plain(self._command or surroundings.command()), "greenml_version": __version__,
             "host_facts": {**surroundings.host(), "cloud": job.cloud()},
         }  # fmt: skip
         self._seat, writer = seats.take(self.settings.output, me, header, resume=self._resume)
@@ -240,13 +239,16 @@ class Run:
 
     def count(self, **counts: float) -> None:
         """Keep what this process has worked through so far, such as ``samples`` and ``tokens``; ranks are summed."""
-        if counts and self._mine():
-            self._write({"found": {"counts": counts}})
+        told = {name: plain(value) for name, value in counts.items()}
+        numbers = {name: value for name, value in told.items() if isinstance(value, int | float)}
+        if numbers and self._mine():
+            self._write({"found": {"counts": numbers}})
 
     def progress(self, step: int, steps: int) -> None:
         """Tell how far training is, for those who watch: ``step`` done of ``steps``; cheap enough for every step."""
-        if self._mine() and self._recorder is not None:
-            self._recorder.progress(step, steps)
+        recorder = self._recorder
+        if recorder is not None and self._mine():
+            recorder.progress(step, steps)
 
     def save(self, so_far: str | None = None) -> RunRecord | None:
         """Write the record as it stands; the run goes on.
@@ -260,16 +262,18 @@ class Run:
             self._write({"so_far": so_far})
         return self._finish()
 
-    def gather(self, timeout_seconds: float = 30.0) -> RunRecord | None:
+    def gather(self, timeout_seconds: float = 30.0, so_far: str | None = None) -> RunRecord | None:
         """Fetch the traces of nodes that do not see this run's folder, and write the record as it stands.
 
         Every rank calls it. It goes through torch.distributed, if that is initialised, and ends after the timeout.
-        Returns the record; None where another rank writes it.
+        ``so_far`` is as for ``save()``. Returns the record; None where another rank writes it.
         """
         if not self._mine():
             return None
         from greenml import gathering
 
+        if so_far:
+            self._write({"so_far": so_far})
         self._write({"found": {}}, edge=True)  # asks for the devices' readings up to now
         gathered = gathering.gather(self.run_dir, timeout_seconds=timeout_seconds)
         for line in gathered.lines:
@@ -287,30 +291,21 @@ class Run:
         Returns:
             Seconds, joules, watts, grams CO2e and USD by tier; None where it is not known, and of a run that ended.
         """
-        if self._mine() and self._recorder is not None:
-            self._follow(self._recorder.place)
+        recorder = self._recorder
+        if self._following is None and recorder is not None and self._mine():
+            from greenml import following
+
+            self._following = following.Following(self.run_dir)
+        if self._following is not None:
+            return self._following.totals((recorder.place if recorder is not None else None) or {})
         from greenml.moment import Totals
 
-        return self._follower.totals() if self._follower is not None else Totals(0.0, None, None, None, {})
-
-    def _follow(self, place: dict[str, Any] | None) -> None:
-        """Follow the run's traces, with the factors of the place that is known by now."""
-        if self._follower is not None and place == self._followed_place:
-            return
-        from greenml import finishing, live
-
-        told = {"settings": self.settings.told(), "host_facts": {"cloud": job.cloud()}}
-        factors, settings = finishing.outlook([told], place or {})
-        self._followed_place = place
-        if self._follower is None:
-            self._follower = live.Follower(self.run_dir, factors, settings.nodes)
-        else:
-            self._follower.account_with(factors, settings.nodes)
+        return Totals(0.0, None, None, None, {})
 
     def note(self, text: str, code: str = "user") -> None:
         """Keep a sentence that every report of this run prints."""
         if self._mine():
-            self._write({"note": code, "text": str(text)})
+            self._write({"note": code, "text": plain(str(text))})
 
     def _keep(self, what: str, values: Mapping[str, Any]) -> None:
         if values and self._mine():

@@ -6,10 +6,12 @@ wait a bounded time and go on without it, and the trace says what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from greenml.errors import GreenMLError, SensorLostError
 from greenml.model import Device, Rollup, Sensor
@@ -71,7 +73,8 @@ class Sampler:
         self._discover, self._claim, self._write, self._note, self._tick = discover, claim, write, note, tick
         self._interval, self._clock, self._afterwards = interval_seconds, clock, afterwards
         self._watched: list[_Watched] = []
-        self._wake, self._ready, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._ready, self._done = threading.Event(), threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # not an Event: a signal's handler may wake, too
         self._marked = self._stopping = self._abandoned = False
         self._probing = self._reading = ""  # the sensor module that is being called now
         self._busy_since = 0.0
@@ -98,16 +101,19 @@ class Sampler:
     def mark(self) -> None:
         """Ask for a reading now, without waiting for it: a phase began or ended."""
         self._marked = True
-        self._wake.set()
+        self._wake.put(None)
 
     def stop(self) -> None:
         """Take the last readings and end the thread; give up on it after ``PATIENCE_SECONDS``."""
         self._stopping = True
-        self._wake.set()
+        self._wake.put(None)
         if not self._done.wait(PATIENCE_SECONDS) and self._thread.is_alive():
+            stuck = self._reading or self._probing
+            if not stuck and self._done.wait(PATIENCE_SECONDS):  # it was rewriting the trace
+                return
             self._abandoned = True
-            stuck, since = self._reading or self._probing, self._clock() - self._busy_since
-            text = f"{stuck} did not answer for {since:.1f} s at the end; it is known up to its last answer"
+            since, what = self._clock() - self._busy_since, stuck or "the trace"
+            text = f"{what} did not answer for {since:.1f} s at the end; it is known up to its last answer"
             self._note("sensor-hung", text)
             self._read_all(self._clock(), but_not=stuck)
             self._close()
@@ -177,8 +183,8 @@ class Sampler:
                 self._marked = False
                 self._read_all(now)
                 self._flush(edge=True)
-                continue
-            self._read_all(now, only_due=True)
+            else:
+                self._read_all(now, only_due=True)
             if now + EARLY_SECONDS >= self._flush_due:
                 self._flush(edge=False)
                 self._flush_due = self._next(now, FLUSH_SECONDS)
@@ -200,8 +206,11 @@ class Sampler:
             due = min(due, self._last_read + MIN_MARK_SECONDS)
         seconds = due - self._clock()
         if seconds > 0 and not self._stopping:
-            self._wake.wait(seconds)
-        self._wake.clear()
+            with contextlib.suppress(Empty):
+                self._wake.get(timeout=seconds)
+        with contextlib.suppress(Empty):
+            while True:
+                self._wake.get_nowait()
 
     def _claim_free(self, now: float) -> bool:
         took = False

@@ -17,6 +17,7 @@ from typing import Any
 
 from greenml.errors import SettingsError
 
+MOST_NODES = 100_000
 # What may stand in the environment (GREENML_SKU ...) and in [tool.greenml], and what it must be.
 _KINDS: Mapping[str, type] = {
     "sku": str, "region": str, "tier": str, "nodes": int, "name": str, "output": str, "gpus": str,
@@ -145,7 +146,7 @@ def _checked(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401  anythi
     if _KINDS[name] is str:
         return str(value).strip()
     number = _number(value, where, whole=_KINDS[name] is int)
-    low, high, unit = {"nodes": (1, 100_000, ""), "interval": (0.01, 3600.0, " s")}.get(name, (-1e12, 1e12, ""))
+    low, high, unit = {"nodes": (1, MOST_NODES, ""), "interval": (0.01, 3600.0, " s")}.get(name, (-1e12, 1e12, ""))
     if not low <= number <= high:
         raise SettingsError(f"{where} is {value!r}; it must be {low:g} to {high:g}{unit}")
     return number
@@ -168,7 +169,7 @@ def _gpus(value: Any) -> str | list[int | str]:  # noqa: ANN401
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple) or not all(isinstance(one, int | str) for one in value):
         raise SettingsError(f"gpus is {value!r}; it must be 'all' or a list of indices or UUIDs, such as [0, 1]")
-    return [int(one) if isinstance(one, str) and one.isdigit() else one for one in value]
+    return [int(one) if isinstance(one, str) and one.isdecimal() else one for one in value]
 
 
 def _output(path: Path, where: str) -> Path:

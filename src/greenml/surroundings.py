@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,9 @@ def environment() -> dict[str, Any]:
 def _packages() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+        with contextlib.suppress(Exception):  # not there, or its metadata is damaged
+            if isinstance(told := version(name), str):
+                found[name] = told
     return found
 
 

@@ -18,9 +18,11 @@ from greenml.trace_lines import Line, course_of, device_of
 
 HEARD_SECONDS = 5.0  # a process that wrote this recently lives; of any other its lock is looked at
 POWER_SECONDS = 0.5  # power is told over at least this long: samples at phases' edges are shorter than a counter's step
+FIRST_SECONDS = 0.1  # the first of all, which is less sure, over at least this
 COUNTED = ("gpu", "cpu", "dram")  # what IT energy is made of
 BIN_SECONDS = 300  # energy is kept apart by these bins of time: no provider of carbon intensity has shorter slots
 OF_THE_START = ("sensor-absent",)  # notes
+FROZEN_SECONDS = 2.0  # as in greenml.energy: a counter that has not moved for so long under power does not count
 FRESH_SECONDS = 5.0  # utilization and memory that are older are not those of now
 
 
@@ -39,6 +41,9 @@ class TailedDevice:
     watts: float | None = None
     last_seconds: float = 0.0
     _counter: float | None = None
+    _counted: float = 0.0  # joules, by it
+    _moved: bool = False
+    _integrated: tuple[float, float] = (0.0, 0.0)  # joules and seconds, by power beside a counter
     _power: tuple[float, float] = (0.0, 0.0)  # joules and seconds since ``watts`` was told
     _settled: bool = False  # ``watts`` was over that long; before, it is as good as can be
     _utilization: tuple[float, float] = (-math.inf, 0.0)
@@ -59,11 +64,8 @@ class TailedDevice:
         before = self.joules or 0.0
         offset, energy, integrated, covered, _, _, busy, _, memory, *_ = row + [None] * (9 - len(row))
         end = at_seconds + offset
-        if self.device.method in ("counter", "estimate") and energy is not None:
-            if self._counter is not None:
-                grown = energy - self._counter
-                self._grow(grown if grown >= 0 else integrated or 0.0, end - self.last_seconds)
-            self._counter = energy
+        if self.device.method in ("counter", "estimate"):
+            self._count(energy, integrated or 0.0, covered or 0.0, end - self.last_seconds)
         elif self.device.method == "gauge" and integrated is not None:
             self._grow(integrated, covered or 0.0)
         self.last_seconds = end
@@ -71,12 +73,29 @@ class TailedDevice:
             self._utilization = (end, busy)
         if memory is not None:
             self._memory = (end, memory)
-        return (self.joules or 0.0) - before
+        return max(0.0, (self.joules or 0.0) - before)
+
+    def _count(self, energy: float | None, integrated: float, covered: float, seconds: float) -> None:
+        """Take in a counter's reading, or the power beside it as long as the counter stands still or tells nothing."""
+        self._integrated = (self._integrated[0] + integrated, self._integrated[1] + covered)
+        before, self._counter = self._counter, self._counter if energy is None else energy
+        if energy is not None and before is not None:
+            grown = energy - before if energy >= before else integrated
+            self._moved = self._moved or energy != before
+            self._counted += grown
+        else:
+            grown = 0.0
+        if not self._moved and self._integrated[0] > 0 and self._integrated[1] > FROZEN_SECONDS:
+            self._grow(integrated, covered)
+            self.joules = self._integrated[0]
+        elif energy is not None and before is not None:
+            self._grow(grown, seconds)
+            self.joules = self._counted
 
     def _grow(self, joules: float, seconds: float) -> None:
         self.joules = (self.joules or 0.0) + joules
         joules, seconds = self._power = (self._power[0] + joules, self._power[1] + seconds)
-        if seconds >= POWER_SECONDS or (not self._settled and seconds > 0):
+        if seconds >= POWER_SECONDS or (not self._settled and seconds >= FIRST_SECONDS):
             self.watts = joules / seconds
         if seconds >= POWER_SECONDS:
             self._settled, self._power = True, (0.0, 0.0)
@@ -137,6 +156,21 @@ class Tail:
             return False
         return time.monotonic() - self.heard_seconds < HEARD_SECONDS or trace.is_alive(self.path, self.host)
 
+    def ended(self) -> bool:
+        """Tell whether there is nothing more to read: it said how it ended, and is the file that said so."""
+        if self.status is None:
+            return False
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        return found.st_ino == self._inode and found.st_size == self._offset
+
+    @property
+    def clock(self) -> tuple[str, str]:
+        """What tells its machine from others, also of the same name: the host, and when that was booted."""
+        return self.host, str(self.header.get("boot_id", ""))
+
     def read(self) -> bytes:
         """Return the lines that are new, whole ones only; all of them again where the trace was compacted.
 
@@ -147,7 +181,7 @@ class Tail:
             found = os.fstat(stream.fileno())
             if found.st_ino != self._inode or found.st_size < self._offset:  # another file, with the same sums
                 self._inode, self._offset, self.devices, self.spans = found.st_ino, 0, {}, {}
-                self.drawn, self.courses = {}, []
+                self.drawn, self.courses, self.status = {}, [], None
             stream.seek(self._offset)
             content = stream.read()
         whole = content.rfind(b"\n") + 1

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from greenml.claims import FileLock, is_locked
@@ -23,6 +23,10 @@ FORMAT = 1
 # A trace on another host whose lock cannot be seen counts as alive while it was written this recently.
 FRESH_SECONDS = 30.0
 _HEADER_NUMBERS = ("greenml_trace", "start_seconds", "unix_seconds", "unix_offset_seconds", "attempt")
+
+
+def _text(line: Line) -> bytes:
+    return json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n"
 
 
 class TraceWriter:
@@ -39,25 +43,38 @@ class TraceWriter:
         """
         self.path = path
         self.failed = ""
-        self._lock = Lock()
+        self._lock = RLock()  # a handler of a signal may write while this thread writes
         self._alive = FileLock(path.with_suffix(".alive"))
         self._alive.acquire()
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-        self._append({"greenml_trace": FORMAT, **header})
+        self._owed = _text({"greenml_trace": FORMAT, **header})  # without which no other line can be read
+        self._torn = False
+        self._append(b"")
 
-    def write(self, line: Line) -> None:
-        """Append a line; lost silently after ``close()``, and in a forked child."""
-        with self._lock:
-            self._append(line)
-
-    def _append(self, line: Line) -> None:
-        if self._descriptor is None:
-            return
+    def write(self, line: Line) -> bool:
+        """Append a line; tells whether it is in the file: not after ``close()``, in a forked child, on a full disk."""
         try:
-            text = json.dumps(line, separators=(",", ":"), default=str)
-            os.write(self._descriptor, text.encode() + b"\n")
-        except (OSError, ValueError) as error:
+            text = _text(line)
+        except (ValueError, RecursionError) as error:
             self.failed = str(error)
+            return False
+        with self._lock:
+            return self._append(text)
+
+    def _append(self, text: bytes) -> bool:
+        if self._descriptor is None:
+            return False
+        whole = (b"\n" if self._torn else b"") + self._owed + text
+        try:
+            written = os.write(self._descriptor, whole)
+        except OSError as error:
+            self.failed = str(error)
+            return False
+        if written < len(whole):
+            self._torn, self.failed = True, "the disk was full within a line"
+            return False
+        self._owed, self._torn = b"", False
+        return True
 
     @property
     def size_bytes(self) -> int:
@@ -116,6 +133,8 @@ def read_lines(path: Path, size_bytes: int = -1) -> list[Line]:
     for text in content.splitlines():
         try:
             line = json.loads(text)
+            if b"\\ud" in text:  # half a character: a record could not hold it
+                line = json.loads(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace"))
         except ValueError:  # cut off in the middle of a line; what follows, if anything, is whole again
             continue
         if isinstance(line, dict):

@@ -244,3 +244,84 @@ def test_a_full_disk_costs_the_record_and_nothing_else(program, tmp_path):
     assert "could not be written" in done.stderr
     assert "greenml finish run.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_user_gives_can_always_be_written(program, record):
+    """A file's name in another encoding, numbers of numpy, and parameters that hold themselves."""
+    program(
+        """
+        import greenml, numpy
+        with greenml.track(carbon_intensity=100.0) as run:
+            params = {"file": "caf\\udce9.txt"}
+            params["params"] = params
+            run.params(params)
+            run.count(tokens=numpy.int64(5), samples=True and 3, nothing="many")
+            run.note("caf\\udce9")
+        """,
+        b"caf\xe9.txt".decode("utf-8", "surrogateescape"),
+    )
+    made = record()
+    assert made.status == "completed"
+    assert made.params["file"] == "caf?.txt"
+    assert made.trainer["counts"] == {"tokens": 5, "samples": 3}
+    assert made.environment.command[1] == "caf?.txt"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGALRM")
+def test_a_signal_s_handler_may_speak_to_the_run(program, record):
+    """As one that is told of a preemption does, in the middle of whatever the training was writing."""
+    program(
+        """
+        import greenml, signal, time
+        with greenml.track() as run:
+            def told(*_):
+                run.note("preempted soon")
+                with run.phase("saving"):
+                    run.log(saved=True)
+            signal.signal(signal.SIGALRM, told)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                with run.phase("step"):
+                    run.log(loss=1.0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        """
+    )
+    made = record()
+    assert made.status == "completed"
+    assert made.metrics == {"loss": 1.0, "saved": True}
+    assert {"step", "saving"} <= {one.path.rpartition("/")[2] for one in made.phases}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size")
+def test_a_disk_that_is_full_for_a_while_costs_that_while_alone(program, record):
+    """From before the first line of the trace; the limit of a file's size fails as a full disk does."""
+    program(
+        """
+        import greenml, resource, time
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+        run = greenml.track().start()
+        time.sleep(1.5)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        time.sleep(3)
+        run.stop()
+        """
+    )
+    made = record()
+    assert made.status == "completed"
+    cpu = next(one for one in made.devices if one.kind == "cpu")
+    assert cpu.usage.covered_seconds > 1.5
+
+
+def test_a_child_of_greenml_run_sees_the_totals_that_its_parent_accounts(tmp_path, greenml, record):
+    code = (
+        "import greenml, time\n"
+        "with greenml.track() as run:\n"
+        "    time.sleep(2)\n"
+        "    print('told', run.totals().cost_usd, flush=True)\n"
+    )
+    done = greenml("run", "--price-per-hour", "3600", "--", sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    told = next(line for line in done.stdout.splitlines() if line.startswith("told "))
+    assert 1.5 < float(told.rpartition(" ")[2].rstrip("}")) <= record().duration_seconds

@@ -127,7 +127,7 @@ def test_report_and_finish_of_a_killed_run(capsys, tmp_path):
     assert said.code == 0
     assert "does not exist: made from its traces" in said.err
     finished = Said(capsys, "finish", tmp_path / "out.json")
-    assert finished.out.strip().endswith("out.json: killed, 1 attempt(s), 12.5 s")
+    assert finished.out.strip().endswith("out.json: killed, 1 attempt, 12.5 s")
     assert record_file.read(tmp_path / "out.json").status == "killed"
     assert Said(capsys, "finish", run_dir).code == 0
 

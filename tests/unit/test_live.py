@@ -97,6 +97,51 @@ def test_counter_reset_and_gauge_add_up(folder):
     assert now.grams_per_hour == pytest.approx(260.0 * 3600 / 3.6e6 * 1.5 * 360.0)
 
 
+@pytest.mark.parametrize("counter", [7.0, None])
+def test_a_counter_that_stands_still_or_tells_nothing_gives_way_to_power(folder, counter):
+    one = Process(folder)
+    for second in range(10):
+        one.sample(float(second), (counter, 100.0 if second else None, None, None))
+    seen = follower(folder)
+    assert seen.totals().energy_joules == pytest.approx(900.0)
+    one.sample(10.0, (counter, 100.0, None, None))
+    totals = seen.totals()
+    assert (totals.energy_joules, totals.power_watts) == (pytest.approx(1000.0), pytest.approx(100.0))
+
+
+def test_a_counter_that_stood_still_for_a_while_counts(folder):
+    one = Process(folder)
+    for second in range(5):
+        one.sample(float(second), (7.0, 100.0 if second else None, None, None))
+    seen = follower(folder)
+    assert seen.totals().energy_joules == pytest.approx(400.0)
+    one.sample(5.0, (7.0 + 450.0, 100.0, None, None))
+    assert seen.totals().energy_joules == pytest.approx(450.0)
+
+
+def test_a_trace_that_ended_is_read_again_when_another_takes_its_place(folder):
+    """As a gathered copy is when the next gather brings what came since."""
+    one = Process(folder)
+    one.sample(0.0, (0.0, None, None, None))
+    one.sample(10.0, (1000.0, None, None, None))
+    one.write(status="completed", error=None, t=10.0)
+    seen = follower(folder)
+    assert seen.totals().energy_joules == pytest.approx(1000.0)
+    longer = (folder / "a.jsonl").read_text().splitlines(keepends=True)[:-1]
+    longer.append(json.dumps(trace_lines.sample_line(20.0, {"0": Rollup(10.0, 20.0, 2500.0)})) + "\n")
+    (folder / "new").write_text("".join(longer))
+    (folder / "new").replace(folder / "a.jsonl")
+    assert seen.totals().energy_joules == pytest.approx(2500.0)
+
+
+def test_two_machines_of_one_name_are_billed_and_shown(folder):
+    for name in ("a", "b"):
+        Process(folder, name, host="node", boot_id=f"boot-{name}").sample(3600.0, (1.0, None, None, None))
+    seen = follower(folder)
+    assert seen.totals().cost_usd["dedicated"] == pytest.approx(14.4)
+    assert len(seen.now().devices) == 2
+
+
 def test_nodes_are_those_given_or_those_seen(folder):
     Process(folder, "a", host="a").sample(3600.0, (1.0, None, None, None))
     Process(folder, "b", host="b").sample(3600.0, (1.0, None, None, None))

@@ -248,7 +248,7 @@ class TestCommand:
     def test_merges(self, nodes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         output = tmp_path / "run.json"
         assert self.run(capsys, *nodes, "--output", output) == (
-            0, f"{output}: 2 nodes (node-a, node-b), 1 attempt(s), 100.0 s\n", "",
+            0, f"{output}: 2 nodes (node-a, node-b), 1 attempt, 100.0 s\n", "",
         )  # fmt: skip
 
     def test_skew(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -493,3 +493,15 @@ def test_stop_before_anything_was_found():
     assert run.stop() < SLACK_SECONDS
     assert run.rows == []
     assert run.notes == []
+
+
+def test_marks_that_come_faster_than_the_sensors_answer_leave_time_for_the_rest():
+    """A phase around each step, over sensors of which one pass takes longer than the marks are apart."""
+    run = Run(*(Fake(str(at), script=lambda _: time.sleep(0.006)) for at in range(5)))
+    run.start()
+    until = time.monotonic() + 4 * sampler.FLUSH_SECONDS
+    while time.monotonic() < until:
+        run.sampler.mark()
+        time.sleep(0.005)
+    run.stop()
+    assert run.ticks >= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greenml.errors import SettingsError
@@ -103,6 +103,7 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(tmp_path: Path, whe
 
 
 @given(st.sampled_from(["nodes", "interval", "pue", "gpus", "name", "sku"]), st.text(st.characters(codec="utf-8")))
+@example(name="gpus", text="²")  # a digit, and no number
 def test_whatever_stands_in_the_environment_is_a_setting_or_one_line(name, text):
     lines = []
     try:

@@ -18,10 +18,11 @@ from greenml.record import Attempt, Factors, PlaceRecord, Quantity, RunRecord
 
 
 def test_a_budget_that_cannot_act_says_so_once() -> None:
+    resumed = greenml.Totals(5000.0, None, None, None, {})
     budget = Budget(0.01, None, 1.0, "dedicated", dry_run=False)
-    nothing = greenml.Totals(5.0, None, None, None, {})
-    assert budget.cannot_act(nothing) == ""  # the first readings are yet to come
-    later = dataclasses.replace(nothing, seconds=11.0, energy_joules=300.0)
+    assert budget.cannot_act(resumed) == ""  # the first readings are yet to come, whatever was before
+    budget = Budget(0.01, None, 1.0, "dedicated", dry_run=False, patience_seconds=0.0)
+    later = dataclasses.replace(resumed, energy_joules=300.0)
     assert budget.cannot_act(later) == "max_usd cannot act: no dedicated price of this run's machines is known"
     assert budget.cannot_act(later) == ""
     assert budget.exceeded(later) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
@@ -77,6 +78,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except GreenMLError as error:
         _fail(str(error))
+    except OSError as error:  # what else fails is the output's: a full disk, a terminal that is gone
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        _fail(f"cannot be written: {error.strerror or error}")
     sys.exit(code if isinstance(code, int) else 0)
 
 

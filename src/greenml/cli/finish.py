@@ -23,4 +23,5 @@ def command(path: Path) -> None:
     if not run_dir.is_dir():
         raise RecordError(f"{path}: no trace folder {run_dir} to finish it from")
     record = finishing.finish(run_dir, output)
-    click.echo(f"{output}: {record.status}, {len(record.attempts)} attempt(s), {record.duration_seconds:.1f} s")
+    tries = f"{len(record.attempts)} attempt{'s' if len(record.attempts) != 1 else ''}"
+    click.echo(f"{output}: {record.status}, {tries}, {record.duration_seconds:.1f} s")

@@ -34,9 +34,9 @@ def command(sources: tuple[Path, ...], output: Path, skew: tuple[str, ...], forc
             raise RecordError(f"output {taken} exists; give another --output, or --force to replace it")
     record = merging.merge(list(sources), output, skew_seconds=dict(map(_skew, skew)), replace=force)
     nodes = f"{len(record.hosts)} node{'s' if len(record.hosts) != 1 else ''}"
+    tries = f"{len(record.attempts)} attempt{'s' if len(record.attempts) != 1 else ''}"
     click.echo(
-        f"{output}: {nodes} ({', '.join(one.name for one in record.hosts)}), {len(record.attempts)} attempt(s), "
-        f"{record.duration_seconds:.1f} s"
+        f"{output}: {nodes} ({', '.join(one.name for one in record.hosts)}), {tries}, {record.duration_seconds:.1f} s"
     )
 
 

@@ -7,6 +7,8 @@ import math
 from greenml.errors import SettingsError
 from greenml.facts import CarbonIntensity, Price, Pue, Source
 
+MOST_USD_PER_HOUR = 1e6  # of one node; the dearest of the tables is some hundreds
+
 GIVEN = Source(name="given by the user")
 MOST_GRAMS_PER_KWH = 3000.0  # lignite in an old plant has 1,200 to 1,400; the largest national figure is under 1,500
 KG_PER_KWH_BELOW = 1.5  # every grid has under 1.5 kg/kWh, and none but pure hydropower under 1.5 g/kWh
@@ -52,8 +54,8 @@ def price(usd_per_hour: float, tier: str = "", sku: str = "", region: str = "") 
         SettingsError: the value is no price.
     """
     usd = _number("price", usd_per_hour)
-    if usd < 0:
-        raise SettingsError(f"price {usd:g} USD an hour: give 0 or more")
+    if not 0 <= usd <= MOST_USD_PER_HOUR:
+        raise SettingsError(f"price {usd:g} USD an hour: give 0 or more, and at most {MOST_USD_PER_HOUR:g} for a node")
     return Price(usd, usd, usd, tier, sku, region, "", GIVEN)
 
 

@@ -98,7 +98,7 @@ def _address(area: str, start: datetime, end: datetime) -> str:
     span = f"{start:%Y-%m-%dT%H:%MZ}/{end:%Y-%m-%dT%H:%MZ}"
     if area == NATIONAL:
         return f"{base}/intensity/{span}"
-    if area.isdigit() and 1 <= int(area) <= 17:
+    if area.isdecimal() and 1 <= int(area) <= 17:
         return f"{base}/regional/intensity/{span}/regionid/{int(area)}"
     if re.fullmatch(r"[A-Za-z]{1,2}\d[A-Za-z\d]?", area):
         return f"{base}/regional/intensity/{span}/postcode/{area.upper()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import greenml
 from greenml import assumptions
 from greenml.settings import Settings
@@ -17,11 +19,22 @@ class Budget:
         usd, kg, kwh: None for no limit.
         tier: whose price counts.
         dry_run: only warn.
+        patience_seconds: after this a figure that is not known yet will not be.
     """
 
-    def __init__(self, usd: float | None, kg: float | None, kwh: float | None, tier: str, *, dry_run: bool) -> None:
+    def __init__(
+        self,
+        usd: float | None,
+        kg: float | None,
+        kwh: float | None,
+        tier: str,
+        *,
+        dry_run: bool,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._limits = {"max_usd": usd, "max_kg": kg, "max_kwh": kwh}
         self.tier, self.dry_run, self.told = tier, dry_run, False
+        self._patience_seconds, self._asked_seconds = patience_seconds, 0.0
         self.helpless = ""  # which limits cannot act, and why, once that is told
 
     @property
@@ -48,7 +61,8 @@ class Budget:
 
     def cannot_act(self, totals: greenml.Totals) -> str:
         """Return, once, which limits cannot act since what they limit is not known; "" early in a run, and later."""
-        if self.helpless or totals.seconds < PATIENCE_SECONDS:
+        self._asked_seconds = self._asked_seconds or time.monotonic()
+        if self.helpless or time.monotonic() - self._asked_seconds < self._patience_seconds:
             return ""
         used = self._used(totals)
         unknown = [name for name, limit in self._limits.items() if limit is not None and used[name] is None]

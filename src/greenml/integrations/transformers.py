@@ -282,9 +282,8 @@ class GreenCallback(TrainerCallback, ExportableState):
         if first:
             self._runs.log(result if isinstance(result, dict) else getattr(result, "metrics", None) or {})
         if not self._trainer.state.is_hyper_param_search:
-            self._runs.whole.gather()  # every rank: what nodes without a shared file system measured
-            if first:
-                self._runs.whole.save("completed")
+            # Every rank: what nodes without a shared file system measured; the first of them writes the record.
+            self._runs.whole.gather(so_far="completed" if first else None)
 
     @quiet
     def card(self, path: Path) -> None:

@@ -18,8 +18,7 @@ def section(record: RunRecord) -> str:
 
 
 def _run(record: RunRecord) -> str:
-    span = f"{_format.minute(record.started)} to "
-    span += _format.minute(record.ended) if record.ended else "now (still running)"
+    span = _format.when(record) + ("" if record.ended else " (still running)")
     name = f"{record.name}, " if record.name else ""
     return _markdown_text.escape(
         f"Run: {name}id {record.run_id}, {span}, {record.status}. Record made by greenml {record.greenml_version}."

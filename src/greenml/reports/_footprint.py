@@ -27,6 +27,8 @@ def rows(record: RunRecord, mass: Callable[[float], str] = _format.mass) -> list
         found.append(("Water, on site", _format.liters(water.value), _format.band(water, _format.liters), how))
     if _format.span(embodied, mass) and embodied is not None:
         found.append(("Embodied, share", "a range", _format.span(embodied, mass), embodied.why))
+    elif found and embodied is not None and embodied.why and any(device.kind == "gpu" for device in record.devices):
+        found.append(("Embodied, share", _format.NOT_KNOWN, "", embodied.why))
     for score in record.sci:
         whole, operation = _format.span(score.total_grams, mass), score.operational_grams
         name = f"SCI per {score.unit}"

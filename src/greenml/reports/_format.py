@@ -17,6 +17,7 @@ JOULES_PER_WH = 3600.0
 JOULES_PER_KJ = 1000.0
 GRAMS_PER_TONNE = 1_000_000.0
 GRAMS_PER_MG = 1e-3
+BLURRED_SECONDS = 60.0  # an import's window that is longer than its run by this does not tell when the run was
 
 NOT_MEASURED = "not measured"
 NOT_KNOWN = "not known"
@@ -147,8 +148,8 @@ def gigabytes(value: float) -> str:
 
 
 def money(usd: float) -> str:
-    """Write dollars and cents, or more digits below a cent."""
-    return f"${usd:,.2f}" if round(abs(usd), 2) > 0 or usd == 0 else f"${significant(usd, 2)}"
+    """Write dollars and cents, or two significant digits below ten cents."""
+    return f"${usd:,.2f}" if round(abs(usd), 3) >= 0.1 or usd == 0 else f"${significant(usd, 2)}"
 
 
 def percent(ratio: float) -> str:
@@ -190,6 +191,15 @@ def timestamp(moment: datetime) -> str:
 def minute(moment: datetime) -> str:
     """Write a moment for people: ``2021-07-06 21:15 UTC``."""
     return f"{timestamp(moment)[:16].replace('T', ' ')} UTC"
+
+
+def when(record: RunRecord) -> str:
+    """Write when a run was; an import may know only between which times."""
+    start, end = minute(record.started), minute(record.ended) if record.ended else "now"
+    window = (record.ended - record.started).total_seconds() if record.ended else 0.0
+    if record.attempts or window - record.duration_seconds <= BLURRED_SECONDS:
+        return f"{start} to {end}"
+    return f"some time between {start} and {end}"
 
 
 def missing(why: str = "", words: str = NOT_MEASURED) -> str:

@@ -20,7 +20,7 @@ def head(record: RunRecord) -> Markup:
     words = _format.STATUS_WORDS.get(record.status, record.status)
     status = element("span", words, class_=f"status {record.status}")
     attempts = f" in {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
-    when = f"{_format.minute(record.started)} to {_format.minute(record.ended) if record.ended else 'now'}{attempts}"
+    when = f"{_format.when(record)}{attempts}"
     place = record.place
     hardware, machine = _machine.hardware(record), _machine.machine(record)
     where = (

@@ -136,6 +136,6 @@ def _total_row(kind: str, quantity: Quantity) -> dict[str, Cell]:
         "energy_joules": quantity.value,
         "energy_low_joules": quantity.low,
         "energy_high_joules": quantity.high,
-        "basis": quantity.basis,
+        "basis": quantity.basis if quantity.value is not None else None,
         "why": quantity.why,
     }

@@ -52,7 +52,7 @@ def render(record: RunRecord) -> str:
 
 
 def _foot(record: RunRecord) -> _page.Markup:
-    version = f"Measured by greenml {record.greenml_version}." if record.greenml_version else "Made by greenml."
+    version = f"Record made by greenml {record.greenml_version}." if record.greenml_version else "Made by greenml."
     run = f" Run {record.run_id}." if record.run_id else ""
     words = (
         f"{version}{run} Record format {record.schema_version}. This page holds all that it shows and asks no network."

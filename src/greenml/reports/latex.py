@@ -135,7 +135,7 @@ def _sources(record: RunRecord) -> list[str]:
         lines.insert(0, f"Status: {escape(_format.STATUS_WORDS[record.status])}.")
     version = f"greenml {record.greenml_version}".strip()
     tables = f", tables {factors.tables_version}" if factors.tables_version else ""
-    return [*lines, f"Measured with {escape(version + tables)}."]
+    return [*lines, f"Made with {escape(version + tables)}."]
 
 
 def _factor(name: str, factor: Factor | None) -> str:

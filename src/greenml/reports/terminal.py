@@ -81,8 +81,7 @@ def _headline(record: RunRecord) -> list[RenderableType]:
     head.append(words, style=STATUS_STYLES.get(record.status, "red"))
     lines: list[RenderableType] = [head]
     attempts = f" in {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
-    when = f"{_format.minute(record.started)} to {_format.minute(record.ended) if record.ended else 'now'}"
-    lines.append(Text(f"{_format.duration(record.duration_seconds)}{attempts}, {when}"))
+    lines.append(Text(f"{_format.duration(record.duration_seconds)}{attempts}, {_format.when(record)}"))
     place = record.place
     where = ", ".join(
         dict.fromkeys(

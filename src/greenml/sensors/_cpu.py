@@ -205,7 +205,7 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
 
 def _quota_v2(folder: Path) -> float | None:
     quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
 
 
 def _quota_v1(folder: Path) -> float | None:
@@ -217,7 +217,7 @@ def _cpu_list(text: str) -> tuple[int, ...] | None:
     cpus: set[int] = set()
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not first.isdecimal() or (last and not last.isdecimal()):
             return None
         cpus.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(cpus))
@@ -231,7 +231,7 @@ def _text(path: Path) -> str:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if text.strip().isdigit() else None
+    return int(text) if text.strip().isdecimal() else None
 
 
 def _number(text: str, path: Path) -> float:

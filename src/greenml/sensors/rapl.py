@@ -171,7 +171,7 @@ def _children(root: Path, top: Path) -> list[Path]:
 
 def _order(path: Path) -> tuple[str, list[int]]:
     driver, *numbers = path.name.split(":")
-    return driver, [int(number) if number.isdigit() else 0 for number in numbers]
+    return driver, [int(number) if number.isdecimal() else 0 for number in numbers]
 
 
 def _without_mirrors(zones: Iterable[_Zone]) -> list[_Zone]:

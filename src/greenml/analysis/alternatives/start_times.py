@@ -11,6 +11,7 @@ from itertools import accumulate
 from greenml.errors import FactorError
 from greenml.facts import IntensityCourse, Source
 from greenml.record import RunRecord
+from greenml.reports._format import BLURRED_SECONDS
 from greenml.units import JOULES_PER_KWH
 
 ENERGY_KINDS = ("gpu", "cpu", "dram")
@@ -156,12 +157,13 @@ def start_times(record: RunRecord, course: IntensityCourse) -> Starts:
     assumes = [how, "the PUE is the same at each start"]
     if len(record.attempts) > 1:
         assumes.append(f"its {len(record.attempts)} attempts follow each other without a pause")
+    own = used
     if record.ended is not None and not record.attempts:
-        aside = (record.ended - record.started).total_seconds() - record.duration_seconds
-        if aside > 60:
+        window = (record.ended - record.started).total_seconds()
+        if window - record.duration_seconds > BLURRED_SECONDS:
+            own = Profile((0.0, window), (0.0, used.joules[-1]))
             assumes.append(
-                f"when in its {aside + record.duration_seconds:.0f} s the run was is not known; it is taken as from "
-                f"their beginning"
+                f"when in its {window:.0f} s the run was is not known; as it was, its energy is taken as even over them"
             )
     if course.signal == "marginal":
         assumes.append("the intensity is marginal: what one more kWh causes; not to be compared with averages")
@@ -174,7 +176,7 @@ def start_times(record: RunRecord, course: IntensityCourse) -> Starts:
         first=course.slots[0].start,
         last=course.slots[-1].end,
         rows=tuple(rows),
-        run=emitted(course, used, record.started.astimezone(timezone.utc), pue),
+        run=emitted(course, own, record.started.astimezone(timezone.utc), pue),
         assumes=tuple(assumes),
     )
 

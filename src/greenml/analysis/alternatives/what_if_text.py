@@ -78,7 +78,9 @@ def _headline(found: WhatIf, width: int) -> list[str]:
     )
     emitted = _format.figure(run.emissions_grams, _format.mass)
     band = _format.band(run.emissions_grams, _format.mass)
-    was = f"The whole run as it was: {emitted}{f' ({band})' if band else ''}; {costs or 'its price is not known'}."
+    of_hours = " (with the record's own intensity)" if found.starts is not None else ""
+    carbon = f"{emitted}{f' ({band})' if band else ''}"
+    was = f"The whole run as it was{of_hours}: {carbon}; {costs or 'its price is not known'}."
     return [title, *_prose.wrapped(was, width)]
 
 

@@ -45,6 +45,10 @@ def groups(records: Sequence[RunRecord], labels: Sequence[str]) -> list[list[int
     found: list[list[int]] = []
     for members in alike.values():
         seeds = [json.dumps(_seeds(records[index].params), sort_keys=True, default=str) for index in members]
+        runs = {(records[index].run_id, records[index].name, one) for index, one in zip(members, seeds, strict=True)}
+        if len(runs) < len(members):  # one run more than once, copied or accounted anew
+            found += [[index] for index in members]
+            continue
         if len(members) == 1 or ("{}" not in seeds and len(set(seeds)) == len(seeds)):
             found.append(members)
             continue

@@ -171,7 +171,8 @@ def pace(record: RunRecord, unit: str) -> Pace:
     if len(blocks) < FEWEST_BATCHES + 1:
         shortest = 2 * (FEWEST_BATCHES + 1) * BINS * width
         raise SettingsError(
-            f"the probe is too short: {len(blocks)} blocks of steps of at least {BINS * width:g} s can be told apart; "
+            f"the probe is too short: {len(blocks)} block{'s' if len(blocks) != 1 else ''} of steps of at least "
+            f"{BINS * width:g} s can be told apart; "
             f"train for at least {shortest:g} s"
         )
     warm = _warm(blocks)

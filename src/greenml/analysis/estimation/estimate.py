@@ -15,7 +15,17 @@ from greenml.analysis import _gpu_power
 from greenml.errors import SettingsError
 from greenml.factors import skus
 from greenml.facts import Sku, Source
-from greenml.record import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, SourceRef, Totals, Usage
+from greenml.record import (
+    LONGEST_SECONDS,
+    DeviceRecord,
+    Factors,
+    PlaceRecord,
+    Quantity,
+    RunRecord,
+    SourceRef,
+    Totals,
+    Usage,
+)
 from greenml.settings import Settings
 from greenml.units import BYTES_PER_GIB, SECONDS_PER_HOUR
 
@@ -170,6 +180,8 @@ def _seconds(hours: float | None, gpu_hours: float | None, gpus: float) -> float
     value = hours if hours is not None else (gpu_hours or 0.0) / gpus
     if not 0 < value < float("inf"):
         raise SettingsError(f"{hours if hours is not None else gpu_hours:g} hours: give more than 0")
+    if value * SECONDS_PER_HOUR > LONGEST_SECONDS:
+        raise SettingsError(f"{value:g} hours: give at most {LONGEST_SECONDS / SECONDS_PER_HOUR:.0f}")
     return value * SECONDS_PER_HOUR
 
 
