@@ -27,12 +27,12 @@ PROGRAM = """
 import logging, os, sys, time
 import greenml
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-until = os.environ.get("UNTIL", "")
+until, asked = os.environ.get("UNTIL", ""), os.environ.get("ASKED", "")
 with greenml.track("run.json", region="uksouth") as run:
     with run.phase("train"):
         begun = time.monotonic()
         while time.monotonic() - begun < 1.5 or (until and until not in "".join(
-            one.read_text() for one in run.run_dir.glob("*.jsonl"))):
+            one.read_text() for one in run.run_dir.glob("*.jsonl"))) or (asked and not os.path.exists(asked)):
             sum(range(10_000))
 """
 UK = "GREENML_UK_GRID_URL"
@@ -119,10 +119,12 @@ def test_a_service_that_does_not_end_delays_nothing(tmp_path: Path, how):
 
     def reply(one: Asked) -> Reply:
         asked.append(one)
+        (tmp_path / "asked").touch()  # the run waits for the question, not for the answer
         return Reply(200, b'{"data": []}', how=how)
 
     with serve(reply) as service:
-        run(tmp_path, GREENML_INTENSITY="uk_grid:national", **{UK: service.url})
+        told = {UK: service.url, "ASKED": str(tmp_path / "asked")}
+        run(tmp_path, GREENML_INTENSITY="uk_grid:national", **told)
         assert len(asked) == 1
     record = records.read(tmp_path / "run.json")
     assert record.status == "completed"
