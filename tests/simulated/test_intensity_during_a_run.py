@@ -32,8 +32,10 @@ with greenml.track("run.json", region="uksouth") as run:
     with run.phase("train"):
         begun = time.monotonic()
         while time.monotonic() - begun < 1.5 or (until and until not in "".join(
-            one.read_text() for one in run.run_dir.glob("*.jsonl"))) or (asked and not os.path.exists(asked)):
+            one.read_text() for one in run.run_dir.glob("*.jsonl"))):
             sum(range(10_000))
+        while asked and not os.path.exists(asked):
+            time.sleep(0.02)
 """
 UK = "GREENML_UK_GRID_URL"
 
