@@ -97,6 +97,8 @@ def times(  # noqa: PLR0917  a quantity, a factor, and what both are called
     if factor is None:
         return unknown(missing, "assumed"), ()
     value, made = quantity.value * factor.value * unit, doubts.times(of, quantity.value, factor, name, unit)
+    if quantity.low is None and not made:  # neither's doubt is told: a band of no width would say that there is none
+        return Quantity(value=value, basis=quantity.basis, why=quantity.why), made
     low, high = doubts.band(value, made)
     least = (quantity.value if quantity.low is None else quantity.low) * factor.low * unit
     return Quantity(value=value, low=max(low, least), high=high, basis=quantity.basis, why=quantity.why), made

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -325,3 +326,28 @@ def test_a_child_of_greenml_run_sees_the_totals_that_its_parent_accounts(tmp_pat
     assert done.returncode == 0, done.stderr
     told = next(line for line in done.stdout.splitlines() if line.startswith("told "))
     assert 1.5 < float(told.rpartition(" ")[2].rstrip("}")) <= record().duration_seconds
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_an_output_that_takes_nothing_is_one_line(tmp_path, plain_environment):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "greenml", "skus", "ND40"], cwd=tmp_path, env=plain_environment, stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "greenml: cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("estimate", "--sku", "ND40rs_v2", "--hours", "1e300"), "hours: give at most"),
+        (("estimate", "--sku", "ND40rs_v2", "--gpu-hours", "8", "--nodes", "1000000000"), "it must be 1 to 100000"),
+        (("estimate", "--sku", "ND40rs_v2", "--hours", "1", "--price-per-hour", "1e300"), "at most 1e+06"),
+    ],
+)
+def test_what_no_run_can_be_is_one_line(greenml, words, says):
+    done = greenml(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1

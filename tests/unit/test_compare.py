@@ -364,6 +364,14 @@ def test_other_seeds_and_output_paths_are_repeats():
     assert groups(records[0], other, records[1], records[2]) == [[0, 2, 3], [1]]
 
 
+def test_a_copy_of_a_run_is_no_repeat_of_it():
+    """It would make a mean of two with no spread."""
+    first = run("base", params={"lr": 1e-4, "seed": 1})
+    assert groups(first, first.model_copy()) == [[0], [1]]
+    without = run("base", params={"lr": 1e-4})
+    assert groups(without, without.model_copy()) == [[0], [1]]
+
+
 def test_what_is_configured_otherwise_is_no_repeat():
     one = run("a-seed1", params={"lr": 1e-4, "seed": 1})
     two = {"params": {"lr": 1e-4, "seed": 2}}

@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from greenml import finishing, live, trace
+from greenml import finishing, trace
 from greenml.cli._live_view import Frame, printable
 from greenml.errors import RecordError
+from greenml.following import Following
 from greenml.moment import Now
 from greenml.record import Factor, Factors, RunRecord
 from greenml.reports import _format
@@ -71,31 +72,21 @@ class Watched:
 
     def __init__(self, run_dir: Path, foot: str = "") -> None:
         self._run_dir, self._foot = run_dir, foot
-        self._follower = live.Follower(run_dir, Factors())
-        self._told: tuple[int, Any] | None = None
-        self._factors, self._tier, self._provider = Factors(), "", ""
+        self._following = Following(run_dir)
 
     def now(self) -> Now:
         """Return the run at this moment."""
-        now = self._follower.now()
-        headers, place = self._follower.told()
-        if headers and (len(headers), place) != self._told:  # a process joined, or the place became known
-            self._told = (len(headers), dict(place))
-            self._factors, settings = finishing.outlook(headers, place)
-            self._tier = settings.tier or str(place.get("tier") or "")
-            self._provider = settings.intensity
-            self._follower.account_with(self._factors, settings.nodes)
-            now = self._follower.now()
-        return now
+        return self._following.now()
 
     def frame(self) -> Frame:
         """Return what stands around the figures."""
+        run = self._following
         encoding = getattr(sys.stdout, "encoding", None) or locale.getpreferredencoding(False)
         return Frame(
             title=self._run_dir.with_suffix(".json").name,
             at=datetime.now().astimezone(),
-            tier=self._tier,
-            factors=_factors(self._factors, self._provider),
+            tier=run.settings.tier or str(run.place.get("tier") or ""),
+            factors=_factors(run.factors, run.settings.intensity),
             foot=self._foot,
             ascii_only=not encoding.lower().replace("-", "").startswith("utf8"),
         )

@@ -20,6 +20,7 @@ from greenml.reports._phases import ordered, remainder
 
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 Write = Callable[[float], str]
+WIDE_COLUMNS = 80  # from here on figures and their bands have room beside what says how they are known
 STATUS_STYLES = {"completed": "green", "running": "cyan"}
 
 
@@ -45,7 +46,7 @@ def render(record: RunRecord, width: int = 100, color: bool = False, pounds: boo
         legacy_windows=False,
         _environ={},
     )
-    for part in _parts(record, _format.pounds if pounds else _format.mass):
+    for part in _parts(record, _format.pounds if pounds else _format.mass, narrow=width < WIDE_COLUMNS):
         console.print(part)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).rstrip() + "\n"
 
@@ -58,8 +59,9 @@ class _Screen(Console):
         return super().render_str(printable.lines(text), **options)
 
 
-def _parts(record: RunRecord, mass: Write) -> list[RenderableType]:
-    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals of the whole run", _figures(record, mass))]
+def _parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[RenderableType]:
+    figures = _figures(record, mass, narrow=narrow)
+    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals of the whole run", figures)]
     if record.phases:
         parts += _section("Phases", _phases(record, mass))
     if record.devices:
@@ -115,8 +117,9 @@ def _table(
     return table
 
 
-def _figures(record: RunRecord, mass: Write) -> Table:
-    table = _table("", "value", "band", "known how", whole=frozenset({0, 1, 2}))
+def _figures(record: RunRecord, mass: Write, *, narrow: bool) -> Table:
+    whole = frozenset[int]() if narrow else frozenset({0, 1, 2})  # what does not fit must wrap: a cut figure is wrong
+    table = _table("", "value", "band", "known how", whole=whole)
     total = record.total()
     table.add_row(*_energy_row("GPU energy", record, "gpu", total.gpu_energy_joules if total else None))
     table.add_row(*_energy_row("CPU energy", record, "cpu", total.cpu_energy_joules if total else None))
