@@ -1,11 +1,11 @@
-"""Write the generated part of ``docs/``: ``run.schema.json`` and ``reference.md``.
+"""Write the generated part of ``docs/``: two schemas, ``reference.md``, a table in ``sinks.md``, a comparison.
 
 Usage: ``python tools/build_docs.py [--check]``
 
-The schema is that of the run record; the reference is made from the docstrings of greenml's public names and
-from the options of its commands. The same source gives the same text. ``--check`` writes nothing and exits
-with 1 if a file is out of date. The schema is compared by what it says, not by its bytes: pydantic's releases
-order keys in different ways and spell some of them out.
+The schemas are those of the run record and of the study file; the reference is made from the docstrings of greenml's
+public names and from the options of its commands. The same source gives the same text. ``--check`` writes nothing and
+exits with 1 if a file is out of date. A schema is compared by what it says, not by its bytes: pydantic's releases order
+keys in different ways and spell some of them out.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from types import FunctionType
 from typing import Any, Literal, get_args, get_origin
 
 import click
+import published_comparison
 from pydantic import BaseModel
 
 import greenml
-from greenml import cli, record, record_file
+from greenml import cli
+from greenml.analysis.study import plan as study_plan
+from greenml.record import file as record_file
+from greenml.record import schema as record_schema
+from greenml.sinks._names import METRICS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCHEMA = "run.schema.json"
+STUDY_SCHEMA = "study.schema.json"
 REFERENCE = "reference.md"
-ORDER = ("track", "Run", "open_record", "RunRecord")  # then the errors, in the order of their tree
+SINKS = "sinks.md"
+PUBLISHED = "published-comparison.md"
+ORDER = ("track", "Run", "open_record", "RunRecord", "to_dataframe")  # then the errors, in the order of their tree
 LISTS = ("Args", "Attributes", "Raises")
 FIELD_TYPES = {"float | None": "number or null", "float": "number", "int": "whole number", "str": "text"}
 FIELD_TYPES |= {"int | None": "whole number or null", "str | None": "text or null", "bool": "true or false"}
@@ -38,6 +46,11 @@ FIELD_TYPES |= {"bool | None": "true, false or null", "datetime": "time", "datet
 def schema() -> str:
     """Return the JSON Schema of run.json."""
     return json.dumps(record_file.json_schema(), indent=2) + "\n"
+
+
+def study_schema() -> str:
+    """Return the JSON Schema of study.yaml."""
+    return json.dumps(study_plan.json_schema(), indent=2) + "\n"
 
 
 def reference() -> str:
@@ -54,6 +67,18 @@ def reference() -> str:
     parts += ["### Errors", *_errors(), "## Command line", *_commands(), "## Settings", *_settings()]
     parts += ["## run.json", *_record()]
     return "\n\n".join(parts) + "\n"
+
+
+def sinks_page() -> str:
+    """Return the page of the sinks, with the table of names between its marks."""
+    page = (DOCS / SINKS).read_text(encoding="utf-8")
+    rows = ["| OpenTelemetry | Prometheus | labels | trackers | what it is |", "| --- | --- | --- | --- | --- |"]
+    for metric in METRICS:
+        labels = ", ".join(metric.labels)
+        names = f"`{metric.opentelemetry}` ({metric.unit}) | `{metric.prometheus}` | {labels} | `{metric.tracker}"
+        rows.append(f"| {names}{'_…' * bool(labels)}` | {metric.description} |")
+    before, mark, rest = page.partition("<!-- made by tools/build_docs.py -->\n")
+    return before + mark + "\n".join(rows) + "\n" + rest[rest.index("<!-- end -->") :]
 
 
 def _name(name: str) -> list[str]:
@@ -77,15 +102,15 @@ def _signature(function: FunctionType, name: str, owner: str = "") -> str:
     """Write a call one parameter a line where it is long, as the source does."""
     signature = inspect.signature(function)
     words, star = [], False
-    for one in signature.parameters.values():
-        if one.name == "self":
+    for parameter in signature.parameters.values():
+        if parameter.name == "self":
             continue
-        if one.kind is one.KEYWORD_ONLY and not star:
+        if parameter.kind is parameter.KEYWORD_ONLY and not star:
             words.append("*")
             star = True
-        mark = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
-        default = "" if one.default is one.empty else f" = {one.default!r}"
-        words.append(f"{mark}{one.name}: {one.annotation}{default}")
+        mark = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        words.append(f"{mark}{parameter.name}: {parameter.annotation}{default}")
     returns = "" if signature.return_annotation in ("None", signature.empty) else f" -> {signature.return_annotation}"
     returns = returns.replace("Iterator[None]", "ContextManager[None]")
     called = f"{owner}.{name}" if owner else f"greenml.{name}"
@@ -119,7 +144,7 @@ def _text(thing: object) -> str:
 def _errors() -> list[str]:
     names = [name for name in greenml.__all__ if name.endswith("Error")]
     tree = inspect.getmodule(greenml.GreenMLError)
-    written = {one: at for at, one in enumerate(vars(tree))}
+    written = {var: at for at, var in enumerate(vars(tree))}
     rows = ["| error | is a | means |", "| --- | --- | --- |"]
     for name in sorted(names, key=written.__getitem__):
         error = getattr(greenml, name)
@@ -135,22 +160,24 @@ def _commands() -> list[str]:
         command = cli.group.get_command(context, name)
         assert command is not None
         parts += _command(name, command)
-        inner = command.commands if isinstance(command, click.Group) else {}
-        for word, one in inner.items():
-            parts += _command(f"{name} {word}", one)
+        for word in command.list_commands(context) if isinstance(command, click.Group) else ():
+            value = command.get_command(context, word)
+            assert value is not None
+            if not value.hidden:
+                parts += _command(f"{name} {word}", value)
     return parts
 
 
 def _command(name: str, command: click.Command) -> list[str]:
-    arguments = [one for one in command.params if isinstance(one, click.Argument)]
-    options = [one for one in command.params if isinstance(one, click.Option)]
-    words = " ".join(_argument(one) for one in arguments)
+    arguments = [param for param in command.params if isinstance(param, click.Argument)]
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    words = " ".join(_argument(argument) for argument in arguments)
     parts = [f"### greenml {name}", f"```text\ngreenml {name}{' [OPTIONS]' * bool(options)} {words}".rstrip()]
     parts[-1] += "\n```"
     parts.append(inspect.cleandoc(command.help or ""))
     if options:
         rows = ["| option | what it says |", "| --- | --- |"]
-        rows += [f"| `{_option(one)}` | {_help(one)} |" for one in options]
+        rows += [f"| `{_option(option)}` | {_help(option)} |" for option in options]
         parts.append("\n".join(rows))
     return parts
 
@@ -187,25 +214,25 @@ def _settings() -> list[str]:
 def _record() -> list[str]:
     """List the fields of every part of the record, in the order of the source."""
     parts = [
-        f"Schema version {record.SCHEMA_VERSION}. The machine-readable form is [{SCHEMA}]({SCHEMA}). "
+        f"Schema version {record_schema.SCHEMA_VERSION}. The machine-readable form is [{SCHEMA}]({SCHEMA}). "
         "Names end in their unit; null is not known, and is never 0."
     ]
-    models = [one for one in vars(record).values() if inspect.isclass(one) and issubclass(one, BaseModel)]
-    own = [one for one in models if one.__module__ == record.__name__ and one is not record.Model]
-    own.sort(key=lambda one: (one is not record.RunRecord, inspect.getsourcelines(one)[1]))
+    models = [var for var in vars(record_schema).values() if inspect.isclass(var) and issubclass(var, BaseModel)]
+    own = [model for model in models if model.__module__ == record_schema.__name__ and model is not record_schema.Model]
+    own.sort(key=lambda one: (one is not record_schema.RunRecord, inspect.getsourcelines(one)[1]))
     for model in own:
         rows = ["| field | type | what it is |", "| --- | --- | --- |"]
         for name, kind in inspect.get_annotations(model).items():
             if name in model.model_fields:
                 rows.append(f"| `{name}` | {_kind(str(kind))} | {_cell(model.model_fields[name].description)} |")
-        parts += [f"### {model.__name__}" if model is not record.RunRecord else "### The record", _first(model)]
+        parts += [f"### {model.__name__}" if model is not record_schema.RunRecord else "### The record", _first(model)]
         parts.append("\n".join(rows))
     return parts
 
 
 def _kind(written: str) -> str:
     """Write an annotation for a reader: plain words for plain types, a Literal's words themselves."""
-    known = getattr(record, written, None)
+    known = getattr(record_schema, written, None)
     if get_origin(known) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(known))
     return FIELD_TYPES.get(written) or f"`{written}`".replace("|", "\\|")
@@ -248,7 +275,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     check = parser.parse_args().check
     stale = []
-    for name, text in ((SCHEMA, schema()), (REFERENCE, reference())):
+    for name, text in (
+        (SCHEMA, schema()),
+        (STUDY_SCHEMA, study_schema()),
+        (REFERENCE, reference()),
+        (SINKS, sinks_page()),
+        (PUBLISHED, published_comparison.page()),
+    ):
         path = DOCS / name
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         if _same(name, old, text):

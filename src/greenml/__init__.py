@@ -9,27 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from greenml.errors import (
-        FactorError,
-        GreenMLError,
-        RecordError,
-        SensorError,
-        SensorLostError,
-        SettingsError,
-    )
-    from greenml.finishing import open_record
+    __version__: str
+    from greenml.accounting.status import RunningTotals
+    from greenml.analysis.dataframe import to_dataframe
+    from greenml.errors import FactorError, GreenMLError, RecordError, SensorError, SensorLostError, SettingsError
     from greenml.integrations.transformers import GreenCallback
-    from greenml.moment import Totals
-    from greenml.record import RunRecord
-    from greenml.run import Run, track
-
-__version__ = "0.1.0"
+    from greenml.record.schema import RunRecord
+    from greenml.run.finish import open_record
+    from greenml.run.track import Run, track
+    from greenml.serving import ServingMeter, serve
 
 _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
-    "SensorLostError": "errors", "SettingsError": "errors", "Run": "run", "RunRecord": "record",
-    "GreenCallback": "integrations.transformers", "Totals": "moment",
-    "open_record": "finishing", "track": "run",
+    "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
+    "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
+    "open_record": "run.finish", "to_dataframe": "analysis.dataframe", "track": "run.track",
+    "ServingMeter": "serving", "serve": "serving",
 }  # fmt: skip
 
 __all__ = [
@@ -39,17 +34,24 @@ __all__ = [
     "RecordError",
     "Run",
     "RunRecord",
+    "RunningTotals",
     "SensorError",
     "SensorLostError",
+    "ServingMeter",
     "SettingsError",
-    "Totals",
     "__version__",
     "open_record",
+    "serve",
+    "to_dataframe",
     "track",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("greenml")
     if name in _HOMES:
         from importlib import import_module
 

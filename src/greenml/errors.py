@@ -9,8 +9,13 @@
     ├── RecordError            not a trace or record that this version reads
     └── SettingsError          a value the user gave is wrong; lists what would be right
 
-A message says what failed, where, and what to do, in one line.
+A message says what failed, where, and what to do, in one line. ``nearest`` and ``did_you_mean`` name what would have
+been right, for every message that does so.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class GreenMLError(Exception):
@@ -35,3 +40,25 @@ class RecordError(GreenMLError):
 
 class SettingsError(GreenMLError, ValueError):
     """A value that the user gave is wrong; the message lists what would be right."""
+
+
+def nearest(wrong: str, names: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return the names that a wrong one may stand for: the closest, and those almost as close.
+
+    Args:
+        wrong: what was given.
+        names: what would have been right.
+        most: how many at most.
+        cutoff: how like they must be, from 0 to 1.
+    """
+    from difflib import SequenceMatcher, get_close_matches  # on the way of an error only
+
+    close = get_close_matches(wrong, names := list(names), most, cutoff)
+    likeness = {name: SequenceMatcher(None, name, wrong).ratio() for name in close}
+    return [name for name in close if likeness[name] > max(likeness.values()) - 0.1]
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """Return the end of a message that asks for names, empty where there are none: ``; did you mean 'a' or 'b'?``."""
+    quoted = " or ".join(map(repr, names))
+    return f"; did you mean {quoted}?" if quoted else ""

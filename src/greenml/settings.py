@@ -1,7 +1,7 @@
-"""What the user asked for: argument, then environment, then ``[tool.greenml]``, then default; resolved once.
+"""Resolves the settings once: argument, then environment, then ``[tool.greenml]``, then default.
 
 What a value means (is there such a SKU, such a tier, can a PUE be 0.8) is checked where it is used: by
-``greenml.assumptions.check``.
+``greenml.accounting.check``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from greenml.errors import SettingsError
+from greenml.errors import SettingsError, did_you_mean, nearest
 
 MOST_NODES = 100_000
 # What may stand in the environment (GREENML_SKU ...) and in [tool.greenml], and what it must be.
@@ -23,7 +22,7 @@ _KINDS: Mapping[str, type] = {
     "sku": str, "region": str, "tier": str, "nodes": int, "name": str, "output": str, "gpus": str,
     "interval": float, "carbon_intensity": float, "price_per_hour": float, "pue": float,
     "market_intensity": float, "lifetime_years": float,
-    "intensity": str,
+    "intensity": str, "basis": str, "sinks": tuple,
 }  # fmt: skip
 
 
@@ -41,7 +40,9 @@ class Settings:
         interval: seconds between readings; None for what the sensors need.
         carbon_intensity: g CO2e a kWh. price_per_hour: USD a node hour. pue: facility over IT energy.
         intensity: who is asked for the carbon intensity over time: a provider's name, or a CSV file; "" for nobody.
+        basis: of the carbon intensity, direct or lifecycle; "" where not given, which means direct.
         market_intensity: g CO2e a kWh of the user's contract. lifetime_years: of the hardware.
+        sinks: where figures go while the run goes on: ``prometheus:9400``.
         known_from: setting to where it was told.
     """
 
@@ -59,11 +60,18 @@ class Settings:
     market_intensity: float | None = None
     lifetime_years: float | None = None
     intensity: str = ""
+    basis: str = ""
+    sinks: tuple[str, ...] = ()
     known_from: Mapping[str, str] = field(default_factory=dict)
 
-    def told(self) -> dict[str, Any]:
+    def as_header(self) -> dict[str, Any]:
         """Return what a trace keeps of them: files by their names, without their folders."""
-        return {**asdict(self), "output": self.output.name, "intensity": Path(self.intensity).name}
+        return {
+            **asdict(self),
+            "output": self.output.name,
+            "intensity": Path(self.intensity).name,
+            "sinks": [sink.partition(":")[0] for sink in self.sinks],
+        }
 
 
 def resolve(
@@ -105,8 +113,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _from_pyproject(folder: Path) -> dict[str, Any]:
-    for one in (folder, *folder.parents):
-        path = one / "pyproject.toml"
+    for parent in (folder, *folder.parents):
+        path = parent / "pyproject.toml"
         if path.is_file():
             return _table(path)
     return {}
@@ -129,8 +137,7 @@ def _table(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: tool.greenml must be a table, [tool.greenml]")
     for name in table:
         if name not in _KINDS:
-            near = get_close_matches(name, _KINDS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(_KINDS))}"
+            hint = did_you_mean(nearest(name, _KINDS, 1)) or f"; there are {', '.join(sorted(_KINDS))}"
             raise SettingsError(f"{path}: [tool.greenml] has no setting {name!r}{hint}")
     return dict(table)
 
@@ -139,6 +146,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401  anythi
     where = {"environment": f"GREENML_{name.upper()}", "argument": name}.get(origin, f"{origin} {name}")
     if name == "gpus":
         return _gpus(value)
+    if name == "sinks":
+        return _sinks(value, where)
     if name == "output":
         if not isinstance(value, str | os.PathLike):
             raise SettingsError(f"{where} is {value!r}; it must be a folder that exists or a file that ends in .json")
@@ -167,9 +176,16 @@ def _gpus(value: Any) -> str | list[int | str]:  # noqa: ANN401
         if value.strip().lower() == "all":
             return "all"
         value = [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple) or not all(isinstance(one, int | str) for one in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(item, int | str) for item in value):
         raise SettingsError(f"gpus is {value!r}; it must be 'all' or a list of indices or UUIDs, such as [0, 1]")
-    return [int(one) if isinstance(one, str) and one.isdecimal() else one for one in value]
+    return [int(item) if isinstance(item, str) and item.isdecimal() else item for item in value]
+
+
+def _sinks(value: Any, where: str) -> tuple[str, ...]:  # noqa: ANN401
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise SettingsError(f"{where} is {value!r}; it must be a list of sinks, such as ['prometheus:9400']")
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 def _output(path: Path, where: str) -> Path:

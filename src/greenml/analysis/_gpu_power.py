@@ -1,14 +1,14 @@
-"""What a GPU draws while it trains, from its rated power alone."""
+"""Estimation of the power of a training GPU from its rated power alone."""
 
 from __future__ import annotations
 
-import re
+import math
 import statistics
 from dataclasses import dataclass
 
-from greenml import tables
 from greenml.errors import SettingsError
-from greenml.facts import Sku, Source
+from greenml.factors import processors, tables
+from greenml.factors.types import Sku, Source
 
 # Share of the rated power that a busy GPU draws. 0.76: computationally intensive training on 8 H100, node power of
 # 10.2 kW rated (Newkirk et al. 2025, arXiv 2506.14551). Up to 1: GPUs do reach their limit. Down to 0.5, by our
@@ -27,6 +27,7 @@ class Card:
 
     Attributes:
         idle_from: where the idle power is from: the table's own of this model, or the median share of the others.
+        rated_low_watts, rated_high_watts: of the forms that it may be; equal where its form is known.
     """
 
     name: str
@@ -34,11 +35,13 @@ class Card:
     idle_watts: float
     idle_from: str
     source: Source
+    rated_low_watts: float | None = None
+    rated_high_watts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Watts of one GPU, with the band of what was assumed."""
+    """Watts of one GPU, with the interval of what was assumed."""
 
     watts: float
     low: float
@@ -48,8 +51,8 @@ class Draw:
 def draw(card: Card, utilization_ratio: float | None = None) -> Draw:
     """Return the power of a GPU that trains.
 
-    ``idle + (load x rated - idle) x utilization``; the bands of load and utilization are independent and add in
-    quadrature.
+    ``idle + (load x rated - idle) x utilization``; the intervals of load and utilization are independent and add in
+    quadrature; so does the form of the card, where that is not known.
 
     Args:
         card: its model.
@@ -58,36 +61,39 @@ def draw(card: Card, utilization_ratio: float | None = None) -> Draw:
     given = utilization_ratio is not None
     busy = utilization_ratio if utilization_ratio is not None else UTILIZATION_RATIO
 
-    def watts(load: float, utilization: float) -> float:
-        return card.idle_watts + max(0.0, load * card.rated_watts - card.idle_watts) * utilization
+    def watts(load: float, utilization: float, rated_watts: float = card.rated_watts) -> float:
+        return card.idle_watts + max(0.0, load * rated_watts - card.idle_watts) * utilization
 
     value = watts(LOAD_RATIO, busy)
+    ends = (
+        (LOAD_LOW, UTILIZATION_LOW, card.rated_low_watts),
+        (LOAD_HIGH, UTILIZATION_HIGH, card.rated_high_watts),
+    )
     sides = []
-    for load, utilization in ((LOAD_LOW, UTILIZATION_LOW), (LOAD_HIGH, UTILIZATION_HIGH)):
+    for load, utilization, rated_watts in ends:
         by_load = watts(load, busy) - value
         by_use = 0.0 if given else watts(LOAD_RATIO, utilization) - value
-        sides.append((by_load**2 + by_use**2) ** 0.5)
+        by_form = watts(LOAD_RATIO, busy, rated_watts or card.rated_watts) - value
+        sides.append(math.hypot(by_load, by_use, by_form))
     return Draw(value, max(0.0, value - sides[0]), value + sides[1])
 
 
 def of_sku(sku: Sku) -> Card:
-    """Return the GPU of a machine size.
+    """Return the GPU of a machine size; where its form is not known, one between the forms that there are.
 
     Raises:
-        SettingsError: the size has none, or the table does not know its rated power.
+        SettingsError: the size has none, or no power of it is published.
     """
     if not sku.gpu_model:
         raise SettingsError(f"{sku.name} has no GPU; 'greenml estimate' reckons with GPUs")
-    rows = tables.rows("skus")
-    name = next((row["gpu_nvml_name"] for row in rows if (row["cloud"], row["sku"]) == (sku.cloud, sku.name)), "")
     memory = f"{sku.gpu_memory_gb:g}GB" if sku.gpu_memory_gb else ""
-    for one in filter(None, (name, f"{sku.gpu_model} {memory}".strip(), sku.gpu_model)):
-        try:
-            return find(one)
-        except SettingsError:
-            continue
+    names = (sku.gpu_nvml_name, f"{sku.gpu_model} {memory}".strip(), sku.gpu_model)
+    rows = next((rows for name in names if name and (rows := processors.gpus(name))), [])
+    if rated := [row for row in rows if row["tdp_w"]]:
+        return _between(rated)
+    reason = f"({rows[0]['note']})" if rows and rows[0]["note"] else "in the tables"
     raise SettingsError(
-        f"the rated power of {sku.name}'s {sku.gpu_model} is not in the tables; give --gpus and --gpu-model with one "
+        f"the rated power of {sku.name}'s {sku.gpu_model} is not known {reason}; give --gpus and --gpu-model with one "
         f"that is"
     )
 
@@ -98,42 +104,42 @@ def find(name: str) -> Card:
     Raises:
         SettingsError: no model has that name, or models with different rated powers do.
     """
-    rows = [row for row in tables.rows("gpus") if row["tdp_w"]]
-    wanted = _words(name)
-    exact = [
-        row for row in rows if wanted in [_words(one) for one in (row["gpu_model"], *row["alias"].split(";")) if one]
-    ]
-    found = exact or [row for row in rows if wanted and wanted <= _words(row["gpu_model"])]
-    rated = sorted({float(row["tdp_w"]) for row in found})
-    if not found:
+    rows = processors.gpus(name)
+    rated = [row for row in rows if row["tdp_w"]]
+    if rows and not rated:
+        raise SettingsError(f"no power of {rows[0]['gpu_model']} is published; give a GPU whose power is")
+    if not rows:
         raise SettingsError(f"unknown GPU model {name!r}; give one as nvidia-smi names it: 'NVIDIA H100 80GB HBM3'")
-    if len(rated) > 1:
-        names = ", ".join(f"{row['gpu_model']} ({float(row['tdp_w']):g} W)" for row in found[:6])
+    if len({float(row["tdp_w"]) for row in rated}) > 1:
+        names = ", ".join(f"{row['gpu_model']} ({float(row['tdp_w']):g} W)" for row in rated[:6])
         raise SettingsError(f"GPU model {name!r} may be {names}; name one of them")
-    return _card(found[0])
+    return _between(rated[:1])
 
 
-def _words(name: str) -> frozenset[str]:
-    plain = re.sub(r"\b(nvidia|tesla|geforce|quadro|amd|instinct)\b", " ", name.lower())
-    return frozenset(re.findall(r"[a-z0-9]+", plain))
-
-
-def _card(row: tables.Row) -> Card:
-    rated, idle = float(row["tdp_w"]), tables.number(row["idle_w"])
-    told = (
-        "of this model, in the table"
-        if idle is not None
-        else f"{idle_ratio():.1%} of the rated power, the table's median"
+def _between(rows: list[tables.Row]) -> Card:
+    """Return one GPU for the variants that a name may mean: their middle rated power, the lowest and the highest."""
+    powers = [float(row["tdp_w"]) for row in rows]
+    rated = (min(powers) + max(powers)) / 2
+    table_idle = tables.number(rows[0]["idle_w"]) if len(rows) == 1 else None
+    idle_from = (
+        f"{idle_ratio():.1%} of the rated power, the table's median"
+        if table_idle is None
+        else "of this model, in the table"
     )
+    forms = " or ".join(row["gpu_model"] for row in rows)
     return Card(
-        name=row["gpu_model"],
+        name=forms,
         rated_watts=rated,
-        idle_watts=idle if idle is not None else idle_ratio() * rated,
-        idle_from=told,
-        source=tables.source(row["source"], row["source_date"]),
+        idle_watts=idle_ratio() * rated if table_idle is None else table_idle,
+        idle_from=idle_from,
+        source=tables.source(rows[0]["source"], rows[0]["source_date"]),
+        rated_low_watts=min(powers),
+        rated_high_watts=max(powers),
     )
 
 
 def idle_ratio() -> float:
     """Return the median share of the rated power that the table's GPUs draw when idle."""
-    return statistics.median(float(row["idle_w"]) / float(row["tdp_w"]) for row in tables.rows("gpus") if row["idle_w"])
+    return statistics.median(
+        float(row["idle_w"]) / float(row["tdp_w"]) for row in tables.rows("gpus") if row["idle_w"] and row["tdp_w"]
+    )

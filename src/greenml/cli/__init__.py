@@ -10,19 +10,25 @@ from typing import Any
 
 import click
 
-from greenml import __version__, printable
+from greenml import redaction
+from greenml.cli import _terminal
 from greenml.errors import GreenMLError
 
 # Command to its module: commands are imported when they are asked for, so that each starts fast.
 COMMANDS = {
     "run": "run",
     "watch": "watch",
+    "serve-watch": "serve_watch",
+    "bench-serve": "bench_serve",
     "report": "report",
     "card": "card",
     "compare": "compare",
     "finish": "finish",
     "merge": "merge",
+    "disclose": "disclose",
+    "send": "send",
     "import": "import_",
+    "reconcile": "reconcile",
     "doctor": "doctor",
     "skus": "skus",
     "prices": "prices",
@@ -30,6 +36,7 @@ COMMANDS = {
     "what-if": "what_if",
     "estimate": "estimate",
     "advise": "advise",
+    "study": "study",
 }
 
 
@@ -57,13 +64,14 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="greenml")
+@click.version_option(package_name="greenml", prog_name="greenml")
 def group() -> None:
     """Measure what a training run used: energy, carbon, cost, and the model card's tables for them."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with the command's code."""
+    _terminal.prepare()
     try:
         code = group.main(arguments, standalone_mode=False, prog_name="greenml")
     except click.exceptions.NoArgsIsHelpError as error:
@@ -86,5 +94,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(text: str) -> None:
-    click.echo(f"greenml: {printable.line(text)}", err=True)
+    click.echo(f"greenml: {redaction.printable_line(redaction.redact_text(text))}", err=True)
     sys.exit(2)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
+from greenml.cli import _terminal
 from greenml.cli._options import assumed
 
 
@@ -22,17 +22,17 @@ def command(path: Path, *, every: bool, as_json: bool, **changes: Any) -> None: 
     The evidence is of this run: a rule speaks only where the record holds what it needs. With --region, --sku,
     --tier and the like the run is first accounted again with those.
     """
-    from greenml import assumptions, finishing
-    from greenml.analysis.advice import advice_text, advise
+    from greenml.accounting import assumptions
+    from greenml.analysis.advice import advise
+    from greenml.run import finish
 
-    record = finishing.open_record(path)
+    record = finish.open_record(path)
     if any(value is not None for value in changes.values()):
-        record = assumptions.again(record, **changes)
+        record = assumptions.reaccount(record, **changes)
     made = advise.advise(record)
     if as_json:
         from pydantic import TypeAdapter
 
-        click.echo(TypeAdapter(advise.Advice).dump_json(made, indent=2).decode())
+        _terminal.echo_json(TypeAdapter(advise.Advice).dump_json(made, indent=2).decode())
     else:
-        width = min(shutil.get_terminal_size((100, 24)).columns, 100)
-        click.echo(advice_text.render(made, every=every, width=width), nl=False)
+        click.echo(advise.render(made, every=every, width=_terminal.width(100)), nl=False)

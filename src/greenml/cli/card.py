@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from greenml import printable
+from greenml import redaction
 from greenml.errors import GreenMLError, SettingsError
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ def command(path: Path, readme: Path | None, style: str, force: bool, check: boo
     Without --readme the whole card is printed. With it, greenml writes the card's metadata and a section between
     markers of its own; every other byte stays as it is. Values that the card has otherwise are shown and kept.
     """
-    from greenml import finishing, text_file
+    from greenml import files
     from greenml.reports import model_card
+    from greenml.run import finish
 
-    record = finishing.open_record(path)
+    record = finish.open_record(path)
     if check and readme is None:
         raise SettingsError("--check compares with a card; give it with --readme README.md")
-    before = text_file.read(readme) if readme is not None and readme.exists() else ""
+    before = files.read(readme) if readme is not None and readme.exists() else ""
     folder = readme.resolve().parent.name if readme is not None else ""
     chosen: model_card.Style = "hub" if style == "hub" else "full"
     try:
@@ -62,7 +63,7 @@ def command(path: Path, readme: Path | None, style: str, force: bool, check: boo
     elif made.text == before and readme.exists():
         click.echo(f"{readme}: up to date")
     else:
-        text_file.write(readme, made.text)
+        files.write(readme, made.text)
         click.echo(f"{readme}: written")
 
 
@@ -70,9 +71,9 @@ def _tell(made: Update, *, force: bool) -> None:
     for conflict in made.conflicts:
         end = "replaced" if force else "kept; --force replaces it"
         theirs, ours = _short(conflict.theirs), _short(conflict.ours)
-        click.echo(f"{printable.line(conflict.key)}: the card has {theirs}, this run {ours}: {end}", err=True)
+        click.echo(f"{redaction.printable_line(conflict.key)}: the card has {theirs}, this run {ours}: {end}", err=True)
     for text in made.left_out:
-        click.echo(f"left out: {printable.line(text)}", err=True)
+        click.echo(f"left out: {redaction.printable_line(text)}", err=True)
 
 
 def _short(value: object) -> str:
@@ -86,5 +87,5 @@ def _compare(before: str, after: str, readme: Path) -> None:
         return
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     for line in difflib.unified_diff(old, new, str(readme), f"{readme} (with the run)"):
-        click.echo(printable.lines(line.rstrip("\r\n")))
+        click.echo(redaction.printable_lines(line.rstrip("\r\n")))
     sys.exit(1)

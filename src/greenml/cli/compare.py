@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from greenml import printable
+from greenml import redaction
+from greenml.cli._options import formats
 from greenml.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
@@ -33,58 +34,71 @@ if TYPE_CHECKING:
 @click.option("--sort", metavar="COLUMN", help="Order the rows; with a leading hyphen the largest first.")
 @click.option("--ungrouped", is_flag=True, help="A row for each repeat of a configuration, in place of their mean.")
 @click.option("--same-factors", is_flag=True, help="Account every run with the baseline's carbon intensity and PUE.")
-@click.option("--markdown", "style", flag_value="markdown", help="A Markdown table.")
-@click.option("--csv", "style", flag_value="csv", help="CSV, a row a run; SI units, unrounded.")
-@click.option("--json", "style", flag_value="json", help="Everything with reasons, as JSON.")
+@click.option(
+    "--basis",
+    type=click.Choice(["direct", "lifecycle"]),
+    help="Account every run on this basis of the carbon intensity.",
+)
+@formats(
+    markdown="A Markdown table.", csv="CSV, a row a run; SI units, unrounded.", json="Everything with reasons, as JSON."
+)
 @click.option("--html", type=click.Path(path_type=Path), metavar="PAGE.HTML", help="A page: sortable table and charts.")
 def command(
     runs: tuple[str, ...],
     conditions: tuple[str, ...],
     style: str | None,
     html: Path | None,
-    **told: Any,  # noqa: ANN401
+    **choices: Any,  # noqa: ANN401
 ) -> None:
     """Compare runs: quality, time, energy, carbon and cost.
 
     What can be told of the differences is said beside them. RUN is a run.json, a folder (searched for records, with
     the folders in it) or a glob.
     """
-    from greenml.analysis.comparison import compare_files, compare_text
-    from greenml.cli import _color, _records
+    from greenml.analysis import record_search
+    from greenml.analysis.comparison import compare_text
+    from greenml.cli import _terminal
 
-    found, skipped = _records.load(runs)
+    records, skipped = record_search.load(runs)
     for text in skipped:
-        click.echo(f"greenml: {printable.line(text)}", err=True)
-    comparison = _compared(found, conditions, **told)
+        click.echo(f"greenml: {redaction.printable_line(text)}", err=True)
+    comparison = _compared(records, conditions, **choices)
     if html is not None:
         from greenml.analysis.comparison import compare_page
 
         _write(html, compare_page.render(comparison))
-        click.echo(f"{html}: {len(comparison.rows)} rows of {len(found)} runs", err=style is not None)
+        click.echo(f"{html}: {len(comparison.rows)} rows of {len(records)} runs", err=style is not None)
     if style == "json":
-        click.echo(compare_files.as_json(comparison), nl=False)
+        _terminal.echo_json(compare_text.as_json(comparison))
     elif style == "csv":
-        click.echo(compare_files.table(comparison), nl=False)
+        click.echo(compare_text.table(comparison), nl=False)
     elif style == "markdown":
         click.echo(compare_text.markdown(comparison), nl=False)
     elif html is None:
-        color = _color.wanted(sys.stdout)
+        color = _terminal.has_colors(sys.stdout)
         width = shutil.get_terminal_size((0, 0)).columns or None
         click.echo(compare_text.terminal(comparison, width, color=color), nl=False)
 
 
 def _compared(
-    found: list[Any], conditions: tuple[str, ...], *, baseline: str | None, sort: str | None, same_factors: bool,
-    ungrouped: bool, metrics: tuple[str, ...], higher: tuple[str, ...], lower: tuple[str, ...],
+    records: list[Any], conditions: tuple[str, ...], *, baseline: str | None, sort: str | None, same_factors: bool,
+    basis: str | None, ungrouped: bool, metrics: tuple[str, ...], higher: tuple[str, ...], lower: tuple[str, ...],
 ) -> Comparison:  # fmt: skip
-    from greenml.analysis.comparison import _where, compare
-    from greenml.cli import _records
+    from greenml.analysis import record_search
+    from greenml.analysis.comparison import compare, selection
 
-    names = _records.labels(found)
-    every = [compare.Run(name, record, str(path)) for name, (path, record) in zip(names, found, strict=True)]
+    names = record_search.labels(records)
+    if basis is not None:
+        from greenml.accounting import assumptions
+
+        records = [(path, assumptions.reaccount(record, basis=basis)) for path, record in records]
+    every = [compare.Run(name, record, str(path)) for name, (path, record) in zip(names, records, strict=True)]
     first = _baseline(every, baseline) if baseline else None
     chosen = [
-        every[at] for at in _where.select([one.record for one in every], [_where.parse(one) for one in conditions])
+        every[at]
+        for at in selection.select(
+            [run.record for run in every], [selection.parse(condition) for condition in conditions]
+        )
     ]
     if first is not None and first not in chosen:
         chosen.insert(0, first)  # asked for by name: shown even where a condition leaves it out
@@ -97,10 +111,10 @@ def _compared(
 def _same_factors(runs: list[Run], first: Run) -> tuple[list[Run], Run]:
     from dataclasses import replace
 
-    from greenml.analysis.comparison._same_factors import with_factors_of
+    from greenml.analysis.comparison.selection import with_factors_of
 
-    made = [replace(one, record=with_factors_of(one.record, first.record)) for one in runs]
-    return made, next(two for one, two in zip(runs, made, strict=True) if one is first)
+    made = [replace(run, record=with_factors_of(run.record, first.record)) for run in runs]
+    return made, next(two for run, two in zip(runs, made, strict=True) if run is first)
 
 
 def _baseline(runs: list[Run], wanted: str) -> Run:
@@ -111,23 +125,25 @@ def _baseline(runs: list[Run], wanted: str) -> Run:
     """
     path = Path(wanted).resolve()
     places = (path, path / "run.json")
-    for ways in (
-        lambda one: Path(one.path).resolve() in places,
-        lambda one: one.label == wanted,
-        lambda one: wanted in (one.record.name, one.record.run_id),
+    for is_meant in (
+        lambda run: Path(run.path).resolve() in places,
+        lambda run: run.label == wanted,
+        lambda run: wanted in (run.record.name, run.record.run_id),
     ):
-        found = [one for one in runs if ways(one)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise SettingsError(f"--baseline {wanted}: {len(found)} runs are so named; give a path: {_some(found)}")
+        matches = [run for run in runs if is_meant(run)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise SettingsError(
+                f"--baseline {wanted}: {len(matches)} runs have that name; give a path: {_some(matches)}"
+            )
     raise SettingsError(f"--baseline {wanted}: no such run among these; there are {_some(runs)}")
 
 
 def _some(runs: list[Run]) -> str:
-    from greenml.analysis.comparison._comparable import named
+    from greenml.analysis.comparison.selection import named
 
-    return named([f"{one.label} ({one.path})" for one in runs])
+    return named([f"{run.label} ({run.path})" for run in runs])
 
 
 def _write(path: Path, text: str) -> None:

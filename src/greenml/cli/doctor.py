@@ -1,4 +1,4 @@
-"""``greenml doctor``: what will be measured here and how, what will not and why."""
+"""``greenml doctor``: what is measured here and how, what is not and why."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import time
 
 import click
 
-from greenml.errors import GreenMLError
-from greenml.model import Reading, Sensor, Wanted
+from greenml.errors import SettingsError
+from greenml.trace.types import Device, Reading, Sensor, Wanted
 
 PATIENCE_SECONDS = 10.0
-_HOW = {
+METHODS = {
     "counter": "energy counter",
     "gauge": "power, integrated",
     "estimate": "modelled, not measured",
     None: "no energy",
 }
+SCOPES = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM", "host": "host", "process": "the run's processes"}
 
 
 @click.command("doctor")
@@ -23,39 +24,43 @@ _HOW = {
 @click.option("--sku", metavar="SKU", help="Check this machine size too.")
 @click.option("--region", metavar="REGION", help="Check this region too.")
 def command(gpus: str | None, sku: str | None, region: str | None) -> int:
-    """Tell what greenml will measure on this machine, and how.
+    """Say what greenml measures on this machine, and how.
 
-    Also what it will not and why, and what would fix it.
+    Also what it does not measure, why, and what would change that.
     """
     import threading
 
     from greenml.settings import resolve
 
     settings = resolve({"gpus": gpus, "sku": sku, "region": region})
-    found: list[tuple[Sensor, Reading | str]] = []
+    readings: list[tuple[Sensor, Reading | str]] = []
     absent: list[str] = []
-    asked: list[str] = []
-    failed: list[GreenMLError] = []
+    probed: list[str] = []
+    errors: list[SettingsError] = []
 
     def look() -> None:
         from greenml import sensors
 
         try:
             here = sensors.discover(
-                Wanted(gpus=settings.gpus), lambda _, text: absent.append(text), lambda name, _: asked.append(name)
+                Wanted(gpus=settings.gpus), lambda _, text: absent.append(text), lambda name, _: probed.append(name)
             )
-            found.extend((sensor, _read(sensor)) for sensor in here)
-        except GreenMLError as error:
-            failed.append(error)
+            readings.extend((sensor, _read(sensor)) for sensor in here)
+        except SettingsError as error:
+            errors.append(error)
+        except Exception as error:  # noqa: BLE001  this command exists for machines on which something fails
+            absent.append(f"{probed[-1] if probed else 'sensors'}: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     thread.join(PATIENCE_SECONDS)
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
     if thread.is_alive():
-        absent.append(f"{asked[-1]}: a call to its driver has not returned for {PATIENCE_SECONDS:.0f} s; see 'dmesg'")
-    _print_devices(found)
+        name = probed[-1] if probed else "sensors"
+        absent.append(f"{name}: a call to its driver has not returned for {PATIENCE_SECONDS:.0f} s; see 'dmesg'")
+    included = {kind for sensor, _ in readings for kind in sensor.device.detail.get("includes", "").split()}
+    _print_devices([reading for reading in readings if reading[0].device.kind not in included])
     _print_absent(absent)
     _print_place(settings.sku, settings.region)
     return 0
@@ -66,28 +71,41 @@ def _read(sensor: Sensor) -> Reading | str:
         sensor.read()
         time.sleep(0.2)  # utilization and modelled power are of the time between two reads
         return sensor.read()
-    except GreenMLError as error:
-        return str(error)
+    except Exception as error:  # noqa: BLE001  a sensor's fault is what this command tells
+        return str(error) or type(error).__name__
 
 
-def _print_devices(found: list[tuple[Sensor, Reading | str]]) -> None:
+def _print_devices(readings: list[tuple[Sensor, Reading | str]]) -> None:
     from rich import box
     from rich.table import Table
 
-    from greenml.cli._tables import show
+    from greenml.cli._terminal import show
 
     table = Table(box=box.SIMPLE_HEAD, title="What is measured here", title_justify="left")
-    for name in ("device", "name", "how", "doubt", "now"):
+    for name in ("device", "name", "scope", "how", "uncertainty", "now"):
         table.add_column(name, overflow="fold")
-    for sensor, reading in found:
+    for sensor, reading in readings:
         device = sensor.device
-        doubt = f"±{device.gain_ratio:.0%}" if device.method else "-"
+        uncertainty = f"±{device.calibration_ratio:.0%}" if device.method else "-"
         now = reading if isinstance(reading, str) else _now(reading)
-        table.add_row(f"{device.kind} {device.id}", device.name, f"{_HOW[device.method]} ({device.sensor})", doubt, now)
+        how = f"{METHODS[device.method]} ({device.sensor})"
+        table.add_row(f"{device.kind} {device.id}", device.name, _scope(device), how, uncertainty, now)
     show(table, plain_width=120)
-    for sensor, _ in found:
+    for sensor, _ in readings:
         if sensor.device.note:
             click.echo(f"  {sensor.device.kind}: {sensor.device.note}")
+
+
+def _scope(device: Device) -> str:
+    """Return what the device's figures are of."""
+    if device.detail.get("scope") == "module":
+        return "module"
+    scope = SCOPES.get(device.kind, device.kind)
+    if device.id == "psys":
+        return "the whole platform"
+    if device.share_ratio < 1:
+        return f"{scope}, {device.share_ratio:.0%} of it this run's"
+    return scope
 
 
 def _now(reading: Reading) -> str:
@@ -111,18 +129,19 @@ def _print_absent(absent: list[str]) -> None:
 
 
 def _print_place(sku: str, region: str) -> None:
-    from greenml import assumptions, job
+    from greenml.accounting.check import check
+    from greenml.run import cloud_metadata, job
     from greenml.settings import Settings
 
     me = job.current()
     cloud = {"azure": "an Azure VM", "aws": "an AWS VM", "gcp": "a Google VM"}.get(
-        job.cloud(), "no cloud VM that its DMI data names"
+        cloud_metadata.cloud(), "no cloud VM that its DMI data names"
     )
     click.echo("\nWhere this is")
-    click.echo(f"  machine: {cloud}; nobody was asked over a network")
+    click.echo(f"  machine: {cloud}; nothing was asked over a network")
     if me.launcher or me.names:
         ranks = f"{me.launcher}, rank {me.rank} of {me.world_size}" if me.launcher else "no launcher"
         click.echo(f"  job: {ranks}{''.join(f', {name} {value}' for name, value in me.names.items())}")
-    checked = assumptions.check(Settings(sku=sku, region=region))
-    click.echo(f"  sku: {checked.sku or 'not told; no cost (sku=, GREENML_SKU, or [tool.greenml] in pyproject.toml)'}")
-    click.echo(f"  region: {region or 'not told; the world average is assumed (region=, GREENML_REGION)'}")
+    checked = check(Settings(sku=sku, region=region))
+    click.echo(f"  sku: {checked.sku or 'not given; no cost (sku=, GREENML_SKU, or [tool.greenml] in pyproject.toml)'}")
+    click.echo(f"  region: {region or 'not given; the world average is assumed (region=, GREENML_REGION)'}")

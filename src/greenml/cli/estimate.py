@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
+from greenml.cli import _terminal
 from greenml.cli._options import assumed
 
 UNITS = ("steps", "epochs", "samples", "tokens")
@@ -35,33 +35,34 @@ def command(  # noqa: PLR0917  options
     utilization: float | None,
     *,
     as_json: bool,
-    **told: Any,  # noqa: ANN401
+    **place: Any,  # noqa: ANN401
 ) -> None:
     """Estimate energy, carbon and cost before a training runs.
 
     From a machine: greenml estimate --sku ND40rs_v2 --gpu-hours 8 --region westus2. From the record of a short run of
-    the same training: greenml estimate probe.json --steps 10000. Every figure has a band, and none is measured.
+    the same training: greenml estimate probe.json --steps 10000. Every figure has an interval, and none is measured.
     """
-    from greenml.analysis.estimation import estimate, estimate_text
+    from greenml.analysis.estimation import estimate
 
-    units = {name: value for name in UNITS if (value := told.pop(name)) is not None}
+    units = {name: value for name in UNITS if (value := place.pop(name)) is not None}
     if probe is None:
         _only(not units, f"--{next(iter(units), '')} needs a probe: greenml estimate probe.json --steps 10000")
         made = estimate.of_machine(
-            told, hours=hours, gpu_hours=gpu_hours, gpus=gpus, gpu_model=gpu_model, utilization_ratio=utilization
+            place, hours=hours, gpu_hours=gpu_hours, gpus=gpus, gpu_model=gpu_model, utilization_ratio=utilization
         )
     else:
         machine = (gpu_hours, hours, gpus, gpu_model or None, utilization)
-        _only(all(one is None for one in machine), "a probe tells machine and time itself; give --steps or the like")
+        _only(
+            all(value is None for value in machine), "a probe tells machine and time itself; give --steps or the like"
+        )
         _only(len(units) == 1, "how long: give one of --steps, --epochs, --samples or --tokens")
-        made = _from_probe(probe, told, *next(iter(units.items())))
+        made = _from_probe(probe, place, *next(iter(units.items())))
     if as_json:
         from pydantic import TypeAdapter
 
-        click.echo(TypeAdapter(estimate.Estimate).dump_json(made, indent=2).decode())
+        _terminal.echo_json(TypeAdapter(estimate.Estimate).dump_json(made, indent=2).decode())
     else:
-        width = min(shutil.get_terminal_size((100, 24)).columns, 100)
-        click.echo(estimate_text.render(made, width), nl=False)
+        click.echo(estimate.render(made, _terminal.width(100)), nl=False)
 
 
 def _only(right: bool, message: str) -> None:
@@ -72,10 +73,11 @@ def _only(right: bool, message: str) -> None:
 
 
 def _from_probe(path: Path, changes: dict[str, Any], unit: str, units: float) -> Any:  # noqa: ANN401  an Estimate
-    from greenml import assumptions, finishing
+    from greenml.accounting import assumptions
     from greenml.analysis.estimation import probe
+    from greenml.run import finish
 
-    record = finishing.open_record(path)
+    record = finish.open_record(path)
     if any(value is not None for value in changes.values()):
-        record = assumptions.again(record, **changes)
+        record = assumptions.reaccount(record, **changes)
     return probe.of_probe(record, unit, units)

@@ -14,14 +14,17 @@ def command(path: Path) -> None:
 
     A preempted run is one too.
     """
-    from greenml import finishing
     from greenml.errors import RecordError
-    from greenml.seats import run_dir_of
+    from greenml.run import finish
+    from greenml.run.membership import run_dir_of
+    from greenml.trace import file as trace_file
 
     run_dir = path.resolve() if path.is_dir() else run_dir_of(path)
     output = run_dir.with_suffix(".json") if path.is_dir() else path
     if not run_dir.is_dir():
         raise RecordError(f"{path}: no trace folder {run_dir} to finish it from")
-    record = finishing.finish(run_dir, output)
-    tries = f"{len(record.attempts)} attempt{'s' if len(record.attempts) != 1 else ''}"
-    click.echo(f"{output}: {record.status}, {tries}, {record.duration_seconds:.1f} s")
+    if not trace_file.paths(run_dir):
+        raise RecordError(f"{run_dir}: no trace in it")
+    record = finish.finish(run_dir, output)
+    attempts = f"{len(record.attempts)} attempt{'s' if len(record.attempts) != 1 else ''}"
+    click.echo(f"{output}: {record.status}, {attempts}, {record.duration_seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""``greenml prices``: what a machine size costs, where and when; ``greenml prices update`` fetches today's."""
+"""``greenml prices``: lists the prices of a machine size; ``greenml prices update`` fetches today's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from greenml.cli._options import formats
+
 if TYPE_CHECKING:
     from greenml.factors.azure_retail import Update
-    from greenml.facts import Price, Sku
+    from greenml.factors.types import Price, Sku
 
 MEANING = "USD an hour of one node: list price, Linux, pay as you go, without discounts, disks, network and tax."
 COLUMNS = (
@@ -41,41 +43,43 @@ def command() -> None:
 @command.command("show")
 @click.argument("sku", metavar="SKU")
 @click.option("--region", metavar="REGION", help="This region alone: westus2 ('greenml regions' lists them).")
-@click.option("--tier", metavar="TIER", help="This tier alone: dedicated, low_priority or spot.")
-@click.option("--json", "style", flag_value="json", help="As JSON.")
-@click.option("--csv", "style", flag_value="csv", help="As CSV.")
+@click.option("--tier", metavar="TIER", help="This tier alone: dedicated (on_demand), low_priority or spot.")
+@formats(json="As JSON.", csv="As CSV.")
 def show(sku: str, region: str | None, tier: str | None, style: str | None) -> None:
     """List the newest price of SKU in every region and tier.
 
     Cheapest first, each with its date and source. 'greenml prices SKU' does the same.
     """
     from greenml.errors import FactorError
-    from greenml.factors import cloud_prices, skus
+    from greenml.factors import prices as cloud_prices
+    from greenml.factors import skus
 
-    found = skus.find(sku)
+    machine_size = skus.find(sku)
     name = cloud_prices.tier_name(tier) if tier else ""
-    prices = [one for one in _prices(found, region) if name in ("", one.tier)]
+    prices = [price for price in _prices(machine_size, region) if name in ("", price.tier)]
     if not prices:
-        raise FactorError(_none(found, name, region))
+        raise FactorError(_none(machine_size, name, region))
     if style == "json":
         import json
 
-        click.echo(json.dumps([_plain(found, one) for one in prices], indent=2))
+        from greenml.cli._terminal import echo_json
+
+        echo_json(json.dumps([_plain(machine_size, price) for price in prices], indent=2))
     elif style == "csv":
         import csv
 
         writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_plain(found, one) for one in prices)
+        writer.writerows(_plain(machine_size, price) for price in prices)
     else:
-        _table(found, prices)
+        _table(machine_size, prices)
 
 
 @command.command("update")
 @click.option(
     "--cloud", metavar="CLOUD", default="azure", show_default=True, help="Whose prices; azure alone has a list to ask."
 )
-@click.option("--sku", "pattern", metavar="PATTERN", help="Sizes: ND40rs_v2, 'ND*', '*'. By default all with a GPU.")
+@click.option("--sku", "pattern", metavar="PATTERN", help="Sizes: ND40rs_v2, 'ND*', '*'. By default all.")
 @click.option(
     "--region", "regions", multiple=True, metavar="REGION", help="A region; may be given several times. By default all."
 )
@@ -83,8 +87,8 @@ def update(cloud: str, pattern: str | None, regions: Sequence[str]) -> None:
     """Ask Azure for today's prices and keep them.
 
     They are kept, dated, in the cache folder; the Azure Retail Prices API is asked. Runs of about that date are
-    then accounted with them. An update that was interrupted goes on where it was when the same command is given
-    within an hour. Prices of AWS and Google Cloud are those of the bundled tables.
+    then accounted with them. An update that was interrupted changes nothing: start it again. Prices of the other clouds
+    are those of the bundled tables.
     """
     from greenml.errors import SettingsError
     from greenml.factors import azure_retail, places
@@ -107,7 +111,7 @@ def update(cloud: str, pattern: str | None, regions: Sequence[str]) -> None:
             click.echo(f"\r{text}", nl=False, err=True)
 
     try:
-        done = azure_retail.update(chosen, codes, say=say)
+        done = azure_retail.update(chosen, codes, report=say)
     finally:
         if shown:
             click.echo("", err=True)
@@ -115,18 +119,18 @@ def update(cloud: str, pattern: str | None, regions: Sequence[str]) -> None:
 
 
 def _chosen(pattern: str | None, cloud: str) -> list[Sku]:
-    """Return the cloud's sizes that a pattern names."""
+    """Return the cloud's machine sizes that match a pattern."""
     from greenml.errors import SettingsError
     from greenml.factors import skus
 
     if pattern is None:
-        return [one for one in skus.search("*") if one.cloud == cloud and one.gpu_model]
+        return [sku for sku in skus.search("*") if sku.cloud == cloud]
     if not any(sign in pattern for sign in "*?["):
         return [skus.find(pattern, cloud)]
-    found = [one for one in skus.search(pattern) if one.cloud == cloud]
-    if not found:
+    sizes = [sku for sku in skus.search(pattern) if sku.cloud == cloud]
+    if not sizes:
         raise SettingsError(f"no SKU of {cloud} matches {pattern!r}; 'greenml skus' without a pattern lists all")
-    return found
+    return sizes
 
 
 def _prices(sku: Sku, region: str | None) -> list[Price]:
@@ -134,42 +138,47 @@ def _prices(sku: Sku, region: str | None) -> list[Price]:
     from dataclasses import replace
     from datetime import datetime, timezone
 
-    from greenml.factors import cloud_prices, places
-    from greenml.facts import Place
+    from greenml.factors import places
+    from greenml.factors import prices as cloud_prices
+    from greenml.factors.types import Place
 
     now = datetime.now(timezone.utc)
     if region is not None:
-        cloud = sku.cloud if sku.cloud in {"azure", "aws", "gcp"} else ""
-        there = [places.find(region, cloud)]
+        there = [places.find(region, sku.cloud)]
     else:
         there = [Place(cloud=sku.cloud, region=code) for code in cloud_prices.regions(sku)]
-    found = [price for place in there for price in cloud_prices.prices(sku, place, now).values()]
+    newest_prices = [price for place in there for price in cloud_prices.prices(sku, place, now).values()]
     # How old a price is for a run of today, its date says here.
     aged = [
-        replace(one, note=one.note.replace(cloud_prices.age(one.as_of, now.date()), "").strip("; ")) for one in found
+        replace(price, note=price.note.replace(cloud_prices.age(price.as_of, now.date()), "").strip("; "))
+        for price in newest_prices
     ]
-    return sorted(aged, key=lambda one: (one.usd_per_hour, one.region, one.tier))
+    return sorted(aged, key=lambda price: (price.usd_per_hour, price.region, price.tier))
 
 
 def _none(sku: Sku, tier: str, region: str | None) -> str:
     """Say that there is no such price, and what there is."""
+    from greenml.factors.prices import tier_label
+
     what = " ".join(
         filter(None, ("no", tier, "price of", f"{sku.cloud}'s", sku.name, f"in {region}" if region else ""))
     )
     there = _prices(sku, None)
     if there:
-        tiers = ", ".join(sorted({one.tier for one in there}))
-        regions = ", ".join(sorted({one.region for one in there}))
+        tiers = ", ".join(sorted({tier_label(price.tier, sku.cloud) for price in there}))
+        regions = ", ".join(sorted({price.region for price in there}))
         return f"{what}; there is {tiers} in {regions}"
     return what + (f"; 'greenml prices update --sku {sku.name}' asks for it" if sku.cloud == "azure" else "")
 
 
 def _plain(sku: Sku, price: Price) -> dict[str, object]:
+    from greenml.factors.prices import tier_label
+
     return {
         "cloud": sku.cloud,
         "sku": sku.name,
         "region": price.region,
-        "tier": price.tier,
+        "tier": tier_label(price.tier, sku.cloud),
         "usd_per_hour": price.usd_per_hour,
         "low": price.low,
         "high": price.high,
@@ -187,8 +196,9 @@ def _table(sku: Sku, prices: Sequence[Price]) -> None:
     from rich import box
     from rich.table import Table
 
-    from greenml import tables
-    from greenml.cli._tables import show as print_table
+    from greenml.cli._terminal import show as print_table
+    from greenml.factors import tables
+    from greenml.factors.prices import tier_label
 
     remarks: dict[str, int] = {}
 
@@ -198,11 +208,11 @@ def _table(sku: Sku, prices: Sequence[Price]) -> None:
     table = Table(box=box.SIMPLE_HEAD, title=f"{sku.name} ({sku.cloud}): {sku.label}", title_justify="left")
     for name, justify in (("region", "left"), ("tier", "left"), ("USD/h", "right"), ("of", "left"), ("see", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for one in prices:
-        source = one.source.name + (f", {one.source.url}" if one.source.url else "")
-        marks = " ".join(number(text) for text in (source, one.note) if text)
-        tier = f"{one.tier} (derived)" if one.derived else one.tier
-        table.add_row(one.region, tier, f"{one.usd_per_hour:,.4f}", one.as_of, marks)
+    for price in prices:
+        source = price.source.name + (f", {price.source.url}" if price.source.url else "")
+        marks = " ".join(number(text) for text in (source, price.note) if text)
+        tier = tier_label(price.tier, sku.cloud) + (" (derived)" if price.derived else "")
+        table.add_row(price.region, tier, f"{price.usd_per_hour:,.4f}", price.as_of, marks)
     print_table(table)
     click.echo(MEANING)
     for text, mark in remarks.items():
@@ -213,8 +223,7 @@ def _table(sku: Sku, prices: Sequence[Price]) -> None:
 
 
 def _say_what_was_done(done: Update) -> None:
-    resumed = f", {done.resumed} of them from the interrupted update" if done.resumed else ""
-    click.echo(f"Azure Retail Prices: {done.items:,} items in {done.pages:,} pages{resumed}.")
+    click.echo(f"Azure Retail Prices: {done.items:,} items in {done.pages:,} pages.")
     kept = f"Kept {done.prices:,} prices of {done.sizes} sizes in {done.regions} regions"
     click.echo(f"{kept}, in USD, as of {done.as_of} (UTC).")
     if done.left_out:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from greenml.cli import _color, _outputs
-from greenml.cli._options import assumed, intensity
+from greenml.cli import _terminal
+from greenml.cli._options import assumed, formats, intensity
+from greenml.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
-    from greenml.record import RunRecord
+    from greenml.record.schema import RunRecord
+
+PICTURES = ("png", "svg")
 
 
 @click.command("report")
 @click.argument("path", metavar="RUN.JSON", default="run.json", type=click.Path(path_type=Path))
-@click.option("--markdown", "style", flag_value="markdown", help="The model card's two tables and their footnotes.")
-@click.option("--json", "style", flag_value="json", help="The whole record.")
-@click.option("--csv", "style", flag_value="csv", help="A row for each scope and device.")
-@click.option("--latex", "style", flag_value="latex", help="A table for a paper (booktabs).")
+@formats(
+    markdown="The model card's two tables and their footnotes.",
+    json="The whole record.",
+    csv="A row for each scope and device.",
+    latex="A table for a paper (booktabs).",
+)
 @click.option("--html", "page", metavar="PAGE.HTML", type=click.Path(path_type=Path), help="Write a page with charts.")
+@click.option(
+    "--pdf", metavar="OUT.PDF", type=click.Path(path_type=Path),
+    help="Write that page as PDF; needs Chromium, Chrome or Edge.",
+)  # fmt: skip
 @click.option("--plot", metavar="OUT.PNG|SVG", type=click.Path(path_type=Path), help="Draw a picture for a paper.")
 @click.option(
     "--explain", "figure", metavar="[FIGURE]", is_flag=False, flag_value="",
@@ -30,11 +38,12 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--footprint", is_flag=True, help="With --markdown: a third table, of water, embodied carbon and SCI.")
 @click.option("--lbs", is_flag=True, help="Emissions in pounds.")
+@click.option("--full", is_flag=True, help="Everything: water, embodied carbon, each device, all factors and notes.")
 @intensity
 @assumed
 def command(  # noqa: PLR0917  click gives them by name
-    path: Path, style: str | None, page: Path | None, plot: Path | None, figure: str | None, footprint: bool,
-    lbs: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
+    path: Path, style: str | None, page: Path | None, pdf: Path | None, plot: Path | None, figure: str | None,
+    footprint: bool, lbs: bool, full: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Print what a run used.
 
@@ -42,33 +51,34 @@ def command(  # noqa: PLR0917  click gives them by name
     --sku, --tier, --nodes, --carbon-intensity, --price-per-hour or --pue the same measurement is accounted again; with
     --intensity by the hours of the run.
     """
-    from greenml import finishing
+    from greenml.run import finish
 
-    _outputs.check(plot)
-    _check(style, figure, footprint=footprint, pounds=lbs)
+    _check_names(plot, pdf)
+    _check(style, figure, footprint=footprint, pounds=lbs, full=full)
     if figure is not None and figure.endswith(".json") and path == Path("run.json"):
         path, figure = Path(figure), ""  # --explain before the path, without a figure
-    record = finishing.open_record(path)
+    record = finish.open_record(path)
     if any(value is not None for value in changes.values()):
-        from greenml import assumptions
+        from greenml.accounting import assumptions
 
-        record = assumptions.again(record, **changes)
+        record = assumptions.reaccount(record, **changes)
     if intensity is not None:
         if changes.get("carbon_intensity") is not None:
             raise click.UsageError("give --carbon-intensity or --intensity, not both")
-        record = finishing.with_intensity(record, path, intensity)
-    written = _outputs.write(record, page, plot)
+        record = finish.with_intensity(record, path, intensity)
+    written = _write_files(record, page, plot, pdf)
     if figure is not None:
-        from greenml.analysis.explanation import explain, explain_text
+        from greenml.analysis import explanation
 
-        click.echo(explain_text.render(explain.explain(record, figure), _width()), nl=False)
+        click.echo(explanation.render(explanation.explain(record, figure), _terminal.width(120)), nl=False)
     elif style is not None or not written:  # else the files are all that was asked for
-        click.echo(_text(record, style, footprint=footprint, pounds=lbs), nl=False)
+        text = _text(record, style, footprint=footprint, pounds=lbs, full=full)
+        _terminal.echo_json(text) if style == "json" else click.echo(text, nl=False)
     if path.suffix == ".json" and not path.exists():
         click.echo(f"({path} does not exist: made from its traces; 'greenml finish {path}' writes it)", err=True)
 
 
-def _check(style: str | None, figure: str | None, *, footprint: bool, pounds: bool) -> None:
+def _check(style: str | None, figure: str | None, *, footprint: bool, pounds: bool, full: bool) -> None:
     """Refuse an option that would change nothing.
 
     Raises:
@@ -77,13 +87,15 @@ def _check(style: str | None, figure: str | None, *, footprint: bool, pounds: bo
     if figure is not None and (style or footprint or pounds):
         others = (f"--{style}" if style else "", "--footprint" if footprint else "", "--lbs" if pounds else "")
         raise click.UsageError(f"--explain is a report of its own; leave out {', '.join(filter(None, others))}")
+    if full and (style or figure is not None):
+        raise click.UsageError("--full goes with the summary alone; the other reports have everything")
     if footprint and style != "markdown":
         raise click.UsageError("--footprint goes with --markdown; the other reports have it anyway")
     if pounds and style not in (None, "markdown"):
         raise click.UsageError(f"--lbs goes with --markdown or alone; --{style} has SI units")
 
 
-def _text(record: RunRecord, style: str | None, *, footprint: bool, pounds: bool) -> str:
+def _text(record: RunRecord, style: str | None, *, footprint: bool, pounds: bool, full: bool) -> str:
     from greenml.reports import csv, latex, markdown, terminal
 
     if style == "json":
@@ -94,8 +106,56 @@ def _text(record: RunRecord, style: str | None, *, footprint: bool, pounds: bool
         return latex.render(record)
     if style == "csv":
         return csv.render(record)
-    return terminal.render(record, width=_width(), color=_color.wanted(sys.stdout), pounds=pounds)
+    colors = _terminal.has_colors(sys.stdout)
+    return terminal.render(record, width=_terminal.width(120), color=colors, pounds=pounds, full=full)
 
 
-def _width() -> int:
-    return min(shutil.get_terminal_size((100, 24)).columns, 120)
+def _check_names(plot: Path | None, pdf: Path | None = None) -> None:
+    """Check the names of files before anything is read.
+
+    Raises:
+        SettingsError: a suffix is not that of a format that can be written.
+    """
+    if plot is not None and plot.suffix.lower().lstrip(".") not in PICTURES:
+        raise SettingsError(f"--plot {plot}: the name decides the format and must end in .png or .svg")
+    if pdf is not None and pdf.suffix.lower() != ".pdf":
+        raise SettingsError(f"--pdf {pdf}: the name must end in .pdf")
+
+
+def _write_files(record: RunRecord, page: Path | None, plot: Path | None, pdf: Path | None = None) -> bool:
+    """Write the page, the picture and the PDF that were asked for; return whether any was.
+
+    Raises:
+        RecordError: a file cannot be written.
+        SettingsError: what draws or prints it is not installed.
+    """
+    if page is not None or pdf is not None:
+        from greenml.reports import html
+
+        content = html.render(record)
+        if page is not None:
+            _save(page, content.encode("utf-8"))
+        if pdf is not None:
+            _save(pdf, _printed(content, pdf))
+    if plot is not None:
+        from greenml.reports import _picture
+
+        _save(plot, _picture.draw(record, "svg" if plot.suffix.lower() == ".svg" else "png"))
+    return any(path is not None for path in (page, plot, pdf))
+
+
+def _printed(content: str, path: Path) -> bytes:
+    from greenml.reports.page import pdf
+
+    try:
+        return pdf.render(content, path.parent)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _save(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from None
+    click.echo(f"{path}: written")

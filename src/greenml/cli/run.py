@@ -1,12 +1,15 @@
-"""``greenml run -- COMMAND``: a parent that measures from outside."""
+"""``greenml run -- COMMAND``: measures a command from its parent process."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,10 +19,11 @@ import click
 from greenml.cli._options import assumed, intensity
 
 if TYPE_CHECKING:
-    from greenml.cli._live_command import LiveCommand
+    from greenml.cli._live import LiveCommand
 
 # What a terminal or a scheduler sends to the parent goes to the command.
 _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT")
+_BY_TERMINAL = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)]
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -30,53 +34,87 @@ _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "S
 @click.option("--resume", is_flag=True, help="Add an attempt to the run that is at the output.")
 @click.option("--quiet", is_flag=True, help="Print no report at the end.")
 @click.option("--live", is_flag=True, help="Show meanwhile what it uses; where there is no terminal, a line a minute.")
+@click.option(
+    "--sink", "sinks", multiple=True, metavar="SINK",
+    help="Where figures go meanwhile: mlflow, wandb, trackio, tensorboard:FOLDER, prometheus:9400, opentelemetry; may "
+    "be repeated (docs/sinks.md).",
+)  # fmt: skip
+@click.option("--beside", type=click.Choice(["codecarbon"]), help="Measure with this, too, and print both at the end.")
 @intensity
 @assumed
 @click.argument("words", metavar="-- COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(words: tuple[str, ...], resume: bool, quiet: bool, live: bool, **told: Any) -> int:  # noqa: ANN401
+def command(
+    words: tuple[str, ...], resume: bool, quiet: bool, live: bool, beside: str | None, **options: Any  # noqa: ANN401
+) -> int:  # fmt: skip
     """Run COMMAND and measure it from outside.
 
     Its exit code is this one's. A tracker inside COMMAND (greenml.track, a callback) joins the same run and adds
     its phases and results.
     """
-    from greenml import assumptions
-    from greenml.run import Run
-    from greenml.seats import RUN_DIR_VARIABLE
+    from greenml.accounting.check import check
+    from greenml.cli import _beside
+    from greenml.redaction import redact_command
+    from greenml.run.membership import RUN_DIR_VARIABLE
+    from greenml.run.track import Run
+    from greenml.sensors import check_gpus
     from greenml.settings import resolve
-    from greenml.surroundings import masked
+    from greenml.sinks import check as check_sinks
 
-    told["output"] = str(told["output"]) if told["output"] is not None else None
-    settings = assumptions.check(resolve(told))
-    run = Run(settings, resume=resume, watches=True, command=[Path(words[0]).name, *masked(list(words[1:]))])
-    run.start()
+    options["output"] = str(options["output"]) if options["output"] is not None else None
+    options["sinks"] = list(options["sinks"]) or None
+    settings = check(resolve(options))
+    check_gpus(settings.gpus)
+    check_sinks(settings.sinks)
+    _beside.check(beside)
+    code, reason = _missing(words[0])
+    if code:
+        click.echo(f"greenml: {words[0]}: {reason}", err=True)
+        return code
+    run = Run(settings, resume=resume, watches=True, command=[Path(words[0]).name, *redact_command(list(words[1:]))])
+    other = _beside.CodeCarbon() if beside else None
+    with _held_back():
+        run.start()
+        view = _view(run.run_dir) if live else None
     child_environment = {**os.environ, RUN_DIR_VARIABLE: str(run.run_dir.resolve())}
-    view = _view(run.run_dir) if live else None
     try:
         child = subprocess.Popen(words, env=child_environment, **(view.streams() if view is not None else {}))
     except OSError as error:
         if view is not None:
             view.close()
-        run.stop("failed", f"{words[0]}: {error.strerror}")
+        run.discard()
+        if other is not None:
+            other.stop(None)
         click.echo(f"greenml: {words[0]}: {error.strerror}", err=True)
         return 127 if isinstance(error, FileNotFoundError) else 126
     code = _wait(child, view)
+    if other is not None:
+        other.end()  # at the same moment as the run
     if view is not None:
         view.close()
     status, text = ("completed", None) if code == 0 else ("failed", _why(code))
     if code == -signal.SIGINT:
         status = "interrupted"
     record = run.stop(status, text)
+    if other is not None:
+        other.stop(run.run_dir)
     if record is not None and not quiet:
-        from greenml.cli import _color
+        from greenml.cli import _terminal
         from greenml.reports import terminal
 
-        click.echo(terminal.render(record, width=_width(), color=_color.wanted(sys.stderr)), nl=False, err=True)
+        click.echo(
+            terminal.render(
+                record, width=_terminal.width(120, sys.stderr), color=_terminal.has_colors(sys.stderr), full=False
+            ),
+            nl=False,
+            err=True,
+        )
+    _beside.show(other, record)
     click.echo(f"greenml: {run.output}", err=True)
     return code if code >= 0 else 128 - code
 
 
 def _view(run_dir: Path) -> LiveCommand:
-    from greenml.cli._live_command import LiveCommand
+    from greenml.cli._live import LiveCommand
 
     return LiveCommand(run_dir)
 
@@ -85,8 +123,7 @@ def _wait(child: subprocess.Popen[bytes], view: LiveCommand | None) -> int:
     """Wait for the command, handing on the signals that this process gets; survives them itself."""
 
     def hand_on(number: int, _: FrameType | None) -> None:
-        # A terminal's Ctrl-C reached the command already: it is in the same process group.
-        if not (number == signal.SIGINT and _foreground()):
+        if number not in _BY_TERMINAL or not _has_it_from_the_terminal(child):
             child.send_signal(number)
 
     before = {}
@@ -94,21 +131,81 @@ def _wait(child: subprocess.Popen[bytes], view: LiveCommand | None) -> int:
         if hasattr(signal, name):
             before[name] = signal.signal(getattr(signal, name), hand_on)
     try:
-        return child.wait() if view is None else view.wait(child)
+        with _held_back() as held, _listening(child, held):
+            return child.wait() if view is None else view.wait(child)
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
 
 
-def _width() -> int:
-    return min(shutil.get_terminal_size((100, 24)).columns, 120) if sys.stderr.isatty() else 100
-
-
-def _foreground() -> bool:
+@contextlib.contextmanager
+def _held_back() -> Iterator[bool]:
+    """Let no thread that is started in the block take the signals of a terminal; False where that cannot be."""
+    if not hasattr(signal, "sigwaitinfo"):
+        yield False
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BY_TERMINAL)
     try:
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError, AttributeError):
+        yield True
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _listening(child: subprocess.Popen[bytes], held: bool) -> Iterator[None]:
+    """Hand on the signals of a terminal that are held back: each that the kernel did not send to the command itself."""
+    over = threading.Event()
+
+    def listen() -> None:
+        while True:
+            info = signal.sigwaitinfo(_BY_TERMINAL)
+            if over.is_set():
+                return  # woken from below
+            if info.si_code <= 0 or not _has_it_from_the_terminal(child):  # 0 and below: a process sent it
+                child.send_signal(info.si_signo)
+
+    if not held:
+        yield
+        return
+    thread = threading.Thread(target=listen, name="greenml-signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.pthread_kill(thread.ident or 0, signal.SIGINT)
+        thread.join()
+
+
+def _has_it_from_the_terminal(child: subprocess.Popen[bytes]) -> bool:
+    """Tell whether the terminal sends the command its Ctrl-C, too: it does so to every process in the foreground.
+
+    Standard input says nothing of that: it may be a pipe or a file, and the terminal still controls the process.
+    """
+    if sys.platform == "win32":
+        return True
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False  # none controls this process
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp() == os.getpgid(child.pid)
+    except OSError:
         return False
+    finally:
+        os.close(terminal)
+
+
+def _missing(word: str) -> tuple[int, str]:
+    """Say why a command cannot be run, and the exit code for that; 0 where it can be, as far as one sees beforehand."""
+    if shutil.which(word) is not None:
+        return 0, ""
+    path = Path(word)
+    if path.parent == Path() and os.sep not in word:
+        return 127, "No such file or directory"  # no such command, in the words of Popen
+    if not path.exists():
+        return 127, "No such file or directory"
+    return 126, "Is a directory" if path.is_dir() else "Permission denied"
 
 
 def _why(code: int) -> str:

@@ -15,18 +15,18 @@ def command(pattern: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from greenml.cli._tables import show
+    from greenml.cli._terminal import show
     from greenml.errors import SettingsError
     from greenml.factors import skus
 
-    found = skus.search(pattern)
-    if not found:
+    matches = skus.search(pattern)
+    if not matches:
         raise SettingsError(f"no SKU matches {pattern!r}; 'greenml skus' without a pattern lists all")
     table = Table(box=box.SIMPLE_HEAD)
     for name, justify in (("cloud", "left"), ("SKU", "left"), ("what", "left"), ("vCPU", "right"), ("GiB", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for one in found:
-        table.add_row(one.cloud, one.name, one.label, _number(one.vcpus), _number(one.memory_gib))
+    for sku in matches:
+        table.add_row(sku.cloud, sku.name, sku.label, _number(sku.vcpus), _number(sku.memory_gib))
     show(table)
 
 

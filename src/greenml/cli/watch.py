@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from greenml.cli._watching import Watched
-    from greenml.moment import Now
+    from greenml.accounting.status import RunStatus
+    from greenml.cli._live import Watched
 
 LOOK_SECONDS = 1.0  # traces are written as often
 GRACE_SECONDS = 5.0  # a launcher may start killed workers again
@@ -37,15 +37,14 @@ def command(path: Path | None, waits: bool, every_seconds: float) -> int:
     RUN.JSON may also be a folder: the newest run in it is shown; the current folder by default. Only the run's traces
     are read, so the run notices nothing. Where the output is no terminal, a line is printed a minute.
     """
-    from greenml import finishing
-    from greenml.cli._screen import usable
-    from greenml.cli._watching import Watched, find
+    from greenml.cli._live import Watched, find, usable
+    from greenml.run import finish
 
     run_dir = _wait_for(path) if waits else find(path)
     watched = Watched(run_dir, FOOT)
     now = watched.now()
     if not now.processes:
-        finishing.make(run_dir)  # says why none of its traces can be read
+        finish.make(run_dir)  # says why none of its traces can be read
     code = None
     if now.status == "running":
         code = _show(watched) if usable() else _print(watched, every_seconds)
@@ -55,18 +54,18 @@ def command(path: Path | None, waits: bool, every_seconds: float) -> int:
 
 
 def _wait_for(path: Path | None) -> Path:
-    from greenml.cli._watching import find, going_on
+    from greenml.cli._live import find, going_on
     from greenml.errors import RecordError
 
-    said = False
+    is_announced = False
     while True:
         with contextlib.suppress(RecordError):
             run_dir = find(path)
             if going_on(run_dir):
                 return run_dir
-        if not said:
+        if not is_announced:
             click.echo(f"greenml: waiting for a run at {(path or Path()).resolve()}; Ctrl-C stops", err=True)
-            said = True
+            is_announced = True
         time.sleep(LOOK_SECONDS / 2)
 
 
@@ -76,7 +75,7 @@ class _Ending:
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def over(self, now: Now) -> bool:
+    def over(self, now: RunStatus) -> bool:
         if now.status != "killed":
             self._since = None
             return now.status != "running"
@@ -86,8 +85,8 @@ class _Ending:
 
 def _show(watched: Watched) -> int | None:
     """Show the view until the run ends (None), or it is left (the exit code)."""
+    from greenml.cli._live import Screen
     from greenml.cli._live_view import lines
-    from greenml.cli._screen import Screen
 
     ending = _Ending()
     try:

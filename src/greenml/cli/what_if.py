@@ -1,4 +1,4 @@
-"""``greenml what-if``: the same run in other regions, tiers, machine sizes, and at other times."""
+"""``greenml what-if``: accounts a run in other regions, tiers, machine sizes, and at other times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from greenml.cli._options import assumed
+from greenml.cli._terminal import echo_json
 
 SLACK_HOURS = 24.0
 
@@ -48,41 +49,43 @@ def command(
     All is reckoned from the same measurement. Without --regions, --tiers, --skus or --start-times all are ranked.
     With --region, --sku, --tier and the like the run is first accounted again with those.
     """
-    from greenml import assumptions, finishing
-    from greenml.analysis.alternatives import what_if, what_if_text
+    from greenml.accounting import assumptions
+    from greenml.analysis.what_if import ranking, ranking_text
     from greenml.errors import SettingsError
+    from greenml.run import finish
 
-    asked = [name for name in what_if.SECTIONS if changes.pop(name)]
+    asked = [name for name in ranking.SECTIONS if changes.pop(name)]
     if start_times and not intensity:
         raise SettingsError("--start-times needs hourly figures: give --intensity with a provider or a CSV file")
-    record = finishing.open_record(path)
+    record = finish.open_record(path)
     if any(value is not None for value in changes.values()):
-        record = assumptions.again(record, **changes)
-    sections = asked if asked or start_times else what_if.SECTIONS
-    found = what_if.what_if(record, sections, every=every)
+        record = assumptions.reaccount(record, **changes)
+    sections = asked if asked or start_times else ranking.SECTIONS
+    result = ranking.what_if(record, sections, every=every)
     if intensity:
-        found = what_if.with_starts(found, record, _course(record, intensity))
+        result = ranking.with_starts(result, record, _intensity_series(record, intensity))
     if as_json:
         from pydantic import TypeAdapter
 
-        click.echo(TypeAdapter(what_if.WhatIf).dump_json(found, indent=2).decode())
+        echo_json(TypeAdapter(ranking.WhatIf).dump_json(result, indent=2).decode())
     else:
         columns = shutil.get_terminal_size((100, 24)).columns
         room = columns if sys.stdout.isatty() else None
-        click.echo(what_if_text.render(found, by, top, min(columns, 100), room), nl=False)
+        click.echo(ranking_text.render(result, by, top, min(columns, 100), room), nl=False)
 
 
-def _course(record: Any, intensity: str) -> Any:  # noqa: ANN401  RunRecord, IntensityCourse: loaded when needed
-    """Return what is known of the intensity: all of a file, or a provider's hours around the run."""
+def _intensity_series(record: Any, intensity: str) -> Any:  # noqa: ANN401  RunRecord, IntensitySeries: loaded when needed
+    """Return the intensity series: all of a file, or a provider's hours around the run."""
     from dataclasses import fields
     from datetime import datetime, timezone
 
-    from greenml.analysis.alternatives import start_times
-    from greenml.factors import courses
-    from greenml.facts import Place
+    from greenml.accounting import assumptions
+    from greenml.analysis.what_if import ranking
+    from greenml.factors import intensity_providers
+    from greenml.factors.types import Place
 
     place = Place(**{field.name: getattr(record.place, field.name) for field in fields(Place)})
-    span = start_times.span(record, SLACK_HOURS)
+    span = ranking.span(record, SLACK_HOURS)
     if Path(intensity).is_file():
         span = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2200, 1, 1, tzinfo=timezone.utc)
-    return courses.course(intensity, place, *span)
+    return intensity_providers.series(intensity, place, *span, assumptions.basis_of(record))

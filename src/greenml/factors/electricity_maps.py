@@ -2,7 +2,7 @@
 
 Shapes: https://portal.electricitymaps.com/developer-hub/api (``/carbon-intensity/history`` and ``latest`` for the last
 24 hours, ``past-range`` before, 10 days of hours a call). Average intensity of what is consumed in the zone, exchanges
-with its neighbours traced, lifecycle factors.
+with its neighbours traced, with lifecycle or direct emission factors.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from greenml import tables
 from greenml.errors import FactorError
-from greenml.factors import _keys, _moments
-from greenml.factors._http import get_json
-from greenml.facts import IntensityCourse, IntensitySlot, Place, Source
+from greenml.factors import tables
+from greenml.factors._http import find_key, get_json
+from greenml.factors.intensity_providers import entries, grams, pieces, rounded, utc
+from greenml.factors.types import IntensitySeries, IntensitySlot, Place, Source
 
 WHO = "electricity_maps"
 RESOLUTION_SECONDS = 3600.0
@@ -24,10 +24,10 @@ TOKEN = "ELECTRICITY_MAPS_TOKEN"  # noqa: S105  the variable's name
 HOUR = timedelta(hours=1)
 RECENT = timedelta(hours=23)  # what every token may ask for goes back 24 hours
 MOST_DAYS = timedelta(days=10)
-MEASURED_DOUBT, ESTIMATED_DOUBT = 0.1, 0.2  # docs/method.md, section 4
+MEASURED_UNCERTAINTY, ESTIMATED_UNCERTAINTY = 0.1, 0.2  # docs/method.md, section 4
 
 
-def course(place: Place, area: str, start: datetime, end: datetime) -> IntensityCourse:
+def series(place: Place, area: str, start: datetime, end: datetime, basis: str) -> IntensitySeries:
     """Return the carbon intensity of a zone.
 
     Args:
@@ -35,47 +35,48 @@ def course(place: Place, area: str, start: datetime, end: datetime) -> Intensity
         area: a zone (``DE``, ``US-CAL-CISO``), or "" for the place's.
         start: of the stretch, UTC.
         end: of it.
+        basis: direct or lifecycle: the service has both.
 
     Raises:
         FactorError: there is no token or no zone, or the service has no answer.
     """
     zone = area or _zone(place)
-    token = _keys.find(TOKEN, WHO)
+    token = find_key(TOKEN, WHO)
     now = datetime.now(timezone.utc)
-    first, last = _moments.rounded(start, end, HOUR)
-    told: list[dict[str, object]] = []
+    first, last = rounded(start, end, HOUR)
+    hours: list[dict[str, object]] = []
     if first >= now - RECENT:
-        told += _moments.entries(_ask("history", zone, token), "history", WHO)
+        hours += entries(_ask("history", zone, token, basis), "history", WHO)
     else:
-        for piece in _moments.pieces(first, last, MOST_DAYS):
+        for piece in pieces(first, last, MOST_DAYS):
             span = {name: f"{at:%Y-%m-%dT%H:%M:%SZ}" for name, at in zip(("start", "end"), piece, strict=True)}
-            told += _moments.entries(_ask("past-range", zone, token, **span), "data", WHO)
+            hours += entries(_ask("past-range", zone, token, basis, **span), "data", WHO)
     if last > now - HOUR:
-        latest = _ask("latest", zone, token)
-        told.append(latest)
-    found: dict[datetime, tuple[IntensitySlot, bool]] = {}
-    for one in told:
-        if one.get("carbonIntensity") is None:
+        latest = _ask("latest", zone, token, basis)
+        hours.append(latest)
+    slots_by_start: dict[datetime, tuple[IntensitySlot, bool]] = {}
+    for hour in hours:
+        if hour.get("carbonIntensity") is None:
             continue
-        at = _moments.utc(one.get("datetime"), WHO)
-        slot = IntensitySlot(at, at + HOUR, _moments.grams(one["carbonIntensity"], WHO))
-        found[at] = (slot, bool(one.get("isEstimated")))
-    kept = {at: one for at, one in found.items() if first <= at < last}
+        at = utc(hour.get("datetime"), WHO)
+        slot = IntensitySlot(at, at + HOUR, grams(hour["carbonIntensity"], WHO))
+        slots_by_start[at] = (slot, bool(hour.get("isEstimated")))
+    kept = {at: value for at, value in slots_by_start.items() if first <= at < last}
     estimates = sum(estimated for _, estimated in kept.values())
     share = estimates / len(kept) if kept else 0.0
-    return IntensityCourse(
+    return IntensitySeries(
         provider=WHO,
         signal="average",
         area=zone,
         slots=tuple(kept[at][0] for at in sorted(kept)),
         source=Source("Electricity Maps", "https://www.electricitymaps.com", f"{now:%Y-%m-%d}"),
-        basis="lifecycle",
+        basis=basis,
         note="some hours are the provider's estimate" if estimates else "",
-        doubt_ratio=MEASURED_DOUBT + (ESTIMATED_DOUBT - MEASURED_DOUBT) * share,
+        uncertainty_ratio=MEASURED_UNCERTAINTY + (ESTIMATED_UNCERTAINTY - MEASURED_UNCERTAINTY) * share,
     )
 
 
-def _ask(what: str, zone: str, token: str, **more: str) -> dict[str, Any]:
+def _ask(what: str, zone: str, token: str, basis: str, **more: str) -> dict[str, Any]:
     """Ask an address and return its object, if it is of the zone.
 
     The service is known to answer for the caller's own place where it does not know the zone.
@@ -84,13 +85,14 @@ def _ask(what: str, zone: str, token: str, **more: str) -> dict[str, Any]:
     value = get_json(
         f"{base}/carbon-intensity/{what}",
         who=WHO,
-        params={"zone": zone, "emissionFactorType": "lifecycle", "shouldUseFallbackCallerLookup": "false", **more},
+        params={"zone": zone, "emissionFactorType": basis, "shouldUseFallbackCallerLookup": "false", **more},
         headers={"auth-token": token},
         secrets=[token],
     )
     if not isinstance(value, dict):
-        raise FactorError(f"{WHO}: its answer is no object; has its interface changed?")
-    inner = next((one for one in (value.get("data"), value.get("history")) if isinstance(one, list) and one), [value])
+        raise FactorError(f"{WHO}: its answer is not an object; has its interface changed?")
+    lists = (value.get("data"), value.get("history"))
+    inner = next((rows for rows in lists if isinstance(rows, list) and rows), [value])
     answered = value.get("zone") or (inner[0].get("zone") if isinstance(inner[0], dict) else None)
     if answered not in (None, zone):
         raise FactorError(f"{WHO}: it answered for zone {str(answered)[:20]!r}, not {zone!r}; give {WHO}:ZONE")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from greenml import tables
 from greenml.errors import FactorError, SettingsError
-from greenml.facts import Source
+from greenml.factors import tables
+from greenml.factors.types import Source
 from greenml.units import GRAMS_PER_KG, SECONDS_PER_HOUR
 
 CARD, CARD_AND_HOST, HOST = "card", "card_and_host", "host"  # kinds of rows of the table
@@ -67,7 +67,7 @@ def lifetime(years: float | None = None) -> Range:
     Source: the two in ``LIFETIME_SOURCES``.
     """
     if years is None:
-        low, high = (one * SECONDS_PER_YEAR for one in LIFETIME_YEARS)
+        low, high = (year * SECONDS_PER_YEAR for year in LIFETIME_YEARS)
         return Range(low, high, LIFETIME_SOURCES)
     if not 0 < years <= MOST_YEARS:
         raise SettingsError(f"lifetime of {years:g} years: give more than 0, at most {MOST_YEARS:g}")

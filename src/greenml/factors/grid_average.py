@@ -1,7 +1,8 @@
-"""Yearly average carbon intensity of the grid at a place, from the bundled tables.
+"""Yearly average carbon intensity of the grid at a place, from the bundled tables, on one basis.
 
 Average, location-based and at the generator: no certificates, no losses of the network. The tables hold no
-hours.
+hours. ``direct`` is what the stacks of the power plants emit (GHG Protocol, scope 2); ``lifecycle`` adds fuel supply
+and the building of plants (most of scope 3, category 3).
 """
 
 from __future__ import annotations
@@ -9,160 +10,195 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache
 
-from greenml import tables
-from greenml.errors import FactorError
-from greenml.factors import places
-from greenml.facts import CarbonIntensity, Place
+from greenml.errors import FactorError, SettingsError, did_you_mean, nearest
+from greenml.factors import places, tables
+from greenml.factors.types import CarbonIntensity, Place
 
+BASES = ("direct", "lifecycle")
+BASIS = "direct"  # by default
+OTHER_NAMES = {"stack": "direct", "scope2": "direct", "lca": "lifecycle", "lifecycleassessment": "lifecycle"}
 BAND_YEARS = 2
 BAND_RATIO = 0.10
-STALE_YEARS = 2
 HYDROPOWER_GRAMS = 24.0
-OLD_COMPILATION = "codecarbon-2021-cloud"
-UNKNOWN_NOTE = "no region was given: world average, with the 10th to 90th percentile of the countries as its band"
+DERIVED = {  # parts of the names of methods
+    "derived_lifecycle_less": "the lifecycle figure and the shares of fuels",
+    "derived_direct_plus": "the direct figure and the shares of fuels",
+    "derived_shares": "the shares of fuels",
+}
+CODECARBON_1X = "legacy_codecarbon_1x"  # rows to reproduce a figure of CodeCarbon 1.x with, and for nothing else
+UNKNOWN_NOTE = "no region was given: world average, with the 10th to 90th percentile of the countries as its interval"
 
 
-def carbon_intensity(place: Place, start: datetime, end: datetime) -> CarbonIntensity:
-    """Return the carbon intensity of the narrowest area around the place that has a figure.
+def basis_name(basis: str) -> str:
+    """Return a basis as the tables name it; "" is the default.
 
-    The areas, in order: the cloud region; the US eGRID subregion; the US state or Canadian province, where
-    the place is one; the grid zone; the country; the world. Of an area's years, the last one not after the
-    run (the year of the run's middle), else the first after it; where a year has a direct and a lifecycle
-    figure (USA), the lifecycle one, which is the one that every country has.
+    Raises:
+        SettingsError: there is no such basis.
+    """
+    key = "".join(letter for letter in basis.strip().lower() if letter.isalnum())
+    name = OTHER_NAMES.get(key, key) or BASIS
+    if name not in BASES:
+        raise SettingsError(
+            f"unknown basis {basis!r}{did_you_mean(nearest(name, BASES, 1)) or ';'} give direct (at the power plants, "
+            "scope 2) or lifecycle (with fuel supply and building)"
+        )
+    return name
 
-    The figures of Azure and AWS regions are a compilation that CodeCarbon shipped from 2020 to 2023, filed
-    under 2021 and resting on data of 2016 and 2017. They are passed over when the next area (not the world)
-    has a year that is two or more years nearer to the run: a run of 2021 in azure/westus2 gets CodeCarbon's
-    297.6 g/kWh, one of 2023 gets the subregion NWPP.
 
-    The band is the range of the same series (source and basis) over two years to either side of the figure's,
-    widened to at least ±10 %, because a yearly mean hides its hours; for the old compilation it also takes in
-    the next area's figure, and a direct figure's band outside of the USA reaches up to the area's, else the
-    country's lifecycle figure, which counts more. Where the place is not known, it is the world average, and
-    the band runs from the 10th to the 90th percentile of the countries of that year.
+def other_basis(basis: str) -> str:
+    """Return the basis that is shown beside a figure: lifecycle beside direct, direct beside all others."""
+    return "lifecycle" if basis == "direct" else "direct"
 
-    A figure of 0 (direct emissions of Quebec) stays 0 and says so; its band reaches to hydropower's lifecycle
-    median.
+
+def carbon_intensity(place: Place, start: datetime, end: datetime, basis: str = BASIS) -> CarbonIntensity:
+    """Return the carbon intensity of the narrowest area around the place that has a figure on this basis.
+
+    The basis goes first, then the area, then the year. The areas, in order: the cloud region (Google publishes those);
+    the US eGRID subregion; the state or province, where the place is one, or where that is all that is known of a
+    region; the grid zone; the province of a Chinese region; the country; the world. Of an area's years, the last one
+    not after the run (the year of the run's middle), else the first after it.
+
+    A group of countries has lifecycle figures only: asked for the direct one, it gives the other and says so.
+
+    The interval is the range of the area's figures over two years to either side, widened to at least ±10 %, because a
+    yearly mean hides its hours. Where the place is not known it is the world average, from the 10th to the 90th
+    percentile of the countries of that year. A direct figure of 0 (a grid of hydropower) stays 0 and says so; its
+    interval reaches to hydropower's lifecycle median.
 
     Args:
         place: as ``places.find`` gives it; ``places.unknown()`` where it is not known.
         start: of the run, UTC.
         end: of the run, UTC.
+        basis: ``direct`` or ``lifecycle``.
 
     Raises:
         FactorError: not even the world has a figure in the tables.
+        SettingsError: there is no such basis.
 
     Source: GHG Protocol Scope 2 Guidance, location-based method; hydropower 24 g/kWh: IPCC AR5 WG III, table
-    A.III.2; the figures' own in ``greenml/data/SOURCES.md``.
+    A.III.2; the figures' own in ``greenml/factors/data/SOURCES.md``.
     """
+    basis = basis_name(basis)
     year = (start + (end - start) / 2).year
-    found = [series for scope, code in _areas(place) if (series := tables.lookup("carbon_intensity", scope, code))]
-    if not found:
-        raise FactorError("no carbon intensity: the bundled table has no figure for the world; reinstall greenml")
-    chosen = [_nearest(series, year) for series in found]
-    if len(chosen) > 1 and _stale(chosen[0], chosen[1], year):
-        del found[0], chosen[0]
-    row = chosen[0]
-    if row["scope"] == "world" and places.code(place) != "world":
-        return _world(place, row, year)
-    neighbours = [_grams(other) for other in found[0] if _same_series(other, row)]
-    if row["source"] == OLD_COMPILATION and len(chosen) > 1:
-        neighbours.append(_grams(chosen[1]))
+    areas = list(_areas(place))
+    lacking = ""
+    if not any(_rows(*area, basis) for area in areas[:-1]) and any(
+        _rows(*area, other_basis(basis)) for area in areas[:-1]
+    ):  # a group of countries
+        lacking, basis = f"no {basis} figure is known for it", other_basis(basis)
+    for scope, code in areas:
+        rows = _rows(scope, code, basis)
+        if not rows:
+            continue
+        row = _nearest(rows, year)
+        if scope == "world" and places.code(place) != "world":
+            return _world(place, row, year)
+        neighbours = [_grams(other) for other in rows if abs(int(other["year"]) - int(row["year"])) <= BAND_YEARS]
+        grams = _grams(row)
+        low = min(*neighbours, grams * (1 - BAND_RATIO))
+        high = max(*neighbours, grams * (1 + BAND_RATIO) if grams else HYDROPOWER_GRAMS)
+        contained = "" if (scope, code) == areas[0] else _contained(areas[0], row)
+        return _result(row, low, high, note="; ".join(filter(None, (lacking, contained, _note(row, year)))))
+    raise FactorError(f"no {basis} carbon intensity: the bundled table has none for the world; reinstall greenml")
+
+
+def codecarbon_1x(cloud: str, region: str) -> CarbonIntensity | None:
+    """Return what CodeCarbon 1.x took for a cloud's region, to reproduce its figure; None where it had none.
+
+    These are data of 2016 and 2017, which it shipped from 2020 to 2023; no run of greenml's own is accounted with them.
+    """
+    rows = tables.lookup("carbon_intensity", "cloud_region", f"{cloud}/{region}")
+    row = next((row for row in rows if row["method"] == CODECARBON_1X), None)
+    if row is None:
+        return None
     grams = _grams(row)
-    low = min(*neighbours, grams * (1 - BAND_RATIO))
-    high = max(*neighbours, grams * (1 + BAND_RATIO) if grams else HYDROPOWER_GRAMS)
-    if row["basis"] == "direct" and place.country_iso3 != "USA" and grams:
-        own = [other for other in found[0] if other["basis"] == "lifecycle"]
-        whole = _nearest(own, year) if own else _lifecycle_row(place, year)
-        high = max(high, _grams(whole)) if whole else high
-    return _result(row, low, high, assumed=False, note=_note(row, year, place))
+    return _result(row, grams * (1 - BAND_RATIO), grams * (1 + BAND_RATIO), note=row["note"])
 
 
 def _areas(place: Place) -> Iterator[tuple[str, str]]:
     """Yield (scope, code) of the areas around a place, the narrowest first."""
-    if place.region:
+    if place.cloud == "gcp" and place.region:
         yield "cloud_region", f"{place.cloud}/{place.region}"
     if place.egrid_subregion:
         yield "egrid_subregion", place.egrid_subregion
-    if subdivision := places.subdivision(place):
-        yield ("us_state" if place.country_iso3 == "USA" else "ca_province"), subdivision
-    if place.grid_zone:
+    state = places.state_code(place)
+    named = state and (not place.region or not place.grid_zone)
+    if named:
+        yield places.SCOPES[place.country_iso3], state
+    if "-" in place.grid_zone:  # without a hyphen the zone is the country
         yield "grid_zone", place.grid_zone
+    if state and not named and place.country_iso3 == "CHN":
+        yield places.SCOPES["CHN"], state
     if place.country_iso3:
         yield "country", place.country_iso3
+    if group := places.group(place):
+        yield "group", group
     yield "world", "WORLD"
+
+
+@cache
+def _rows(scope: str, code: str, basis: str) -> list[tables.Row]:
+    rows = tables.lookup("carbon_intensity", scope, code)
+    return [row for row in rows if row["basis"] == basis and row["method"] != CODECARBON_1X]
 
 
 def _grams(row: tables.Row) -> float:
     return float(row["g_co2e_per_kwh"])
 
 
-def _nearest(series: list[tables.Row], year: int) -> tables.Row:
-    """Return the row of the last year not after the run, else of the first after; lifecycle before direct."""
-    before = [int(row["year"]) for row in series if int(row["year"]) <= year]
-    best = max(before) if before else min(int(row["year"]) for row in series)
-    same = [row for row in series if int(row["year"]) == best]
-    return next((row for row in same if row["basis"] == "lifecycle"), same[0])
-
-
-def _stale(row: tables.Row, wider: tables.Row, year: int) -> bool:
-    """Tell whether a row of the old compilation is so old that the next area's figure is the better one."""
-    if row["source"] != OLD_COMPILATION or wider["scope"] == "world":
-        return False
-    return abs(int(row["year"]) - year) - abs(int(wider["year"]) - year) >= STALE_YEARS
-
-
-def _same_series(other: tables.Row, row: tables.Row) -> bool:
-    near = abs(int(other["year"]) - int(row["year"])) <= BAND_YEARS
-    return near and (other["source"], other["basis"]) == (row["source"], row["basis"])
+def _nearest(rows: list[tables.Row], year: int) -> tables.Row:
+    """Return the row of the last year not after the run, else of the first after."""
+    before = [row for row in rows if int(row["year"]) <= year]
+    if before:
+        return max(before, key=lambda row: int(row["year"]))
+    return min(rows, key=lambda row: int(row["year"]))
 
 
 def _world(place: Place, row: tables.Row, year: int) -> CarbonIntensity:
     """Return the world's figure for a place that has none of its own."""
     countries = tables.lookup("carbon_intensity", "country")
-    values = [_grams(one) for one in countries if (one["year"], one["source"]) == (row["year"], row["source"])]
+    values = [
+        _grams(country) for country in countries if (country["year"], country["basis"]) == (row["year"], row["basis"])
+    ]
     deciles = statistics.quantiles(values, n=10, method="inclusive")
     name = places.code(place)
-    known = f"no figure for {name}: world average, with the 10th to 90th percentile of the countries as its band"
-    notes = filter(None, [known if name else UNKNOWN_NOTE, _note(row, year, place)])
+    known = f"no figure for {name}: world average, with the 10th to 90th percentile of the countries as its interval"
+    notes = filter(None, [known if name else UNKNOWN_NOTE, _note(row, year)])
     return _result(row, deciles[0], deciles[-1], assumed=not place.country_iso3, note="; ".join(notes))
 
 
-def _note(row: tables.Row, year: int, place: Place) -> str:
-    """Return what a reader must know of a figure, empty for a lifecycle figure of the run's own time."""
+def _contained(narrowest: tuple[str, str], row: tables.Row) -> str:
+    """Say that a figure is that of a wider area, where the narrowest is one that could have had its own."""
+    scope, code = narrowest
+    if scope == "cloud_region":  # of Google's regions: the grid around it is its usual figure
+        return ""
+    return f"no figure of {scope.replace('_', ' ')} {code}: that of {row['scope'].replace('_', ' ')} {row['code']}"
+
+
+def _note(row: tables.Row, year: int) -> str:
+    """Return what a reader must know of a figure."""
     notes = []
-    if row["basis"] == "direct":
-        notes.append("direct emissions at the stack, without fuel supply and building" + _lifecycle(place, year))
-    if row["basis"] == "mixed":
-        notes.append("the source mixes direct and lifecycle figures")
     if row["gas"] == "co2":
         notes.append("CO2 only, without CH4 and N2O")
+    if origin := next((words for method, words in DERIVED.items() if method in row["method"]), ""):
+        notes.append(f"derived from {origin}")
+    if row["method"].startswith("proxy"):
+        notes.append("the figure is that of a neighbouring or surrounding grid")
     if _grams(row) == 0:
-        notes.append(f"0 is the source's figure, not a gap; the band ends at hydropower's {HYDROPOWER_GRAMS:g} g/kWh")
-    if abs(int(row["year"]) - year) > 1:
-        notes.append(f"figure of {row['year']} for a run of {year}")
+        notes.append(
+            f"0 is the source's figure, not a gap; the interval ends at hydropower's {HYDROPOWER_GRAMS:g} g/kWh"
+        )
+    if distance := int(row["year"]) - year:
+        years = f"{abs(distance)} year{'s' if abs(distance) > 1 else ''} {'after' if distance > 0 else 'before'}"
+        notes.append(f"figure of {row['year']}, {years} the run")
     if row["note"]:
         notes.append(row["note"])
     return "; ".join(notes)
 
 
-def _lifecycle_row(place: Place, year: int) -> tables.Row | None:
-    """Return the country's lifecycle figure nearest to a year."""
-    rows = tables.lookup("carbon_intensity", "country", place.country_iso3)
-    rows = [row for row in rows if row["basis"] == "lifecycle"]
-    return _nearest(rows, year) if rows else None
-
-
-def _lifecycle(place: Place, year: int) -> str:
-    """Return, as the end of a note, what the country's lifecycle figure is."""
-    nearest = _lifecycle_row(place, year)
-    if nearest is None:
-        return ""
-    return f" (lifecycle, {nearest['code']} {nearest['year']}: {_grams(nearest):.0f} g/kWh)"
-
-
-def _result(row: tables.Row, low: float, high: float, *, assumed: bool, note: str) -> CarbonIntensity:
+def _result(row: tables.Row, low: float, high: float, *, note: str, assumed: bool = False) -> CarbonIntensity:
     return CarbonIntensity(
         grams_per_kwh=_grams(row),
         low=round(low, 3),

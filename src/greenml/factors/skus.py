@@ -1,56 +1,61 @@
-"""Machine sizes of the clouds, by any name that people give them."""
+"""Looks up the clouds' machine sizes by their usual names."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from fnmatch import fnmatchcase
 from functools import cache
 
-from greenml import tables
-from greenml.errors import SettingsError
-from greenml.facts import Sku
+from greenml.errors import SettingsError, did_you_mean, nearest
+from greenml.factors import tables
+from greenml.factors.places import OTHER_CLOUD_NAMES
+from greenml.factors.types import Sku
 
 # The Azure price list's second name of a size, with the name that the compute API has.
 SECOND_NAMES = {"nd96asra100v4": "nd96asrv4"}
+_SEPARATORS = str.maketrans("", "", " -_.\t")
 
 
 def find(name: str, cloud: str = "") -> Sku:
     """Return the machine size of that name.
 
-    Case, spaces, dots, hyphens, underscores and Azure's ``Standard_`` do not matter: ``ND40rs_v2``,
-    ``STANDARD_ND40RS_V2``, ``standard nd40rs v2``. The cloud may stand before the name: ``lambda/1x H100 PCIe
-    80GB``.
+    Case, spaces, dots, hyphens, underscores, Azure's ``Standard_`` and SageMaker's ``ml.`` do not matter:
+    ``ND40rs_v2``, ``STANDARD_ND40RS_V2``, ``standard nd40rs v2``, ``ml.p4d.24xlarge``. The cloud may stand before
+    the name, and must where the name is a GPU's, which any cloud may sell: ``lambda/gpu_8x_h100_sxm5``,
+    ``paperspace/A100``, ``vast/8x H200``.
 
     ``gpu_count`` 0 beside a ``gpu_model`` is a count that is not known (NC_RTXPRO6000BSE_v6).
 
     Args:
         name: the size's name.
-        cloud: azure, aws, gcp, coreweave or lambda; "" for any.
+        cloud: azure, aws, gcp, lambda and so on, as ``greenml skus`` lists them; "" for any.
 
     Raises:
-        SettingsError: no size has that name (the message gives the nearest), or sizes of two clouds have it.
+        SettingsError: no size has that name (the message gives the nearest), sizes of two clouds have it, or it is a
+            GPU's name without a cloud.
     """
-    given_cloud, _, rest = name.rpartition("/")
-    cloud = (cloud or given_cloud).strip().lower()
+    owner, rest = _split(name)
+    cloud = _cloud(cloud) or owner
     wanted = _key(rest)
-    found = [sku for sku in _all() if _key(sku.name) == wanted and cloud in {"", sku.cloud}]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        clouds = ", ".join(f"'{sku.cloud}/{sku.name}'" for sku in found)
-        raise SettingsError(f"SKU {name!r} is sold by several clouds; give one of {clouds}")
+    same = [row for row in _by_key().get(wanted, ()) if cloud in {"", row["cloud"]}]
+    if len(same) == 1 and (cloud or not _is_of_any_cloud(same[0])):
+        return _sku(same[0])
+    if same:
+        why = "is sold by several clouds" if len(same) > 1 else "is a GPU's name, not a cloud's"
+        clouds = ", ".join(f"'{row['cloud']}/{row['sku']}'" for row in same)
+        raise SettingsError(f"SKU {name!r} {why}; give {'one of ' if len(same) > 1 else ''}{clouds}")
     raise SettingsError(_unknown(name, wanted, cloud))
 
 
 def unambiguous(sku: Sku) -> str:
-    """Return a name that ``find`` takes for this size alone: its own, after its cloud where another sells that too."""
-    shared = sum(_key(one.name) == _key(sku.name) for one in _all()) > 1
+    """Return a name that ``find`` takes for this size alone: its own, with its cloud where others may sell it too."""
+    rows = _by_key()[_key(sku.name)]
+    shared = len(rows) > 1 or _is_of_any_cloud(rows[0])
     return f"{sku.cloud}/{sku.name}" if shared else sku.name
 
 
 def search(pattern: str) -> list[Sku]:
-    """Return the sizes that a pattern fits: a part of the name, label or GPU model, or a glob (``ND*_v4``).
+    """Return the sizes that match a pattern: a part of the name, label or GPU model, or a glob (``ND*_v4``).
 
     Case does not matter. Names that begin with the pattern come first.
     """
@@ -58,15 +63,42 @@ def search(pattern: str) -> list[Sku]:
     wanted = wanted.removeprefix("standard_")
     if any(sign in wanted for sign in "*?["):
         return [sku for sku in _all() if fnmatchcase(sku.name.lower(), wanted)]
-    found = [sku for sku in _all() if any(wanted in text.lower() for text in (sku.name, sku.label, sku.gpu_model))]
-    return sorted(found, key=lambda sku: not sku.name.lower().startswith(wanted))
+    matches = [sku for sku in _all() if any(wanted in text.lower() for text in (sku.name, sku.label, sku.gpu_model))]
+    return sorted(matches, key=lambda sku: not sku.name.lower().startswith(wanted))
 
 
 def _key(name: str) -> str:
-    """Return what two spellings of a name share."""
-    key = "".join(letter for letter in name.lower() if letter not in " -_.\t")
-    key = key.removeprefix("standard")
+    """Return what two spellings of a name share: without separators, Azure's ``Standard_`` and SageMaker's ``ml.``."""
+    key = name.lower().strip().removeprefix("ml.").translate(_SEPARATORS).removeprefix("standard")
     return SECOND_NAMES.get(key, key)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the cloud that stands before a name, "" for none, and the rest of it."""
+    prefix, sign, rest = name.rpartition("/")
+    if not sign and ":" in name and not name.startswith("gpu:"):
+        prefix, _, rest = name.partition(":")
+    return _cloud(prefix), rest
+
+
+def _cloud(name: str) -> str:
+    """Return a cloud as the tables name it: ``gcp`` for Google."""
+    plain = name.strip().lower()
+    return OTHER_CLOUD_NAMES.get(plain.translate(_SEPARATORS), plain)
+
+
+def _is_of_any_cloud(row: tables.Row) -> bool:
+    """Tell whether a size's name is that of its GPUs alone: ``8x H200``, ``A100``, ``A100-80Gx8``."""
+    name = row["sku"]
+    return bool(re.match(r"\d+x ", name)) or re.sub(r"(-\d+G)?(x\d+)?$", "", name) in row["gpu_model"].split()
+
+
+@cache
+def _by_key() -> dict[str, list[tables.Row]]:
+    index: dict[str, list[tables.Row]] = {}
+    for row in tables.rows("skus"):
+        index.setdefault(_key(row["sku"]), []).append(row)
+    return index
 
 
 @cache
@@ -86,6 +118,7 @@ def _sku(row: tables.Row) -> Sku:
         gpu_model=row["gpu_model"],
         gpu_count=tables.number(row["gpu_count"]) or 0.0,
         gpu_memory_gb=tables.number(row["gpu_memory_gb_each"]),
+        gpu_nvml_name=row["gpu_nvml_name"],
         cpu_model=row["cpu_model"],
         source=tables.source(row["source"], row["source_date"]),
     )
@@ -95,15 +128,12 @@ def _unknown(name: str, wanted: str, cloud: str) -> str:
     clouds = sorted({sku.cloud for sku in _all()})
     if cloud not in {"", *clouds}:
         return f"unknown cloud {cloud!r} of SKU {name!r}; known are {', '.join(clouds)}"
-    if elsewhere := [sku.cloud for sku in _all() if _key(sku.name) == wanted]:
+    if elsewhere := [row["cloud"] for row in _by_key().get(wanted, ())]:
         bare = name.rpartition("/")[2]
         sold = f"SKU {name!r} is sold by {' and '.join(elsewhere)}, not by {cloud}"
         return f"{sold}; 'greenml skus {bare}' lists it"
-    names = {_key(sku.name): sku.name for sku in _all() if cloud in {"", sku.cloud}}
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)
-    scores = {key: difflib.SequenceMatcher(None, key, wanted).ratio() for key in near}
-    near = [names[key] for key in near if scores[key] > max(scores.values()) - 0.1]
-    asked = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    names = {_key(sku.name): sku.name if cloud else unambiguous(sku) for sku in _all() if cloud in {"", sku.cloud}}
+    asked = did_you_mean(names[key] for key in nearest(wanted, names)) or ";"
     command = f"greenml skus {_family(name)}".strip()
     return f"unknown SKU {name!r}{asked} '{command}' lists them"
 

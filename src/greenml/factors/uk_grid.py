@@ -12,22 +12,22 @@ import os
 import re
 from datetime import datetime, timedelta, timezone
 
-from greenml import tables
 from greenml.errors import FactorError
-from greenml.factors import _moments
+from greenml.factors import tables
 from greenml.factors._http import get_json
-from greenml.facts import IntensityCourse, IntensitySlot, Place, Source
+from greenml.factors.intensity_providers import entries, grams, pieces, rounded, utc
+from greenml.factors.types import IntensitySeries, IntensitySlot, Place, Source
 
 WHO = "uk_grid"
 RESOLUTION_SECONDS = 1800.0
 URL = "https://api.carbonintensity.org.uk"
 MOST_DAYS = timedelta(days=13)  # of 14, since the half hour before is answered too
-ACTUAL_DOUBT, FORECAST_DOUBT = 0.1, 0.2  # docs/method.md, section 4
+ACTUAL_UNCERTAINTY, FORECAST_UNCERTAINTY = 0.1, 0.2  # docs/method.md, section 4
 REGION_OF_CITY = {"London": "13", "Cardiff": "7"}  # where the clouds are
 NATIONAL = "national"
 
 
-def course(place: Place, area: str, start: datetime, end: datetime) -> IntensityCourse:
+def series(place: Place, area: str, start: datetime, end: datetime, basis: str) -> IntensitySeries:
     """Return the carbon intensity of Great Britain or one of its regions.
 
     Args:
@@ -35,52 +35,53 @@ def course(place: Place, area: str, start: datetime, end: datetime) -> Intensity
         area: a region's number (1 to 17), an outward postcode (SW1), ``national``, or "" for the place's.
         start: of the stretch, UTC.
         end: of it.
+        basis: not needed: the service has direct figures only.
 
     Raises:
         FactorError: the place is elsewhere, or the service has no answer.
     """
     area = area or _area(place)
-    first, last = _moments.rounded(start, end, timedelta(seconds=RESOLUTION_SECONDS))
-    found: dict[datetime, tuple[IntensitySlot, bool]] = {}
+    first, last = rounded(start, end, timedelta(seconds=RESOLUTION_SECONDS))
+    slots_by_start: dict[datetime, tuple[IntensitySlot, bool]] = {}
     name = "Great Britain"
-    for piece in _moments.pieces(first, last, MOST_DAYS):
+    for piece in pieces(first, last, MOST_DAYS):
         value = get_json(_address(area, *piece), who=WHO)
         data = value.get("data") if isinstance(value, dict) else None
         if area != NATIONAL:
             data = data[0] if isinstance(data, list) and data else data
             name = str(data.get("shortname", area)) if isinstance(data, dict) else area
             value = data
-        for one in _moments.entries(value, "data", WHO):
-            read = _slot(one)
+        for entry in entries(value, "data", WHO):
+            read = _slot(entry)
             if read is not None:
-                found[read[0].start] = read
-    forecasts = sum(forecast for _, forecast in found.values())
-    share = forecasts / len(found) if found else 0.0
-    return IntensityCourse(
+                slots_by_start[read[0].start] = read
+    forecasts = sum(forecast for _, forecast in slots_by_start.values())
+    share = forecasts / len(slots_by_start) if slots_by_start else 0.0
+    return IntensitySeries(
         provider=WHO,
         signal="average",
         area=name if area == NATIONAL else f"{name} ({area})" if name != area else area,
-        slots=tuple(found[at][0] for at in sorted(found)),
+        slots=tuple(slots_by_start[at][0] for at in sorted(slots_by_start)),
         source=Source(
             "Carbon Intensity API (NESO)", "https://carbonintensity.org.uk", f"{datetime.now(timezone.utc):%Y-%m-%d}"
         ),
         basis="direct",
         note="half hours without an actual figure are the service's forecast" if forecasts else "",
-        doubt_ratio=ACTUAL_DOUBT + (FORECAST_DOUBT - ACTUAL_DOUBT) * share,
+        uncertainty_ratio=ACTUAL_UNCERTAINTY + (FORECAST_UNCERTAINTY - ACTUAL_UNCERTAINTY) * share,
     )
 
 
 def _slot(entry: dict[str, object]) -> tuple[IntensitySlot, bool] | None:
     """Return a half hour and whether its figure is a forecast; the actual one goes before it. None without either."""
-    told = entry.get("intensity")
-    known = told if isinstance(told, dict) else {}
+    intensity = entry.get("intensity")
+    known = intensity if isinstance(intensity, dict) else {}
     value = known.get("actual") if known.get("actual") is not None else known.get("forecast")
     if value is None:
         return None
-    start, end = _moments.utc(entry.get("from"), WHO), _moments.utc(entry.get("to"), WHO)
+    start, end = utc(entry.get("from"), WHO), utc(entry.get("to"), WHO)
     if end <= start:
         raise FactorError(f"{WHO}: a half hour ends before it begins, {start:%Y-%m-%d %H:%M}")
-    return IntensitySlot(start, end, _moments.grams(value, WHO)), known.get("actual") is None
+    return IntensitySlot(start, end, grams(value, WHO)), known.get("actual") is None
 
 
 def _area(place: Place) -> str:

@@ -12,11 +12,11 @@ import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from greenml import tables
 from greenml.errors import FactorError
-from greenml.factors import _keys, _moments
-from greenml.factors._http import ServiceError, get_json
-from greenml.facts import IntensityCourse, IntensitySlot, Place, Source
+from greenml.factors import tables
+from greenml.factors._http import ServiceError, find_key, get_json, remember_key
+from greenml.factors.intensity_providers import entries, grams, pieces, rounded, utc
+from greenml.factors.types import IntensitySeries, IntensitySlot, Place, Source
 
 WHO = "watttime"
 RESOLUTION_SECONDS = 300.0
@@ -25,14 +25,14 @@ USERNAME, PASSWORD = "WATTTIME_USERNAME", "WATTTIME_PASSWORD"
 SIGNAL, UNITS = "co2_moer", "lbs_co2_per_mwh"
 GRAMS_PER_POUND = 453.59237  # exact: the international pound
 MOST_DAYS = timedelta(days=32)
-DOUBT = 0.3  # docs/method.md, section 4
+UNCERTAINTY = 0.3  # docs/method.md, section 4
 TOKEN_SECONDS = 25 * 60.0  # of its 30 minutes
 
 # The token of a login, until it ends: a run asks every five minutes, and logins are rationed.
 _tokens: dict[tuple[str, str], tuple[float, str]] = {}
 
 
-def course(place: Place, area: str, start: datetime, end: datetime) -> IntensityCourse:
+def series(place: Place, area: str, start: datetime, end: datetime, basis: str) -> IntensitySeries:
     """Return the marginal emission rate of a grid region.
 
     Args:
@@ -40,27 +40,28 @@ def course(place: Place, area: str, start: datetime, end: datetime) -> Intensity
         area: a grid region (``CAISO_NORTH``), or "" for the place's.
         start: of the stretch, UTC.
         end: of it.
+        basis: not needed: the service has direct figures only.
 
     Raises:
         FactorError: there is no login or no region, or the service has no answer.
     """
     region = area or _region(place)
     slots: dict[datetime, IntensitySlot] = {}
-    first, last = _moments.rounded(start, end, timedelta(seconds=RESOLUTION_SECONDS))
-    for piece in _moments.pieces(first, last, MOST_DAYS):
+    first, last = rounded(start, end, timedelta(seconds=RESOLUTION_SECONDS))
+    for piece in pieces(first, last, MOST_DAYS):
         span = {name: f"{at:%Y-%m-%dT%H:%M:%SZ}" for name, at in zip(("start", "end"), piece, strict=True)}
         value = _ask("/v3/historical", region=region, signal_type=SIGNAL, **span)
         meta = value.get("meta")
         known = meta if isinstance(meta, dict) else {}
         if known.get("units") != UNITS or known.get("region") != region:
-            said = f"{known.get('region')!r} in {known.get('units')!r}"[:60]
-            raise FactorError(f"{WHO}: it answered for {said}, not for {region!r} in {UNITS!r}")
+            answered = f"{known.get('region')!r} in {known.get('units')!r}"[:60]
+            raise FactorError(f"{WHO}: it answered for {answered}, not for {region!r} in {UNITS!r}")
         step = timedelta(seconds=_period(known))
-        for one in _moments.entries(value, "data", WHO):
-            at = _moments.utc(one.get("point_time"), WHO)
-            if one.get("value") is not None:
-                slots[at] = IntensitySlot(at, at + step, _grams(one["value"]))
-    return IntensityCourse(
+        for entry in entries(value, "data", WHO):
+            at = utc(entry.get("point_time"), WHO)
+            if entry.get("value") is not None:
+                slots[at] = IntensitySlot(at, at + step, _grams(entry["value"]))
+    return IntensitySeries(
         provider=WHO,
         signal="marginal",
         area=region,
@@ -68,14 +69,14 @@ def course(place: Place, area: str, start: datetime, end: datetime) -> Intensity
         source=Source("WattTime", "https://watttime.org", f"{datetime.now(timezone.utc):%Y-%m-%d}"),
         basis="direct",
         note="marginal operating emissions rate, CO2 only",
-        doubt_ratio=DOUBT,
+        uncertainty_ratio=UNCERTAINTY,
     )
 
 
 def _grams(pounds_per_mwh: object) -> float:
     if isinstance(pounds_per_mwh, bool) or not isinstance(pounds_per_mwh, int | float):
-        raise FactorError(f"{WHO}: {str(pounds_per_mwh)[:40]!r} is no emission rate")
-    return _moments.grams(pounds_per_mwh * GRAMS_PER_POUND / 1000.0, WHO)
+        raise FactorError(f"{WHO}: {str(pounds_per_mwh)[:40]!r} is not an emission rate")
+    return grams(pounds_per_mwh * GRAMS_PER_POUND / 1000.0, WHO)
 
 
 def _period(meta: dict[str, Any]) -> float:
@@ -94,15 +95,15 @@ def _region(place: Place) -> str:
         raise FactorError(
             f"{WHO}: no coordinates of the run's place are known; give its grid region: {WHO}:CAISO_NORTH"
         )
-    told = _ask("/v3/region-from-loc", latitude=row["latitude"], longitude=row["longitude"], signal_type=SIGNAL)
-    if not isinstance(told.get("region"), str) or not told["region"]:
+    answer = _ask("/v3/region-from-loc", latitude=row["latitude"], longitude=row["longitude"], signal_type=SIGNAL)
+    if not isinstance(answer.get("region"), str) or not answer["region"]:
         raise FactorError(f"{WHO}: it has no region at {place.display_name or place.region}")
-    return str(told["region"])
+    return str(answer["region"])
 
 
 def _ask(path: str, **params: str) -> dict[str, Any]:
     """Ask an address with the login's token; a token that is refused is renewed once."""
-    login = _keys.find(USERNAME, WHO), _keys.find(PASSWORD, WHO)
+    login = find_key(USERNAME, WHO), find_key(PASSWORD, WHO)
     base = os.environ.get("GREENML_WATTTIME_URL", URL).rstrip("/")
     for renewed in (False, True):
         token = _token(base, login, renew=renewed)
@@ -119,7 +120,7 @@ def _ask(path: str, **params: str) -> dict[str, Any]:
         if renewed or failure.status != 401:
             raise failure
     if not isinstance(value, dict):
-        raise FactorError(f"{WHO}: its answer is no object; has its interface changed?")
+        raise FactorError(f"{WHO}: its answer is not an object; has its interface changed?")
     return value
 
 
@@ -131,5 +132,5 @@ def _token(base: str, login: tuple[str, str], *, renew: bool) -> str:
     made = value.get("token") if isinstance(value, dict) else None
     if not isinstance(made, str) or not made:
         raise FactorError(f"{WHO}: its login gave no token; has its interface changed?")
-    _tokens[base, login[0]] = (time.monotonic() + TOKEN_SECONDS, _keys.remember(made))
+    _tokens[base, login[0]] = (time.monotonic() + TOKEN_SECONDS, remember_key(made))
     return made

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
 import keras
 
 import greenml
-from greenml.integrations._quiet import quiet
+from greenml.integrations._callback import MeasuringCallback, figures, quiet
 
-log = logging.getLogger("greenml")
 UNKNOWN = float("nan")
 
 
-class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
+class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
     """Measures a model's ``fit``, ``evaluate`` and ``predict``.
 
     Give the same object to each of them. The run begins with the first, and goes on over all. ``run.json`` is written
@@ -34,23 +32,11 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
     """
 
     def __init__(self, output: str | os.PathLike[str] | None = None, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__()
+        super().__init__(**settings)
         greenml.track(output, **settings)
-        self._output, self._settings = output, settings
-        self._run: greenml.Run | None = None
-        self._phase: int | None = None
-        self._fitting = self._priced = False
+        self._output = output
+        self._priced = False
         self._epochs = self._steps = self._steps_before = 0
-        self._troubles: set[str] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the run to this object: tuners copy the callbacks for each trial."""
-        return {**self.__dict__, "_run": None, "_phase": None}
-
-    @property
-    def run(self) -> greenml.Run | None:
-        """The run, once it has begun: for phases, parameters and results of your own."""
-        return self._run
 
     def stop(self, error: BaseException | None = None) -> greenml.RunRecord | None:
         """End the measurement before Python ends, and return the record.
@@ -58,11 +44,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         Args:
             error: the exception that ended it, if one did.
         """
-        run, self._run, self._phase, self._fitting = self._run, None, None, False
-        if run is None:
-            return None
-        run.__exit__(type(error) if error is not None else None, error, None)
-        return run.record
+        return self._end(error)
 
     # Hooks. None of batches: with one, Keras would wait for each batch where it otherwise does not.
 
@@ -79,8 +61,8 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
 
     @quiet
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tell how far training is, where Keras knows an epoch's steps."""
-        self._tell_progress(epoch)
+        """Write how far training is, where Keras knows an epoch's steps."""
+        self._write_progress(epoch)
 
     @quiet
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -94,7 +76,7 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
         iterations = _iterations(self.model)
         self._steps, self._steps_before = self._steps + iterations - self._steps_before, iterations
         self._run.count(epochs=self._epochs, steps=self._steps)
-        self._tell_progress(epoch + 1)
+        self._write_progress(epoch + 1)
 
     @quiet
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -134,35 +116,20 @@ class GreenCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ha
 
     # The run.
 
-    def trouble(self, text: str) -> None:
-        """Say once what went wrong in here, in the log and in the record."""
-        if text not in self._troubles:
-            self._troubles.add(text)
-            log.warning("greenml: %s; training goes on", text)
-            if self._run is not None:
-                self._run.note(text, "callback")
-
     def _begin(self) -> greenml.Run:
         if self._run is None:
             self._epochs = self._steps = 0
             self._run = greenml.track(self._output, **self._settings).start()
         return self._run
 
-    def _enter(self, name: str | None) -> None:
-        """Close the phase that is open and begin another: phases lie beside each other."""
-        if self._run is not None:
-            if self._phase is not None:
-                self._run.end_phase(self._phase)
-            self._phase = self._run.begin_phase(name) if name is not None else None
-
-    def _tell_progress(self, epochs: int) -> None:
-        told = self.params or {}
-        if self._run is not None and told.get("steps") and told.get("epochs"):
-            self._run.progress(epochs * told["steps"], told["epochs"] * told["steps"])
+    def _write_progress(self, epochs: int) -> None:
+        fit = self.params or {}
+        if self._run is not None and fit.get("steps") and fit.get("epochs"):
+            self._run.progress(epochs * fit["steps"], fit["epochs"] * fit["steps"])
 
     def _figures(self, run: greenml.Run) -> dict[str, float]:
         """Return the running totals under the names of logs; always the same names, as CSVLogger fails without."""
-        known = run.totals().figures(run.settings.tier or "dedicated")
+        known = figures(run)
         names = ["green/energy_kwh", "green/co2e_kg", "green/power_w"] + ["green/cost_usd"] * self._priced
         return {name: known.get(name, UNKNOWN) for name in names}
 
@@ -177,22 +144,22 @@ def _hyperparameters(model: Any, params: dict[str, Any]) -> dict[str, Any]:  # n
     """Return what ``fit`` and ``compile`` were given."""
     optimizer = getattr(model, "optimizer", None)
     loss = getattr(model, "loss", None)
-    told = {
+    arguments = {
         "epochs": params.get("epochs"),
         "steps_per_epoch": params.get("steps"),
         "optimizer": optimizer.get_config() if optimizer is not None else None,
         "loss": loss if isinstance(loss, str) or loss is None else getattr(loss, "name", type(loss).__name__),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _model(model: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the model's name and, once it is built, its size."""
-    told: dict[str, Any] = {"name": model.name, "class": type(model).__name__}
+    facts: dict[str, Any] = {"name": model.name, "class": type(model).__name__}
     if model.built:
-        told["parameters"] = model.count_params()
-        told["trainable_parameters"] = sum(int(keras.ops.size(one)) for one in model.trainable_weights)
-    return told
+        facts["parameters"] = model.count_params()
+        facts["trainable_parameters"] = sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)
+    return facts
 
 
 def _ran() -> dict[str, Any]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml.integrations import _lightning_facts as facts
-from greenml.integrations._quiet import quiet
-
-log = logging.getLogger("greenml")
+from greenml.integrations._callback import MeasuringCallback, batch_size, environment, figures, quiet
 
 # A class may stand in both trees at once, so a Trainer of either takes it. The second tree shares its imports with the
 # first and adds 0.1 s.
@@ -29,7 +25,7 @@ if not _TREES:
     raise ImportError("greenml.integrations.lightning needs lightning or pytorch_lightning: pip install lightning")
 
 
-class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is installed
+class GreenCallback(MeasuringCallback, *_TREES):  # type: ignore[misc]  # its bases are what is installed
     """Measures a Trainer's life: setup, sanity check, train, validate, test and predict, and what that took.
 
     The run begins when the Trainer first sets up, and goes on over ``fit``, ``validate``, ``test`` and ``predict``.
@@ -45,31 +41,16 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
     """
 
     def __init__(self, output: str | os.PathLike[str] | None = None, **settings: Any) -> None:  # noqa: ANN401
-        super().__init__()
-        told = greenml.track(output, **settings).settings
-        self._output = told.output if "output" in told.known_from else None
-        self._settings = settings
-        self._run: greenml.Run | None = None
-        self._phase: int | None = None
-        self._fitting = False
+        super().__init__(**settings)
+        checked = greenml.track(output, **settings).settings
+        self._output = checked.output if "output" in checked.known_from else None
         self._counts = dict.fromkeys(("samples", "tokens", "steps", "epochs"), 0.0)
         self._steps_before = self._logged_step = self._steps = 0
         self._model: dict[str, Any] = {}
-        self._troubles: set[str] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the run to this process: a strategy that spawns sends a copy of the callback to each rank."""
-        return {**self.__dict__, "_run": None, "_phase": None}
-
-    @property
-    def run(self) -> greenml.Run | None:
-        """The run, once the Trainer has begun: for phases, parameters and results of your own."""
-        return self._run
 
     def stop(self) -> greenml.RunRecord | None:
         """End the measurement before Python ends, and return the record; None in a rank that leaves it to another."""
-        run, self._run, self._phase = self._run, None, None
-        return run.stop() if run is not None else None
+        return self._end(None)
 
     # Hooks, in the order in which a Trainer calls them.
 
@@ -79,12 +60,12 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         if self._run is None:
             self._counts = dict.fromkeys(self._counts, 0.0)
             output = self._output or _folder(trainer) / "run.json"
-            with _told(trainer.global_rank, trainer.world_size, trainer.local_rank):
+            with _ranks(trainer):
                 self._run = greenml.track(output, **self._settings).start()
         self._enter("setup")
-        self._run.params(facts.hyperparameters(trainer, pl_module) | facts.engine(trainer))
-        self._model = facts.model(pl_module)
-        self._run.describe(model=self._model, ran=facts.ran(trainer))
+        self._run.params(_hyperparameters(trainer, pl_module) | _engine(trainer))
+        self._model = _model(pl_module)
+        self._run.describe(model=self._model, ran=_ran(trainer))
 
     @quiet
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
@@ -97,22 +78,24 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
         self._fitting = True
         self._steps_before = trainer.global_step
         if self._run is not None:
-            self._run.params(facts.batching(trainer))
-            now = facts.model(pl_module)
+            self._run.params(_batching(trainer))
+            now = _model(pl_module)
             if now.get("parameters", 0) >= self._model.get("parameters", 0):  # else it is cut into shards by now
                 self._model = now
-            self._run.describe(model=self._model, ran=facts.ran(trainer), **facts.deepspeed(trainer))
+            self._run.describe(model=self._model, ran=_ran(trainer), **_deepspeed(trainer))
+        if self._run is not None and trainer.is_global_zero:
+            self._run.offer(*_writers(trainer), *trainer.loggers)
         self._enter("train")
-        self._steps = facts.steps(trainer) if trainer.is_global_zero else 0
-        self._tell_progress(trainer)
+        self._steps = _steps(trainer) if trainer.is_global_zero else 0
+        self._write_progress(trainer)
 
     @quiet
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Count what was worked through; show the running totals when the Trainer logs."""
-        samples, tokens = facts.size(batch)
+        samples, tokens = batch_size(batch)
         self._counts["samples"] += samples
         self._counts["tokens"] += tokens
-        self._tell_progress(trainer)
+        self._write_progress(trainer)
         # What Lightning's own monitors take for the step of a log line; one more than has been done.
         step = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step - 1) + 1
         every = trainer.log_every_n_steps
@@ -120,9 +103,9 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
             self._logged_step = step
             self._count(self._run, trainer)
             if trainer.is_global_zero and trainer.loggers:
-                figures = _figures(self._run)
-                for logger in trainer.loggers if figures else ():
-                    logger.log_metrics(figures, step=step - 1)
+                totals = figures(self._run)
+                for logger in trainer.loggers if totals else ():
+                    logger.log_metrics(totals, step=step - 1)
 
     @quiet
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
@@ -138,10 +121,16 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
             self._enter("train" if self._fitting else None)
 
     @quiet
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ANN401
+        """Write that a checkpoint holds this step; nothing is added to the checkpoint."""
+        if self._run is not None and self._fitting and self._steps:
+            self._run.progress(trainer.global_step, self._steps, saved=True)
+
+    @quiet
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Close the training phase."""
         self._fitting = False
-        self._tell_progress(trainer)
+        self._write_progress(trainer)
         self._enter(None)
         self._counts = self._worked(trainer)
         self._steps_before = trainer.global_step
@@ -182,30 +171,13 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ANN401
         """Write the record of a run that failed, or was interrupted."""
         self._fitting = False
-        run, self._run, self._phase = self._run, None, None
-        if run is None:
-            return
         try:
-            self._count(run, trainer)
+            if self._run is not None:
+                self._count(self._run, trainer)
         finally:
-            run.__exit__(type(exception), exception, None)
+            self._end(exception)
 
     # The run.
-
-    def trouble(self, text: str) -> None:
-        """Say once what went wrong in here, in the log and in the record."""
-        if text not in self._troubles:
-            self._troubles.add(text)
-            log.warning("greenml: %s; training goes on", text)
-            if self._run is not None:
-                self._run.note(text, "callback")
-
-    def _enter(self, name: str | None) -> None:
-        """Close the phase that is open and begin another: phases lie beside each other."""
-        if self._run is not None:
-            if self._phase is not None:
-                self._run.end_phase(self._phase)
-            self._phase = self._run.begin_phase(name) if name is not None else None
 
     def _worked(self, trainer: Any) -> dict[str, float]:  # noqa: ANN401
         """Return what this rank has worked through so far."""
@@ -216,10 +188,10 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
 
     def _count(self, run: greenml.Run, trainer: Any) -> None:  # noqa: ANN401
         """Keep the counts: samples and tokens are summed over ranks, steps and epochs are rank 0's."""
-        own = ("samples", "tokens", "steps", "epochs") if trainer.is_global_zero else ("samples", "tokens")
-        run.count(**{name: value for name, value in self._worked(trainer).items() if value and name in own})
+        names = ("samples", "tokens", "steps", "epochs") if trainer.is_global_zero else ("samples", "tokens")
+        run.count(**{name: value for name, value in self._worked(trainer).items() if value and name in names})
 
-    def _tell_progress(self, trainer: Any) -> None:  # noqa: ANN401
+    def _write_progress(self, trainer: Any) -> None:  # noqa: ANN401
         if self._run is not None and self._steps:
             self._run.progress(trainer.global_step, self._steps)
 
@@ -228,21 +200,11 @@ class GreenCallback(*_TREES):  # type: ignore[misc]  # its bases are what is ins
             self._run.log(dict(trainer.callback_metrics))
 
 
-@contextmanager
-def _told(rank: int, world_size: int, local_rank: int) -> Iterator[None]:
-    """Tell greenml the rank as torchrun would: Lightning's own launcher leaves ``RANK`` out."""
-    told = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": local_rank}
-    missing = {} if world_size == 1 or "RANK" in os.environ else {name: str(told[name]) for name in told}
-    before = {name: os.environ.get(name) for name in missing}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _ranks(trainer: Any) -> contextlib.AbstractContextManager[None]:  # noqa: ANN401
+    """Set the ranks in the environment as torchrun would: Lightning's own launcher leaves ``RANK`` out."""
+    if trainer.world_size == 1:
+        return contextlib.nullcontext()
+    return environment(RANK=trainer.global_rank, WORLD_SIZE=trainer.world_size, LOCAL_RANK=trainer.local_rank)
 
 
 def _folder(trainer: Any) -> Path:  # noqa: ANN401
@@ -251,6 +213,92 @@ def _folder(trainer: Any) -> Path:  # noqa: ANN401
     return Path() if "://" in root else Path(root)
 
 
-def _figures(run: greenml.Run) -> dict[str, float]:
-    """Return the running totals under the names that loggers show; what is not known has no name."""
-    return run.totals().figures(run.settings.tier or "dedicated")
+def _writers(trainer: Any) -> list[object]:  # noqa: ANN401
+    """Return the writers of TensorBoard that the Trainer's loggers have open, or open for this."""
+    writers = (getattr(logger, "experiment", None) for logger in trainer.loggers if hasattr(logger, "log_graph"))
+    return [writer for writer in writers if hasattr(writer, "add_scalar")]
+
+
+# What a Trainer knows of itself: its limits, its model, and what really ran.
+
+
+def _hyperparameters(trainer: Any, module: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what the user's module and data module saved as hyperparameters, and the Trainer's own limits."""
+    limits = {
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps if trainer.max_steps != -1 else None,
+        "gradient_clip_val": trainer.gradient_clip_val,
+    }
+    values = {name: value for name, value in limits.items() if value is not None}
+    for owner in (trainer.datamodule, module):
+        values |= dict(getattr(owner, "hparams", None) or {})
+    return values
+
+
+def _steps(trainer: Any) -> int:  # noqa: ANN401
+    """Return how many optimizer steps the training will have; 0 where the Trainer cannot tell."""
+    try:
+        estimated = float(trainer.estimated_stepping_batches)
+    except Exception:  # noqa: BLE001  a loader of its own kind may fail in any way
+        return 0
+    return int(estimated) if 0 < estimated < float("inf") else 0
+
+
+def _batching(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the arithmetic of the batch."""
+    loader = trainer.train_dataloader
+    size = getattr(loader, "batch_size", None)
+    if size is None:  # the loader's own batch sampler
+        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    values = {"accumulate_grad_batches": trainer.accumulate_grad_batches, "world_size": trainer.world_size}
+    if size is not None:
+        effective = size * trainer.accumulate_grad_batches * trainer.world_size
+        values |= {"per_device_train_batch_size": size, "effective_batch_size": effective}
+    return values
+
+
+def _ran(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what really ran, not what was asked for."""
+    return {
+        "framework": f"{type(trainer).__module__.partition('.')[0]} {_version(trainer)}",
+        "accelerator": type(trainer.accelerator).__name__,
+        "world_size": trainer.world_size,
+        **_engine(trainer),
+    }
+
+
+def _engine(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what the Trainer's choices became."""
+    return {
+        "strategy": type(trainer.strategy).__name__,
+        "precision": str(trainer.precision),
+        "devices": trainer.num_devices,
+        "num_nodes": trainer.num_nodes,
+    }
+
+
+def _version(trainer: Any) -> str:  # noqa: ANN401
+    return str(getattr(import_module(type(trainer).__module__.partition(".")[0]), "__version__", ""))
+
+
+def _deepspeed(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return DeepSpeed's configuration, if it runs."""
+    config = getattr(trainer.strategy, "config", None)
+    runs = "DeepSpeed" in type(trainer.strategy).__name__
+    return {"ds_config": dict(config)} if runs and isinstance(config, Mapping) else {}
+
+
+def _model(module: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the model's class and size; a partition of ZeRO-3 has no size of its own, and tells the whole's."""
+    try:
+        sizes = [
+            (int(getattr(parameter, "ds_numel", parameter.numel())), parameter.requires_grad)
+            for parameter in module.parameters()
+        ]
+    except ValueError:  # parameters whose shape the first batch will tell
+        sizes = []
+    facts: dict[str, Any] = {"name": type(module).__name__, "class": type(module).__name__}
+    if sizes:
+        facts["parameters"] = sum(size for size, _ in sizes)
+        facts["trainable_parameters"] = sum(size for size, trained in sizes if trained)
+    return facts

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,21 @@ import ray.train
 import ray.tune
 
 import greenml
+from greenml.factors.prices import tier_name
+from greenml.integrations._callback import environment
+from greenml.integrations._trainer_run import PATIENCE_SECONDS, Budget
+from greenml.run.assembly import DatedCurve, DeviceKey, dated_curves
+from greenml.run.membership import run_dir_of
 
 log = logging.getLogger("greenml")
 COUNTED = ("gpu", "cpu", "dram")  # whose energy makes up a record's
 SUMMARY = "sweep.json"
+LOOK_SECONDS = 1.0  # a budget adds up no oftener
+ENERGIES = ("it_energy_joules", "facility_energy_joules", "emissions_grams")
+Span = tuple[float, float]  # Unix seconds
 
 
-@contextmanager
+@contextlib.contextmanager
 def track_worker(output: str | os.PathLike[str] | None = None, **settings: Any) -> Iterator[greenml.Run]:  # noqa: ANN401
     """Measure a worker of Ray Train, inside ``train_loop_per_worker``.
 
@@ -38,13 +50,14 @@ def track_worker(output: str | os.PathLike[str] | None = None, **settings: Any) 
     context = ray.train.get_context()
     world_size, rank = context.get_world_size(), context.get_world_rank()
     run = _run(output, _experiment_folder(context), {"resume": True, "name": context.get_experiment_name(), **settings})
-    with _told(RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=context.get_local_rank()), run:
+    ranks = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": context.get_local_rank()}
+    with environment(**ranks, RAY_JOB_ID=ray.get_runtime_context().get_job_id()), run:
         ran = {"framework": f"ray {ray.__version__}", "world_size": world_size, "node_rank": context.get_node_rank()}
         run.describe(ran=ran)
         yield run
 
 
-@contextmanager
+@contextlib.contextmanager
 def track_trial(output: str | os.PathLike[str] | None = None, **settings: Any) -> Iterator[greenml.Run]:  # noqa: ANN401
     """Measure a trial of Ray Tune, inside the function that is tuned: one run a trial.
 
@@ -58,7 +71,7 @@ def track_trial(output: str | os.PathLike[str] | None = None, **settings: Any) -
         SettingsError: a value is wrong, or the output cannot be written; one line says what would be right.
     """
     context = ray.tune.get_context()
-    with _run(output, context.get_trial_dir(), {"resume": True, "name": context.get_trial_name(), **settings}) as run:
+    with _run(output, _trial_folder(context), {"resume": True, "name": context.get_trial_name(), **settings}) as run:
         run.describe(ran={"framework": f"ray {ray.__version__}", "resources": str(context.get_trial_resources())})
         yield run
 
@@ -69,6 +82,10 @@ class GreenTuneCallback(ray.tune.Callback):  # type: ignore[misc,unused-ignore] 
     The trials measure themselves, with ``track_trial()`` and its default output. The sum is written after every trial
     that ends, and at the end of the experiment.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trials = _Trials()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         """Sum up so far."""
@@ -84,25 +101,108 @@ class GreenTuneCallback(ray.tune.Callback):  # type: ignore[misc,unused-ignore] 
 
     def _write(self, trials: list[Any]) -> None:
         try:
-            folders = [Path(trial.path) for trial in trials if trial.path]
+            folders = {Path(trial.path).name: Path(trial.path) for trial in trials if trial.path}
             if folders:
-                text = json.dumps(_sum_up(folders), indent=2) + "\n"
-                (folders[0].parent / SUMMARY).write_text(text, encoding="utf-8")
+                text = json.dumps(_sum_up(folders, self._trials), indent=2) + "\n"
+                (next(iter(folders.values())).parent / SUMMARY).write_text(text, encoding="utf-8")
         except Exception as error:  # noqa: BLE001  no fault of ours may end a sweep
             log.warning("greenml: %s was not written: %s: %s", SUMMARY, type(error).__name__, error)
+
+
+class SweepBudget(ray.tune.Stopper):  # type: ignore[misc,unused-ignore]  # of no type where Ray is not
+    """Ends a sweep that has used what it may: every trial counts, those that failed or were stopped early too.
+
+    Args:
+        experiment: the experiment's folder, of trials that measure themselves.
+        max_kwh: of the machines with their share of the facility, as the records have it.
+        max_usd: at the price of ``tier``.
+        max_kg: kg CO2e.
+        tier: whose price counts.
+
+    What a trial does not know (the price of its machine, say) is not in the sum; the log says so, once a limit.
+
+    Raises:
+        SettingsError: no limit is given, one is not above 0, or there is no such tier.
+    """
+
+    def __init__(
+        self,
+        experiment: str | os.PathLike[str],
+        *,
+        max_kwh: float | None = None,
+        max_usd: float | None = None,
+        max_kg: float | None = None,
+        tier: str = "dedicated",
+    ) -> None:
+        self._experiment = Path(experiment)
+        self._budget = Budget(max_usd, max_kg, max_kwh, tier_name(tier), dry_run=False)
+        if not self._budget.given:
+            raise greenml.SettingsError("a budget needs max_kwh, max_usd or max_kg")
+        self._budget.check_limits()
+        self._trials = _Trials()
+        self._unknown: set[str] = set()  # limits of which the log says that a trial does not know what it used
+        self._looked_seconds = 0.0
+        self.reason = ""  # what is used up, once something is
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether the sweep is to end."""
+        now = time.monotonic()
+        if self.reason or now - self._looked_seconds < LOOK_SECONDS or not self._experiment.is_dir():
+            return bool(self.reason)
+        self._looked_seconds = now
+        try:
+            sweep = _sum_up(trial_folders(self._experiment), self._trials)
+            self._warn_of_unknown(sweep["trials"])
+            self.reason = self._budget.exceeded(_running_totals(sweep["total"]))
+        except Exception as error:  # noqa: BLE001  no fault of ours may end a sweep
+            log.warning("greenml: the budget of %s: %s: %s", self._experiment, type(error).__name__, error)
+        return bool(self.reason)
+
+    def _warn_of_unknown(self, trials: Mapping[str, Any]) -> None:
+        for name, trial in trials.items():
+            if trial["status"] == "running" and trial["record"]["seconds"] < PATIENCE_SECONDS:
+                continue  # its sensors are yet to be read
+            for limit in set(self._budget.unknown(_running_totals(trial["record"]))) - self._unknown:
+                self._unknown.add(limit)
+                text = "greenml: budget: %s does not count trial %s: what it used is not known"
+                log.warning(text, limit, name)
 
 
 def summarize(experiment: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the sum of the records in an experiment's trial folders, for a sweep that was killed or had no callback.
 
+    An AzureML sweep is summed likewise, of a folder with what was downloaded of each of its trials.
+
     What trials side by side share is counted once: the energy of a device that several measured at the same moment,
     and the hour of a node that ran several, are divided among them.
 
     Returns:
-        ``total`` of the sweep; ``trials``, each with its ``share`` of the total and with its own ``record``'s figures;
+        ``total`` of the sweep, with the names of the figures that some trial does not know (``at_least``); ``trials``,
+        each with its ``share`` of the total and with its own ``record``'s figures;
         ``unmeasured``, the folders without a record. None is not known.
     """
-    return _sum_up(sorted(one for one in Path(experiment).iterdir() if one.is_dir()))
+    return _sum_up(trial_folders(experiment), _Trials())
+
+
+def trial_folders(experiment: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return where the trials' records are, or would be, by the names of the folders in an experiment's.
+
+    A record may lie deeper in a trial's folder: AzureML's outputs are in ``TRIAL/named-outputs/run``.
+    """
+    trials = {path.name: path for path in sorted(Path(experiment).iterdir()) if path.is_dir()}
+    return {name: _record_folder(folder) for name, folder in trials.items()}
+
+
+def _record_folder(folder: Path) -> Path:
+    record = folder / "run.json"
+    if record.exists() or run_dir_of(record).exists():
+        return folder
+    deeper = (path.parent for name in (record.name, run_dir_of(record).name) for path in sorted(folder.rglob(name)))
+    return next(deeper, folder)
 
 
 def _run(output: str | os.PathLike[str] | None, folder: str | None, settings: dict[str, Any]) -> greenml.Run:
@@ -111,6 +211,18 @@ def _run(output: str | os.PathLike[str] | None, folder: str | None, settings: di
         return run
     Path(folder).mkdir(parents=True, exist_ok=True)
     return greenml.track(Path(folder) / "run.json", **settings)
+
+
+def _trial_folder(context: Any) -> str | None:  # noqa: ANN401
+    """Return the trial's folder in the experiment's; where that is no file system of this machine, Ray's copy of it.
+
+    A worker that Ray uses again for another trial has a copy that Ray does not bring to the experiment's.
+    """
+    with contextlib.suppress(AttributeError, NotImplementedError):  # Ray's local mode; its interface may change
+        storage = context.get_storage()
+        if storage.storage_filesystem.type_name == "local":
+            return str(storage.trial_fs_path)
+    return str(context.get_trial_dir())
 
 
 def _experiment_folder(context: Any) -> str | None:  # noqa: ANN401
@@ -122,56 +234,117 @@ def _experiment_folder(context: Any) -> str | None:  # noqa: ANN401
         return None
 
 
-@contextmanager
-def _told(**told: int) -> Iterator[None]:
-    """Tell greenml the rank as torchrun would, where the backend of Ray Train does not (it does for torch)."""
-    missing = {} if "RANK" in os.environ else {name: str(value) for name, value in told.items()}
-    before = {name: os.environ.get(name) for name in missing}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 # The sum of a sweep.
 
 
-def _sum_up(folders: Sequence[Path]) -> dict[str, Any]:
-    records, unmeasured = {}, []
-    for folder in folders:
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A trial's record, and its devices' energy over time as far as its traces are there."""
+
+    record: greenml.RunRecord
+    curves: Mapping[DeviceKey, Sequence[DatedCurve]]
+
+    @property
+    def spans(self) -> list[Span]:
+        """When it ran: its attempts."""
+        starts = [(attempt.started.timestamp(), attempt.seconds) for attempt in self.record.attempts]
+        return [(start, start + seconds) for start, seconds in starts]
+
+    def joules(self, device: Any, start: float, end: float) -> float:  # noqa: ANN401  a device of a record
+        """Return what a device used between two moments of an attempt."""
+        curves = self.curves.get(_key(device))
+        if curves:
+            return sum(curve.between(start, end) for curve in curves)
+        own = next((known for known in self.record.devices if _key(known) == _key(device)), None)
+        series = next((line for line in self._series if own is not None and line.device == own.id), None)
+        if self.record.timeline is None or series is None or not series.power_watts:  # as an imported record
+            joules = own.usage.energy_joules if own is not None else None
+            return (joules or 0.0) * (end - start) / (sum(end - start for start, end in self.spans) or math.inf)
+        step, shift = self.record.timeline.step_seconds, self._run_clock(start) - start
+        return sum(
+            (watts or 0.0) * max(0.0, min(end + shift, (at + 1) * step) - max(start + shift, at * step))
+            for at, watts in enumerate(series.power_watts)
+        )
+
+    def read_spans(self, device: Any) -> list[Span]:  # noqa: ANN401
+        """Return when a device was read; without traces, all the time."""
+        curves = self.curves.get(_key(device))
+        return [curve.span for curve in curves] if curves else self.spans
+
+    @property
+    def _series(self) -> Sequence[Any]:
+        return self.record.timeline.series if self.record.timeline is not None else ()
+
+    def _run_clock(self, unix: float) -> float:
+        """Return a moment on the run's clock, on which the attempts lie end to end."""
+        begin = 0.0
+        for start, end in self.spans:
+            if unix <= end:
+                return begin + max(0.0, unix - start)
+            begin += end - start
+        return begin
+
+
+class _Trials:
+    """Reads trials; what has ended is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, _Trial]] = {}
+
+    def read(self, folder: Path) -> _Trial | None:
+        """Return a folder's trial; None where there is no record."""
+        path = folder / "run.json"
+        if not path.exists() and not run_dir_of(path).exists():  # it has not begun
+            return None
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        if folder in self._known and self._known[folder][0] == changed:
+            return self._known[folder][1]
         try:
-            records[folder.name] = greenml.open_record(folder / "run.json")
+            record = greenml.open_record(path)
         except greenml.GreenMLError:
-            unmeasured.append(folder.name)
-    every = list(records.values())
-    shares = {one: _scaled(its, _energy_share(its, every), _time_share(its, every)) for one, its in records.items()}
-    trials = {
-        name: {"status": record.status, "share": shares[name], "record": _scaled(record, 1.0, 1.0)}
-        for name, record in records.items()
+            return None
+        try:
+            curves = dated_curves(run_dir_of(path))
+        except greenml.GreenMLError:  # the traces are gone: the record's timeline is coarser
+            curves = {}
+        trial = _Trial(record, curves)
+        if changed and record.status != "running":
+            self._known[folder] = changed, trial
+        return trial
+
+
+def _sum_up(folders: Mapping[str, Path], trials: _Trials) -> dict[str, Any]:
+    read = {name: trials.read(folder) for name, folder in folders.items()}
+    measured = {name: trial for name, trial in read.items() if trial is not None}
+    everyone = list(measured.values())
+    shares = {}
+    for name, trial in measured.items():
+        devices = _device_joules(trial, everyone)
+        whole_joules = sum(
+            device.usage.energy_joules or 0.0 for device in trial.record.devices if device.kind in COUNTED
+        )
+        energy_share = sum(devices.values()) / whole_joules if whole_joules else 1.0
+        figures = _scaled(trial.record, energy_share, _time_share(trial, everyone))
+        shares[name] = {**figures, "device_energy_joules": devices}
+    both = {
+        name: {"status": trial.record.status, "share": shares[name], "record": _scaled(trial.record, 1.0, 1.0)}
+        for name, trial in measured.items()
     }
+    unmeasured = [name for name, trial in read.items() if trial is None]
     total = _total(list(shares.values()))
-    return {"greenml_version": greenml.__version__, "total": total, "trials": trials, "unmeasured": unmeasured}
+    return {"greenml_version": greenml.__version__, "total": total, "trials": both, "unmeasured": unmeasured}
 
 
 def _scaled(record: greenml.RunRecord, energy_share: float, time_share: float) -> dict[str, Any]:
     """Return a record's figures, as much of them as is its own."""
     figures = record.total()
     if figures is None:
-        return {"seconds": record.duration_seconds * time_share}
-
-    def of(value: float | None) -> float | None:
-        return None if value is None else value * energy_share
-
+        return {"seconds": record.duration_seconds * time_share, "at_least": []}
+    quantities = {name: getattr(figures, name) for name in ENERGIES}
     return {
         "seconds": record.duration_seconds * time_share,
-        "it_energy_joules": of(figures.it_energy_joules.value),
-        "facility_energy_joules": of(figures.facility_energy_joules.value),
-        "emissions_grams": of(figures.emissions_grams.value),
+        **{name: None if of.value is None else of.value * energy_share for name, of in quantities.items()},
+        "at_least": [name for name, of in quantities.items() if of.at_least],
         "cost_usd": {
             tier: cost.value * time_share for tier, cost in figures.cost_usd.items() if cost.value is not None
         },
@@ -179,62 +352,80 @@ def _scaled(record: greenml.RunRecord, energy_share: float, time_share: float) -
 
 
 def _total(shares: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up; a figure that no trial knows is None."""
+    """Add up; a figure that no trial knows is None, and one that some do not know is at least the sum of the others."""
     total: dict[str, Any] = {}
-    for name in ("seconds", "it_energy_joules", "facility_energy_joules", "emissions_grams"):
-        known = [one[name] for one in shares if one.get(name) is not None]
+    unknown: list[str] = []
+    for name in ("seconds", *ENERGIES):
+        known = [share[name] for share in shares if share.get(name) is not None]
         total[name] = sum(known) if known else None
-    costs = [one.get("cost_usd", {}) for one in shares]
-    total["cost_usd"] = {tier: sum(one.get(tier, 0.0) for one in costs) for one in costs for tier in one}
-    return total
+        unknown += [name] * (len(known) < len(shares) or any(name in share["at_least"] for share in shares))
+    costs = [share.get("cost_usd", {}) for share in shares]
+    devices = [share["device_energy_joules"] for share in shares]
+    total["device_energy_joules"] = {
+        key: sum(joules.get(key, 0.0) for joules in devices) for joules in devices for key in joules
+    }
+    total["cost_usd"] = {tier: sum(cost.get(tier, 0.0) for cost in costs) for cost in costs for tier in cost}
+    unknown += [f"cost_usd {tier}" for tier in total["cost_usd"] if any(tier not in cost for cost in costs)]
+    return total | {"at_least": unknown}
 
 
-def _energy_share(record: greenml.RunRecord, every: Sequence[greenml.RunRecord]) -> float:
-    """Return how much of a record's energy is its own, when each device's is divided among those who measured it."""
-    whole = own = 0.0
-    series = {one.device: one.power_watts for one in record.timeline.series} if record.timeline else {}
-    for device in record.devices:
-        joules = device.usage.energy_joules
-        if device.kind in COUNTED and joules:
-            beside = [one for one in every if _key(device) in map(_key, one.devices)]
-            whole += joules
-            own += joules * _share(record, beside, series.get(device.id) or [])
-    return own / whole if whole else 1.0
+def _running_totals(figures: Mapping[str, Any]) -> greenml.RunningTotals:
+    joules, grams = figures.get("facility_energy_joules"), figures.get("emissions_grams")
+    return greenml.RunningTotals(figures["seconds"], joules, None, grams, figures.get("cost_usd", {}))
 
 
-def _time_share(record: greenml.RunRecord, every: Sequence[greenml.RunRecord]) -> float:
-    """Return how much of a record's time is its own, when each host's is divided among those who ran on it."""
-    hosts = [host.name for host in record.hosts]
-    beside = [[one for one in every if host in {other.name for other in one.hosts}] for host in hosts]
-    return sum(_share(record, ones, []) for ones in beside) / len(hosts) if hosts else 1.0
+def _device_joules(trial: _Trial, trials: Sequence[_Trial]) -> dict[str, float]:
+    """Return a trial's energy by device: of each moment, an equal part of what the device used among those who ran.
+
+    What it used is the mean of those who read it then: a trial that began a moment ago may not yet.
+    """
+    joules: dict[str, float] = {}
+    for device in trial.record.devices:
+        if device.kind in COUNTED and device.usage.energy_joules is not None:
+            key = _key(device)
+            beside = [other for other in trials if key in map(_key, other.record.devices)]
+            joules["/".join(key)] = _equal_part(trial, device, beside)
+    return joules
 
 
-def _key(device: Any) -> tuple[str, str]:  # noqa: ANN401
+def _equal_part(trial: _Trial, device: Any, beside: Sequence[_Trial]) -> float:  # noqa: ANN401
+    spans = [span for other in beside for span in other.spans]
+    reads = [(other, span) for other in beside for span in other.read_spans(device)]
+    joules = 0.0
+    for start, end in trial.spans:
+        inner = [edge for span in (*spans, *(span for _, span in reads)) for edge in span if start < edge < end]
+        for left, right in itertools.pairwise(sorted({start, end, *inner})):
+            middle = (left + right) / 2
+            readers = {id(other): other for other, span in reads if span[0] <= middle <= span[1]}
+            if readers:
+                used = sum(other.joules(device, left, right) for other in readers.values()) / len(readers)
+                joules += used / max(1, sum(span[0] <= middle <= span[1] for span in spans))
+    return joules
+
+
+def _time_share(trial: _Trial, trials: Sequence[_Trial]) -> float:
+    """Return how much of a trial's time is its own, when each host's is divided among those who ran on it."""
+    hosts = [host.name for host in trial.record.hosts]
+    beside = [[other for other in trials if host in {node.name for node in other.record.hosts}] for host in hosts]
+    return (
+        sum(_share(trial, others, lambda start, end: end - start) for others in beside) / len(hosts) if hosts else 1.0
+    )
+
+
+def _key(device: Any) -> DeviceKey:  # noqa: ANN401
     """Name a device across records: one of several hosts has the host before the device's id."""
     return device.host, device.id.removeprefix(f"{device.host}/")
 
 
-def _share(record: greenml.RunRecord, beside: Sequence[greenml.RunRecord], watts: Sequence[float | None]) -> float:
-    """Return the mean over a record's timeline, weighted with power, of one over how many ran at that moment."""
-    if record.timeline is None:
-        return 1.0
-    weights = [watt or 0.0 for watt in watts]
-    if not any(weights):
-        weights = [1.0] * record.timeline.bins
-    step = record.timeline.step_seconds
-    moments = [_unix(record, min((at + 0.5) * step, record.duration_seconds)) for at in range(len(weights))]
-    ran = [max(1, sum(_ran(one, moment) for one in beside)) for moment in moments]
-    return sum(weight / many for weight, many in zip(weights, ran, strict=True)) / sum(weights)
-
-
-def _unix(record: greenml.RunRecord, seconds: float) -> float:
-    """Return when a second of the run's clock was: its attempts lie end to end there."""
-    for attempt in record.attempts:
-        if seconds <= attempt.seconds:
-            return attempt.started.timestamp() + seconds
-        seconds -= attempt.seconds
-    return record.started.timestamp() + seconds
-
-
-def _ran(record: greenml.RunRecord, moment: float) -> bool:
-    return any(0 <= moment - one.started.timestamp() <= one.seconds for one in record.attempts)
+def _share(trial: _Trial, beside: Sequence[_Trial], amount: Callable[[float, float], float]) -> float:
+    """Return the share of an amount that is a trial's own: between two moments, one of as many as ran then."""
+    spans = [span for other in beside for span in other.spans]
+    whole = divided = 0.0
+    for start, end in trial.spans:
+        over = [span for span in spans if span[0] < end and span[1] > start]
+        edges = sorted({start, end, *(edge for span in over for edge in span if start < edge < end)})
+        for left, right in itertools.pairwise(edges):
+            part = amount(left, right)
+            whole += part
+            divided += part / max(1, sum(span[0] < right and span[1] > left for span in over))
+    return divided / whole if whole > 0 else 1.0

@@ -5,31 +5,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 
 import greenml
-from greenml.forecast import Forecast
-from greenml.integrations import _transformers_facts as facts
-from greenml.integrations._budget import Budget
-from greenml.integrations._quiet import quiet
-from greenml.integrations._trainer_run import TrainerRun
-from greenml.integrations._trainer_wraps import trainer_calling, wrap
+from greenml.integrations import _trainer as facts
+from greenml.integrations._callback import quiet
+from greenml.integrations._trainer import trainer_calling, wrap
+from greenml.integrations._trainer_run import Budget, TrainerRun
+from greenml.run.live.forecast import Forecast
 
 log = logging.getLogger("greenml")
 LOOK_SECONDS = 1.0  # the running totals are looked up no oftener between logs
 COUNT_SECONDS = 10.0  # nor are counts written oftener: a killed run has them up to then
 
 
-class GreenCallback(TrainerCallback, ExportableState):
+class GreenCallback(TrainerCallback):
     """Measures a Trainer's life: setup, train, eval, predict and save, and what that took.
 
     Every rank may carry it, and with a budget every rank must: each device is measured once. World rank 0 writes
     ``run.json`` into ``output_dir``, and the tables into the model card that the Trainer writes.
+
+    The running totals go to every reporter, and not into the Trainer's state or its ``log_history``: two equal
+    trainings have equal states and checkpoints. When the run of the next Trainer of this process begins, or this
+    Trainer is deleted, its run ends with the last ``train()``, ``evaluate()`` or ``predict()``.
 
     Args:
         output: where the record goes; ``run.json`` in the Trainer's ``output_dir`` by default.
@@ -62,39 +65,29 @@ class GreenCallback(TrainerCallback, ExportableState):
         self._budget = Budget(max_usd, max_kg, max_kwh, checked.tier or "dedicated", dry_run=dry_run)
         self._budget.check(checked)
         self._runs = TrainerRun(settings)
-        self._trainer: Trainer | None = None
+        self._trainer_ref: weakref.ref[Trainer] | None = None  # a callback that is kept keeps no Trainer
         self._forecast = Forecast()
         self._first_epoch = 0.0
+        self._pairs = False  # a batch has two rows a sample
         self._looked_seconds = self._counted_seconds = 0.0
         self._troubles: set[str] = set()
-        self._checkpoint: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the run behind: a copy in another process measures a run of its own."""
-        return {**self.__dict__, "_runs": TrainerRun(self._settings), "_created_seconds": None}
-
-    # The Trainer's checkpoints carry this, so that a resumed run knows what was lost.
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: what the run had used when it was saved."""
-        kept: dict[str, float] = {}
-        with contextlib.suppress(Exception):  # a checkpoint is worth more than this
-            kept = self._runs.kept() if self._runs.whole is not None else {}
-        return {"args": {}, "attributes": {"checkpoint": kept}}
+        """Leave the run and the Trainer behind: a copy measures a run of its own."""
+        left_behind = {"_runs": TrainerRun(self._settings), "_created_seconds": None, "_trainer_ref": None}
+        return {**self.__dict__, **left_behind}
 
     @property
-    def checkpoint(self) -> dict[str, float]:
-        """What the run had used when the checkpoint was saved that training resumed from."""
-        return self._checkpoint
+    def run(self) -> greenml.Run | None:
+        """The run that is being measured, for what only the script knows (``run.params``, ``run.log``).
 
-    @checkpoint.setter
-    def checkpoint(self, value: dict[str, float]) -> None:
-        # A Trainer that restores callbacks makes a new object of this class: it is to be the one that was there.
-        trainer = trainer_calling()
-        handled = trainer.callback_handler.callbacks if trainer is not None else ()
-        first = next((one for one in handled if isinstance(one, GreenCallback)), self)
-        self.__dict__ = first.__dict__
-        self._checkpoint = value
+        None until the Trainer is made.
+        """
+        return self._runs.whole
+
+    @property
+    def _trainer(self) -> Trainer | None:
+        return self._trainer_ref() if self._trainer_ref is not None else None
 
     # Hooks, in the order in which the Trainer calls them.
 
@@ -113,17 +106,10 @@ class GreenCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Begin the training phase; tell what was lost if this is a resumption."""
-        callbacks: Any = state.stateful_callbacks  # a dict by name, whatever its annotation says
-        stored = callbacks.setdefault(type(self).__name__, self.state())  # a checkpoint from before lacks it
-        stored = stored[0] if isinstance(stored, list) and stored else stored
-        known = stored.get("attributes", {}) if state.global_step and isinstance(stored, dict) else {}
-        self._checkpoint = known.get("checkpoint", {})
+        """Begin the training phase; its first step is that of the checkpoint that it resumes from."""
         self._begin(args)
-        if state.is_world_process_zero:
-            self._runs.tell_lost(self._checkpoint, state.global_step, self._budget.tier)
-            if state.is_hyper_param_search:
-                self._runs.begin_trial(*facts.trial(self._trainer, args, state))
+        if state.is_world_process_zero and state.is_hyper_param_search:
+            self._runs.begin_trial(*facts.trial(self._trainer, args, state))
         self._runs.enter("train")
         self._first_epoch = float(state.epoch or 0.0)
         self._forecast.begin(state.global_step, self._runs.totals())
@@ -139,9 +125,10 @@ class GreenCallback(TrainerCallback, ExportableState):
             self._check_budget(args, state, control)
         now = time.monotonic()
         if now - self._counted_seconds >= COUNT_SECONDS:
-            self._tell_counts(state)
+            self._write_counts(state)
         if state.is_world_process_zero and now - self._looked_seconds >= LOOK_SECONDS:
             self._looked_seconds = now
+            self._runs.offer(*facts.writers(self._trainer))
             self._runs.progress(state.global_step, state.max_steps)
             totals = self._runs.totals()
             self._forecast.add(state.global_step, totals)
@@ -156,35 +143,35 @@ class GreenCallback(TrainerCallback, ExportableState):
         logs: dict[str, Any] | None = None,
         **kwargs: object,
     ) -> None:
-        """Add the running totals to the Trainer's own logs, so that every reporter shows them."""
-        self._tell_counts(state)
+        """Add the running totals to what every reporter shows; the Trainer's own history stays as it was."""
+        self._write_counts(state)
         if self._runs.whole is None or logs is None or not state.is_world_process_zero:
             return
         totals = self._runs.totals()
         self._forecast.add(state.global_step, totals)
         self._runs.log(logs)
-        added = facts.figures(totals, self._forecast.expected(state.max_steps, totals), self._budget.tier)
-        logs.update(added)
-        # An evaluation's line becomes a row of the model card, which fails on a column that its first row lacks.
-        if state.log_history and not any(name.startswith("eval_") for name in state.log_history[-1]):
-            state.log_history[-1].update(added)
+        logs.update(facts.figures(totals, self._forecast.expected(state.max_steps, totals), self._budget.tier))
 
     @quiet
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        """Write how far this is, for a run that is killed."""
-        self._tell_counts(state)
+        """Write that a checkpoint holds this step, and the counts, for a run that is killed or resumed."""
+        self._write_counts(state)
+        if state.is_world_process_zero:
+            self._runs.progress(state.global_step, state.max_steps, saved=True)
 
     @quiet
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Close the training phase."""
+        """Close the training phase; the reporters close theirs after this."""
+        if state.is_world_process_zero:
+            self._runs.offer(*facts.writers(self._trainer))
         self._runs.leave()
         if state.is_world_process_zero:
             self._runs.progress(state.global_step, state.max_steps)
         self._runs.add(**self._progress(state))
         self._forecast.first_step, self._first_epoch = state.global_step, float(state.epoch or 0.0)
-        counts = self._runs.tell_counts()
+        counts = self._runs.write_counts()
         if state.is_world_process_zero:
             self._runs.describe(**facts.ran(self._trainer, state, counts))
 
@@ -206,24 +193,30 @@ class GreenCallback(TrainerCallback, ExportableState):
     def _begin(self, args: TrainingArguments) -> None:
         trainer = trainer_calling(self)
         if trainer is not None:
-            self._trainer = trainer
+            if trainer is not self._trainer:
+                self._trainer_ref = weakref.ref(trainer)
+                self._runs.end_with(trainer)
             wrap(trainer, GreenCallback)
             callbacks = trainer.callback_handler.callbacks
             if callbacks[1:2] != [self]:  # before the reporters: they share one dict of logs, in this order
                 callbacks.remove(self)
                 callbacks.insert(1, self)
-        if self._runs.whole is not None and not self._runs.ended:
+        whole, since = self._runs.whole, self._created_seconds
+        self._created_seconds = None  # a run that follows one that was interrupted begins when it begins
+        since = time.monotonic() if since is None else since
+        if whole is not None and self._runs.paused:
+            self._runs.start(whole.output, resume=True, since_seconds=since)
+        elif whole is None or self._runs.ended:
+            folder = Path(args.output_dir or ".")
+            output = Path(self._output) if self._output is not None else folder / "run.json"
+            resume = self._resume if self._resume is not None else facts.left_unfinished(facts.before(output), folder)
+            self._runs.start(output, resume=resume, since_seconds=since)
+        else:
             return
-        folder = Path(args.output_dir or ".")
-        output = Path(self._output) if self._output is not None else folder / "run.json"
-        before = facts.before(output)
-        resume = self._resume if self._resume is not None else facts.left_unfinished(before, folder)
-        since, self._created_seconds = self._created_seconds or time.monotonic(), None  # an interrupted one begins anew
-        self._runs.start(output, before, resume=resume, since_seconds=since)
-        self._tell_setup(args)
+        self._describe_setup(args)
 
     @quiet
-    def _tell_setup(self, args: TrainingArguments) -> None:
+    def _describe_setup(self, args: TrainingArguments) -> None:
         if args.process_index == 0 and self._runs.whole is not None:
             self._runs.whole.params(facts.arguments(args))
             self._runs.describe(stopped_for=None, **facts.setup(args, self._trainer))
@@ -234,7 +227,7 @@ class GreenCallback(TrainerCallback, ExportableState):
     @contextlib.contextmanager
     def within(self, name: str) -> Iterator[bool]:
         """Close the phase that is open, and open training again at the end: phases lie beside each other."""
-        before = self._phase()
+        before = self._resumed_phase()
         if before == name:
             yield False
             return
@@ -245,7 +238,11 @@ class GreenCallback(TrainerCallback, ExportableState):
             self._enter("train" if before == "train" else None)
 
     @quiet
-    def _phase(self) -> str | None:
+    def _resumed_phase(self) -> str | None:
+        """Return the phase that is open; a run that ended for another Trainer's goes on."""
+        trainer = self._trainer
+        if self._runs.paused and trainer is not None:
+            self._begin(trainer.args)
         return self._runs.phase
 
     @quiet
@@ -257,9 +254,15 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     @quiet
     def count(self, inputs: Any) -> None:  # noqa: ANN401  a batch may be anything
-        """Count a batch's samples and tokens."""
+        """Count a batch's samples and tokens; note once what its shapes do not show."""
         samples, tokens = facts.size(inputs, self._trainer)
+        self._pairs = self._pairs or facts.holds_pairs(inputs, self._trainer, samples)
+        samples = (samples + 1) // 2 if self._pairs else samples
         self._runs.add(samples=samples, tokens=tokens)
+        missing = facts.not_counted(samples, tokens, inputs) if not tokens else ""
+        if missing and missing not in self._troubles:
+            self._troubles.add(missing)
+            self._runs.note(missing, "not-counted")
 
     def _progress(self, state: TrainerState) -> dict[str, float]:
         """Return the steps and epochs of the training that is under way; they are rank 0's."""
@@ -269,9 +272,9 @@ class GreenCallback(TrainerCallback, ExportableState):
         return {"steps": max(0.0, steps), "epochs": max(0.0, float(state.epoch or 0.0) - self._first_epoch)}
 
     @quiet
-    def _tell_counts(self, state: TrainerState) -> None:
+    def _write_counts(self, state: TrainerState) -> None:
         self._counted_seconds = time.monotonic()
-        self._runs.tell_counts(**self._progress(state))
+        self._runs.write_counts(**self._progress(state))
 
     @quiet
     def keep_results(self, result: Any) -> None:  # noqa: ANN401  what train(), evaluate() or predict() returned
@@ -295,7 +298,7 @@ class GreenCallback(TrainerCallback, ExportableState):
     def failed(self, error: BaseException) -> None:
         """End the trial, or the run: no hook is called when an exception leaves the Trainer."""
         if self._trainer is not None and self._runs.phase == "train":
-            self._tell_counts(self._trainer.state)
+            self._write_counts(self._trainer.state)
         self._runs.leave()
         if not self._runs.end_trial(error):
             self._runs.stop(error)
@@ -310,16 +313,16 @@ class GreenCallback(TrainerCallback, ExportableState):
 
     def _check_budget(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         dry = self._budget.dry_run
-        if dry and (self._budget.told or not state.is_world_process_zero):
+        if dry and (self._budget.reported or not state.is_world_process_zero):
             return
         reason = self._over_budget() or ""
         if not (reason if dry else facts.any_rank(bool(reason), args)):
             return
         if not dry:
             control.should_save = control.should_training_stop = True
-        if self._budget.told or not state.is_world_process_zero:
+        if self._budget.reported or not state.is_world_process_zero:
             return
-        self._budget.told = True
+        self._budget.reported = True
         text = f"budget: {reason or 'that of another rank is used up'} at step {state.global_step}"
         text += "; dry run: training goes on" if dry else "; a checkpoint was saved and training stopped"
         log.warning("greenml: %s", text)
@@ -330,8 +333,8 @@ class GreenCallback(TrainerCallback, ExportableState):
     @quiet
     def _over_budget(self) -> str:
         totals = self._runs.totals()
-        helpless = self._budget.cannot_act(totals)
-        if helpless and (self._trainer is None or self._trainer.is_world_process_zero()):
-            log.warning("greenml: budget: %s", helpless)
-            self._runs.note(f"budget: {helpless}", "budget")
+        without_effect = self._budget.cannot_act(totals)
+        if without_effect and (self._trainer is None or self._trainer.is_world_process_zero()):
+            log.warning("greenml: budget: %s", without_effect)
+            self._runs.note(f"budget: {without_effect}", "budget")
         return self._budget.exceeded(totals)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 
-from greenml.errors import SettingsError
-from greenml.record import RunRecord
+from greenml.errors import SettingsError, did_you_mean, nearest
+from greenml.record.schema import RunRecord
 
 
 def formats() -> list[str]:
     """Return the names of the formats, sorted: the modules here without a leading underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if not (module.ispkg or module.name.startswith("_"))
+    )
 
 
 def render(record: RunRecord, format: str) -> str:  # noqa: A002 - the word its users use
@@ -23,7 +24,6 @@ def render(record: RunRecord, format: str) -> str:  # noqa: A002 - the word its 
     """
     known = formats()
     if format not in known:
-        close = difflib.get_close_matches(format, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(nearest(format, known, 1))
         raise SettingsError(f"unknown report format {format!r}{hint} Formats: {', '.join(known)}")
     return str(importlib.import_module(f"{__name__}.{format}").render(record))

@@ -1,4 +1,4 @@
-"""Figures to words: the only place where a figure is rounded or leaves SI.
+"""Formats figures as text: the only place where a figure is rounded or converted from SI.
 
 What is not known is said in words with its reason; it is never printed as 0. A figure that is not zero is
 never rounded to zero, and none is written with an exponent.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 
-from greenml.record import Factor, Quantity, RunRecord, SourceRef
+from greenml.record.schema import Factor, Quantity, RunRecord, SourceRef
 from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, GRAMS_PER_POUND, JOULES_PER_KWH, SECONDS_PER_HOUR
 
 JOULES_PER_WH = 3600.0
@@ -29,8 +29,10 @@ SENSOR_NAMES = {
     "rapl": "RAPL",
     "azure_monitor": "Azure Monitor",
     "codecarbon": "CodeCarbon",
+    "impact_tracker": "experiment-impact-tracker",
+    "aiperf": "AIPerf",
 }
-IMPORTED_SENSORS = ("azure_monitor", "codecarbon")
+IMPORTED_SENSORS = ("azure_monitor", "codecarbon", "impact_tracker", "aiperf")
 STATUS_WORDS = {
     "running": "still running; figures so far",
     "killed": "killed; figures up to its last reading",
@@ -71,9 +73,16 @@ def at_least(value: float, decimals: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people do: ``4.70s``, ``43m 51.05s``, ``1h 02m 03.4s``."""
+    """Write a time as Azure ML Studio does: ``4.70s``, ``5m 26s``, ``43m 51.05s``, ``1h 02m 03.4s``.
+
+    A fraction is written only where there is one.
+    """
     if seconds < 0:
         return "-" + duration(-seconds)
+    if 1 <= seconds == round(seconds):
+        minutes, whole = divmod(round(seconds), 60)
+        hours, rest = divmod(minutes, 60)
+        return f"{hours}h {rest:02d}m {whole:02d}s" if hours else f"{minutes}m {whole:02d}s" if minutes else f"{whole}s"
     if round(seconds, 2) < 60:
         return f"{at_least(seconds, 2)}s"
     if round(seconds, 2) < SECONDS_PER_HOUR:
@@ -219,7 +228,7 @@ def figure(quantity: Quantity | None, write: Callable[[float], str], *, reason: 
     """Write a quantity's value, or say in words that it is not known and why."""
     if quantity is None or quantity.value is None:
         return unknown(quantity, reason=reason)
-    return write(quantity.value)
+    return f"at least {write(quantity.value)}" if quantity.at_least else write(quantity.value)
 
 
 def emissions_name(record: RunRecord) -> str:
@@ -238,7 +247,7 @@ def optional(value: float | None, write: Callable[[float], str], words: str = NO
 
 
 def interval(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
-    """Write a band, a shared unit once: ``646.2 to 714.2 Wh``; empty where there is none."""
+    """Write an interval, a shared unit once: ``646.2 to 714.2 Wh``; empty where there is none."""
     if low is None or high is None:
         return ""
     first, last = write(low), write(high)
@@ -250,10 +259,12 @@ def interval(low: float | None, high: float | None, write: Callable[[float], str
     return f"{first} to {last}"
 
 
-def band(quantity: Quantity | None, write: Callable[[float], str]) -> str:
-    """Write the band of a known quantity; empty where it has none."""
+def interval_of(quantity: Quantity | None, write: Callable[[float], str]) -> str:
+    """Write the interval of a known quantity; empty where it has none."""
     if quantity is None or quantity.value is None:
         return ""
+    if quantity.at_least and quantity.low is not None and quantity.high is None:
+        return f"{write(quantity.low)} or more"
     return interval(quantity.low, quantity.high, write)
 
 
@@ -293,18 +304,18 @@ def source(ref: SourceRef) -> str:
 
 
 def factor(value: Factor) -> str:
-    """Write a factor with its band, where it was found, its year, and its source."""
+    """Write a factor with its interval, scope, year and source."""
     unit = "" if value.unit == "1" else value.unit
 
-    def write(one: float) -> str:
-        return f"{number(one, 4)} {unit}".strip()
+    def write(amount: float) -> str:
+        return f"{number(amount, 4)} {unit}".strip()
 
     spread = interval(value.low, value.high, write)
-    words = {"none": "no figure for the place", "course": "energy-weighted mean over time of"}
+    words = {"none": "no figure for the place", "series": "energy-weighted mean over time of"}
     scope = words.get(value.scope) or value.scope.replace("_", " ")
-    found = " ".join(part for part in (scope, value.code) if part)
+    location = " ".join(part for part in (scope, value.code) if part)
     facts = [
-        found,
+        location,
         str(value.year or ""),
         value.basis,
         "derived" if value.derived else "",
@@ -314,6 +325,17 @@ def factor(value: Factor) -> str:
     details = ", ".join(part for part in facts if part)
     note = f". {value.note.rstrip('.')}" if value.note else ""
     return f"{text}; {details}; source: {source(value.source)}{note}"
+
+
+def other_basis(record: RunRecord) -> str:
+    """Write the carbon intensity on the other basis and the run's emissions by it; empty where it is not known."""
+    factor, other, total = record.factors.carbon_intensity, record.factors.other_basis, record.total()
+    if other is None:
+        return ""
+    grams = total.emissions_grams.value if total is not None else None
+    emitted = f", {mass(grams * other.value / factor.value)}" if grams and factor and factor.value else ""
+    where = " ".join(part for part in (other.scope.replace("_", " "), other.code, str(other.year or "")) if part)
+    return f"On the {other.basis} basis: {number(other.value, 4)} {other.unit} ({where}){emitted}"
 
 
 def price(name: str, value: Factor) -> str:

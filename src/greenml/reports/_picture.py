@@ -1,6 +1,6 @@
 """Two small plots for a paper's column, by matplotlib: energy by phase, and power over time.
 
-matplotlib's settings are read and written by nobody else in here: the user's own, and what pyplot has open, stay.
+matplotlib's settings are changed in a context of their own: the user's settings and open figures stay.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import io
 from typing import Any, Literal
 
 from greenml.errors import SettingsError
-from greenml.record import DeviceRecord, RunRecord
-from greenml.reports import _devices, _format, _over_time, _phases, _steps
+from greenml.record.schema import DeviceRecord, RunRecord
+from greenml.reports import _format, _parts
+from greenml.reports.page import time_charts
 
 WIDTH_INCHES = 3.4  # a column of a two-column paper
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5cc4", "#555555")
@@ -62,9 +63,9 @@ Bar = tuple[str, float, float, float]
 
 
 def _bars(record: RunRecord) -> list[Bar]:
-    """Return name, joules, and how far the band goes below and above, of each outer phase and of what is outside."""
+    """Return name, joules, and how far the interval reaches below and above, of each outer phase and of the rest."""
     made: list[Bar] = []
-    for phase in _phases.ordered(record):
+    for phase in _parts.phases(record):
         total = record.total(phase.path)
         quantity = total.it_energy_joules if total is not None and "/" not in phase.path else None
         if quantity is not None and quantity.value is not None:
@@ -72,10 +73,10 @@ def _bars(record: RunRecord) -> list[Bar]:
             below = quantity.value - low if low is not None else 0.0
             above = high - quantity.value if high is not None else 0.0
             made.append((phase.path, quantity.value, max(below, 0.0), max(above, 0.0)))
-    rest = _phases.remainder(record) if made else None
+    rest = _parts.remainder(record) if made else None
     if len(made) > MOST_PHASES:
         others = made[MOST_PHASES - 1 :]
-        made = [*made[: MOST_PHASES - 1], (f"{len(others)} other phases", sum(one[1] for one in others), 0.0, 0.0)]
+        made = [*made[: MOST_PHASES - 1], (f"{len(others)} other phases", sum(other[1] for other in others), 0.0, 0.0)]
     if rest is not None and rest.energy_joules:
         made.append(("outside phases", rest.energy_joules, 0.0, 0.0))
     return made
@@ -84,20 +85,20 @@ def _bars(record: RunRecord) -> list[Bar]:
 def _draw_bars(axes: Any, bars: list[Bar]) -> None:  # noqa: ANN401  matplotlib is not typed here
     axes.set_title("IT energy by phase", loc="left")
     if not bars:
-        _say(axes, "not known: no phase has a known energy")
+        _write(axes, "not known: no phase has a known energy")
         return
-    most = max(one[1] for one in bars)
+    most = max(bar[1] for bar in bars)
     unit, size = next(
         ((unit, size) for unit, size in (("kWh", 3.6e6), ("Wh", _format.JOULES_PER_WH)) if most >= 0.1 * size),
         ("J", 1.0),
     )
     places = range(len(bars))
-    errors = [[one[2] / size for one in bars], [one[3] / size for one in bars]]
+    errors = [[bar[2] / size for bar in bars], [bar[3] / size for bar in bars]]
     axes.barh(
-        places, [one[1] / size for one in bars], height=0.62, color=COLORS[0], xerr=errors,
+        places, [bar[1] / size for bar in bars], height=0.62, color=COLORS[0], xerr=errors,
         error_kw={"elinewidth": 0.8, "capsize": 2, "ecolor": "#333333"},
     )  # fmt: skip
-    axes.set_yticks(places, [_short(one[0]) for one in bars])
+    axes.set_yticks(places, [_short(bar[0]) for bar in bars])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set_xlabel(unit)
@@ -113,12 +114,12 @@ def _lines(record: RunRecord) -> Lines:
     """Return each device's power, or a kind's mean where it has many."""
     if record.timeline is None:
         return []
-    power = {one.device: one.power_watts for one in record.timeline.series if one.power_watts}
+    power = {series.device: series.power_watts for series in record.timeline.series if series.power_watts}
     made: Lines = []
-    for kind, word in _devices.KIND_WORDS.items():
-        devices = [one for one in record.devices if one.kind == kind and one.id in power]
+    for kind, word in _parts.KIND_WORDS.items():
+        devices = [device for device in record.devices if device.kind == kind and device.id in power]
         if len(devices) > (MOST_LINES if kind == "gpu" else 2):
-            means, _, _ = _steps.across([power[one.id] for one in devices])
+            means, _, _ = time_charts.across([power[device.id] for device in devices])
             made.append((f"mean of {len(devices)} {word}s", means))
         else:
             made += _each(devices, power)
@@ -126,21 +127,21 @@ def _lines(record: RunRecord) -> Lines:
 
 
 def _each(devices: list[DeviceRecord], power: dict[str, list[float | None]]) -> Lines:
-    return [(name, power[one.id]) for name, one in zip(_devices.short_names(devices), devices, strict=True)]
+    return [(name, power[device.id]) for name, device in zip(_parts.short_names(devices), devices, strict=True)]
 
 
 def _draw_lines(axes: Any, record: RunRecord, lines: Lines) -> None:  # noqa: ANN401
     axes.set_title("Power over time", loc="left")
     if not lines or record.timeline is None:
-        _say(axes, "not known: no device told its power over time")
+        _write(axes, "not known: no device has its power over time")
         return
-    span, unit = _over_time.clock(record.duration_seconds)
+    span, unit = time_charts.clock(record.duration_seconds)
     width, end = record.timeline.step_seconds / span, record.duration_seconds / span
     for number, (name, values) in enumerate(lines):
-        at, watts = _steps.steps(values, width, end)
+        at, watts = time_charts.steps(values, width, end)
         nan = float("nan")
         axes.plot(
-            [nan if one is None else one for one in at], [nan if one is None else one for one in watts],
+            [nan if second is None else second for second in at], [nan if watt is None else watt for watt in watts],
             color=COLORS[number % len(COLORS)], linestyle=DASHES[number // len(COLORS) % len(DASHES)],
             label=_short(name), drawstyle="steps-post",
         )  # fmt: skip
@@ -151,6 +152,6 @@ def _draw_lines(axes: Any, record: RunRecord, lines: Lines) -> None:  # noqa: AN
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.32), ncols=3, handlelength=1.6, columnspacing=1.0)
 
 
-def _say(axes: Any, words: str) -> None:  # noqa: ANN401
+def _write(axes: Any, words: str) -> None:  # noqa: ANN401
     axes.set_axis_off()
     axes.text(0.0, 0.5, words, transform=axes.transAxes, color="#444444")

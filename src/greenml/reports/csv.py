@@ -1,13 +1,13 @@
-"""A flat table: a row a scope and device, then the scope's totals. SI, unrounded; empty is not known."""
+"""Renders a flat table: a row per scope and device, then the scope's totals. SI, unrounded; empty is not known."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-from greenml import printable
-from greenml.record import DeviceRecord, Quantity, ReportedEmissions, RunRecord, Totals, Usage
-from greenml.reports import _format, _reported
+from greenml import redaction
+from greenml.record.schema import DeviceRecord, Quantity, ReportedEmissions, RunRecord, Usage
+from greenml.reports import _figures, _format
 
 DEVICE_COLUMNS = (
     "power_mean_watts",
@@ -43,7 +43,9 @@ Cell = str | int | float | None
 def render(record: RunRecord) -> str:
     """Render the run first, then each phase: its devices' rows, then rows ``total`` by kind, IT and facility.
 
-    A row ``reported`` has what another tool told of the scope, with its own factors.
+    A row ``reported`` has another tool's figures of the scope, with its own factors.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe.
 
     ``basis`` is the device's method, or how the total is known. Costs have a column a tier.
     """
@@ -55,23 +57,22 @@ def render(record: RunRecord) -> str:
     rows = [_device_row(device.id, device, device.usage) for device in record.devices]
     scopes = [("run", record.duration_seconds, rows)]
     for phase in record.phases:
-        rows = [_device_row(one, devices.get(one), usage) for one, usage in phase.usage.items()]
+        rows = [_device_row(device_id, devices.get(device_id), usage) for device_id, usage in phase.usage.items()]
         scopes.append((phase.path, phase.seconds, rows))
     for scope, seconds, rows in scopes:
         start: dict[str, Cell] = {"run_id": record.run_id, "scope": scope, "seconds": seconds}
         for row in rows:
             writer.writerow(_clean(start | row))
-        total = record.total(scope)
-        for row in _total_rows(total, marginal=record.factors.marginal) if total else ():
+        for row in _total_rows(record, scope) if record.total(scope) else ():
             writer.writerow(_clean(start | row))
-        for told in record.reported:
-            if told.scope == scope:
-                writer.writerow(_clean(start | _reported_row(told)))
+        for reported in record.reported:
+            if reported.scope == scope:
+                writer.writerow(_clean(start | _reported_row(reported)))
     return stream.getvalue()
 
 
 def _clean(row: dict[str, Cell]) -> dict[str, Cell]:
-    return {name: printable.line(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+    return {name: redaction.csv_cell(cell) for name, cell in row.items()}
 
 
 def _device_row(device_id: str, device: DeviceRecord | None, usage: Usage) -> dict[str, Cell]:
@@ -95,37 +96,37 @@ def _device_row(device_id: str, device: DeviceRecord | None, usage: Usage) -> di
     return row
 
 
-def _total_rows(total: Totals, *, marginal: bool) -> list[dict[str, Cell]]:
-    gpu = {
-        "utilization_ratio": total.gpu_utilization_ratio,
-        "memory_mean_bytes": total.gpu_memory_mean_bytes,
-        "memory_max_bytes": total.gpu_memory_peak_bytes,
+def _total_rows(record: RunRecord, scope: str) -> list[dict[str, Cell]]:
+    by_name = {figure.name: figure for figure in _figures.figures(record, scope)}
+    quantities = {name: figure.quantity for name, figure in by_name.items() if figure.quantity is not None}
+    gpu: dict[str, Cell] = {
+        "utilization_ratio": quantities["gpu_utilization_ratio"].value,
+        "memory_mean_bytes": quantities["gpu_memory_mean_bytes"].value,
+        "memory_max_bytes": quantities["gpu_memory_peak_bytes"].value,
     }
+    emissions = quantities["emissions_grams"]
     facility: dict[str, Cell] = {
-        "emissions_grams": total.emissions_grams.value,
-        "emissions_low_grams": total.emissions_grams.low,
-        "emissions_high_grams": total.emissions_grams.high,
+        "emissions_grams": emissions.value,
+        "emissions_low_grams": emissions.low,
+        "emissions_high_grams": emissions.high,
     }
-    if marginal:
-        facility["why"] = "; ".join(filter(None, (total.facility_energy_joules.why, "emissions are marginal")))
-    facility |= {f"cost_{tier}_usd": cost.value for tier, cost in total.cost_usd.items()}
-    cpu: dict[str, Cell] = {"utilization_ratio": total.cpu_utilization_ratio}
-    return [
-        _total_row("gpu", total.gpu_energy_joules) | gpu,
-        _total_row("cpu", total.cpu_energy_joules) | cpu,
-        _total_row("dram", total.dram_energy_joules),
-        _total_row("it", total.it_energy_joules),
-        _total_row("facility", total.facility_energy_joules) | facility,
-    ]
+    if record.factors.marginal:
+        why = quantities["facility_energy_joules"].why
+        facility["why"] = "; ".join(filter(None, (why, "emissions are marginal")))
+    facility |= {name: quantities[name].value for name in quantities if by_name[name].group == "cost"}
+    cpu: dict[str, Cell] = {"utilization_ratio": quantities["cpu_utilization_ratio"].value}
+    more: dict[str, dict[str, Cell]] = {"gpu": gpu, "cpu": cpu, "dram": {}, "it": {}, "facility": facility}
+    return [_total_row(kind, quantities[f"{kind}_energy_joules"]) | cells for kind, cells in more.items()]
 
 
-def _reported_row(told: ReportedEmissions) -> dict[str, Cell]:
+def _reported_row(reported: ReportedEmissions) -> dict[str, Cell]:
+    energy, emissions = (figure.quantity for figure in _figures.reported_figures(reported))
     return {
         "row": "reported",
-        "name": _format.SENSOR_NAMES.get(told.tool, told.tool),
-        "energy_joules": _reported.energy_joules(told),
+        "name": _format.SENSOR_NAMES.get(reported.tool, reported.tool),
+        "energy_joules": energy.value if energy is not None else None,
         "basis": "reported",
-        "emissions_grams": _reported.emissions_grams(told),
+        "emissions_grams": emissions.value if emissions is not None else None,
     }
 
 
@@ -137,5 +138,5 @@ def _total_row(kind: str, quantity: Quantity) -> dict[str, Cell]:
         "energy_low_joules": quantity.low,
         "energy_high_joules": quantity.high,
         "basis": quantity.basis if quantity.value is not None else None,
-        "why": quantity.why,
+        "why": f"at least: {quantity.why}" if quantity.at_least else quantity.why,
     }

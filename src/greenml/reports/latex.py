@@ -1,4 +1,4 @@
-r"""A run as a table for a paper, in LaTeX; needs ``\usepackage{booktabs}`` and nothing else.
+r"""Renders a run as a LaTeX table for a paper; needs ``\usepackage{booktabs}`` and nothing else.
 
 It is as wide as the text of a page at most. pdfLaTeX takes Latin letters; names in others need XeLaTeX or LuaLaTeX.
 """
@@ -6,11 +6,10 @@ It is as wide as the text of a page at most. pdfLaTeX takes Latin letters; names
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from greenml import printable
-from greenml.record import Factor, Quantity, RunRecord
-from greenml.reports import _format, _machine, _reported, markdown
+from greenml import redaction
+from greenml.record.schema import Factor, RunRecord
+from greenml.reports import _figures, _format, _parts
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -24,7 +23,7 @@ Row = tuple[str, str, str, str]
 
 
 def render(record: RunRecord) -> str:
-    """Render the table: figure, value, band, how it is known; the sources are below it."""
+    """Render the table: figure, value, interval, how it is known; the sources are below it."""
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}[t]",
@@ -33,7 +32,7 @@ def render(record: RunRecord) -> str:
         r"  \label{tab:greenml}",
         r"  \begin{tabular}{@{}lrrp{0.25\linewidth}@{}}",
         r"    \toprule",
-        r"    & Value & Band & Known how \\",
+        r"    & Value & Interval & Known how \\",
         r"    \midrule",
         *(f"    {' & '.join(row)} \\\\" for row in _rows(record)),
         r"    \bottomrule",
@@ -51,8 +50,8 @@ def render(record: RunRecord) -> str:
 
 
 def escape(text: str) -> str:
-    """Make text safe for LaTeX: every special character is itself, and no two become a ligature."""
-    apart = _LIGATURE.sub(lambda found: "\0".join(found[0]), printable.line(text))
+    """Escape text for LaTeX: special characters print as themselves, and no two form a ligature."""
+    apart = _LIGATURE.sub(lambda match: "\0".join(match[0]), redaction.printable_line(text))
     return "".join("{}" if letter == "\0" else _SPECIAL.get(letter, letter) for letter in apart)
 
 
@@ -66,41 +65,21 @@ def _words(text: str) -> str:
 
 
 def _rows(record: RunRecord) -> list[Row]:
-    total = record.total()
-    rows: list[Row] = [("Duration", _number(_format.duration(record.duration_seconds)), "", _clock(record))]
-    if total is None:
-        return [*rows, ("Energy, carbon, cost", _format.NOT_KNOWN, "", "the record has no totals")]
-    rows += [
-        _energy(record, "GPU energy", "gpu", total.gpu_energy_joules),
-        _energy(record, "CPU energy", "cpu", total.cpu_energy_joules),
-        _energy(record, "DRAM energy", "dram", total.dram_energy_joules),
-        _row("IT energy", total.it_energy_joules, _format.energy),
-        _row("with PUE", total.facility_energy_joules, _format.energy),
-        _row(_format.emissions_name(record), total.emissions_grams, _format.mass),
+    groups = ("energy", "emissions", "footprint", "cost", "reported")
+    figures = [figure for figure in _figures.figures(record) if figure.group in groups and _fits(figure)]
+    figures.sort(key=lambda figure: groups.index(figure.group))
+    return [
+        ("Duration", _number(_format.duration(record.duration_seconds)), "", _clock(record)),
+        *(
+            (escape(figure.label), _number(figure.text), _number(figure.interval), _words(figure.how))
+            for figure in figures
+        ),
     ]
-    if total.market_emissions_grams is not None:
-        rows.append(_row("Emissions, market-based", total.market_emissions_grams, _format.mass))
-    if total.embodied_grams is not None and total.embodied_grams.low is not None:
-        spread = _number(_format.interval(total.embodied_grams.low, total.embodied_grams.high, _format.mass))
-        rows.append(("Embodied carbon, share", "a range", spread, escape(total.embodied_grams.basis)))
-    rows += [_row(f"Cost, {_format.tier(tier)}", one, _format.money) for tier, one in total.cost_usd.items()]
-    if not total.cost_usd:
-        rows.append(("Cost", _format.NOT_KNOWN, "", escape(markdown.no_price(record))))
-    return [*rows, *_told(record)]
 
 
-def _told(record: RunRecord) -> list[Row]:
-    """Return what other tools told, each of its own scope."""
-    rows: list[Row] = []
-    for one in record.reported:
-        how = escape(f"reported ({_format.SENSOR_NAMES.get(one.tool, one.tool)})")
-        for name, value, write in (
-            ("energy", _reported.energy_joules(one), _format.energy),
-            ("emissions", _reported.emissions_grams(one), _format.mass),
-        ):
-            told = _format.optional(value, write, _format.NOT_KNOWN)
-            rows.append((escape(f"{one.scope} {name}"), _number(told), "", how))
-    return rows
+def _fits(figure: _figures.RunFigure) -> bool:
+    """Tell whether a figure is one of a paper's: of the footprint, carbon by contract and embodied carbon are."""
+    return figure.group != "footprint" or figure.name in ("market_emissions_grams", "embodied_grams")
 
 
 def _clock(record: RunRecord) -> str:
@@ -108,25 +87,18 @@ def _clock(record: RunRecord) -> str:
     return "reported" if imported else "measured"
 
 
-def _row(name: str, quantity: Quantity, write: Callable[[float], str]) -> Row:
-    value = _number(write(quantity.value)) if quantity.value is not None else _format.unknown(quantity, reason=False)
-    how = _format.reason(quantity) or (f"{quantity.basis}; {quantity.why}" if quantity.why else quantity.basis)
-    return escape(name), value, _number(_format.band(quantity, write)), _words(how)
-
-
-def _energy(record: RunRecord, name: str, kind: str, quantity: Quantity) -> Row:
-    row = _row(name, quantity, _format.energy)
-    return (*row[:3], escape(_format.known_how(record, kind, quantity))) if quantity.value is not None else row
-
-
 def _sources(record: RunRecord) -> list[str]:
     factors = record.factors
     lines = [_factor("Carbon intensity", factors.carbon_intensity), _factor("PUE", factors.pue)]
-    lines += [f"Price of a node per hour: {_words(_format.price(tier, one))}." for tier, one in factors.prices.items()]
-    ran_on = _machine.machine(record) or _machine.hardware(record)
+    if other := _format.other_basis(record):
+        lines.insert(1, f"{escape(other)}.")
+    lines += [
+        f"Price of a node per hour: {_words(_format.price(tier, price))}." for tier, price in factors.prices.items()
+    ]
+    ran_on = _parts.machine(record) or _parts.hardware(record)
     if ran_on:
         lines.insert(0, f"Ran on {escape(ran_on)}.")
-    phases = " and ".join(dict.fromkeys(one.scope for one in record.reported if one.scope != "run"))
+    phases = " and ".join(dict.fromkeys(reported.scope for reported in record.reported if reported.scope != "run"))
     apart = f"; figures named {escape(phases)} cover that phase" if phases else ""
     lines.insert(0, f"Figures cover the whole run, set-up and evaluation included{apart}.")
     if len(record.attempts) > 1:

@@ -1,4 +1,4 @@
-"""A summary for a terminal: plain characters, good at 80 columns, colours on request."""
+"""Renders a summary for a terminal: plain characters, 80 columns, colours on request."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.box import Box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from greenml import printable
-from greenml.record import Quantity, RunRecord, Totals
-from greenml.reports import _course, _footprint, _format, _machine, _reported, markdown
-from greenml.reports._devices import device_rows
-from greenml.reports._phases import ordered, remainder
+from greenml import redaction
+from greenml.record.schema import Quantity, RunRecord, Totals
+from greenml.reports import _figures, _format, _parts
+from greenml.reports._parts import device_rows, phases, remainder
 
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 Write = Callable[[float], str]
-WIDE_COLUMNS = 80  # from here on figures and their bands have room beside what says how they are known
+SHORT_NOTES = 6
+SHORT_DEVICES = 6  # of more, those of one kind and name are one row
+WIDE_COLUMNS = 80  # from here on figures and their intervals have room beside what says how they are known
 STATUS_STYLES = {"completed": "green", "running": "cyan"}
 
 
-def render(record: RunRecord, width: int = 100, color: bool = False, pounds: bool = False) -> str:
+def render(record: RunRecord, width: int = 100, color: bool = False, pounds: bool = False, full: bool = True) -> str:
     """Render the headline, the figures, phases, devices, factors and notes.
 
     Args:
@@ -32,6 +33,8 @@ def render(record: RunRecord, width: int = 100, color: bool = False, pounds: boo
         width: columns to fill, at least 60.
         color: with ANSI colours.
         pounds: masses in lb, in place of kg.
+        full: everything; else what fits a screen: the three factors that matter and each note on one line, and devices
+            of one kind together.
     """
     stream = io.StringIO()
     console = _Screen(
@@ -46,7 +49,9 @@ def render(record: RunRecord, width: int = 100, color: bool = False, pounds: boo
         legacy_windows=False,
         _environ={},
     )
-    for part in _parts(record, _format.pounds if pounds else _format.mass, narrow=width < WIDE_COLUMNS):
+    mass = _format.pounds if pounds else _format.mass
+    narrow = width < WIDE_COLUMNS
+    for part in _full_parts(record, mass, narrow=narrow) if full else _short_parts(record, mass, narrow=narrow):
         console.print(part)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).rstrip() + "\n"
 
@@ -56,11 +61,11 @@ class _Screen(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  handed on
         """Make the text of a cell."""
-        return super().render_str(printable.lines(text), **options)
+        return super().render_str(redaction.printable_lines(text), **options)
 
 
-def _parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[RenderableType]:
-    figures = _figures(record, mass, narrow=narrow)
+def _full_parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[RenderableType]:
+    figures = _figure_table(record, mass, narrow=narrow)
     parts: list[RenderableType] = [*_headline(record), "", *_section("Totals of the whole run", figures)]
     if record.phases:
         parts += _section("Phases", _phases(record, mass))
@@ -72,13 +77,30 @@ def _parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[RenderableTy
     return parts
 
 
+def _short_parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[RenderableType]:
+    """Return what fits a screen, and how to see the rest."""
+    figures = _figure_table(record, mass, narrow=narrow, beyond_operation=False)
+    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals of the whole run", figures)]
+    if record.phases:
+        parts += _section("Phases", _phases(record, mass))
+    if record.devices:
+        parts += _section("Devices", _devices(record, grouped=True))
+    parts += _section("Factors", _short_factors(record))
+    if record.notes:
+        shown = [note.text for note in record.notes[:SHORT_NOTES]]
+        more = len(record.notes) - len(shown)
+        parts += _section("Notes", _cut_lines([*shown, *([f"and {more} more"] if more else ())]))
+    parts.append(Text("--full prints everything, --explain how each figure comes about", style="dim"))
+    return parts
+
+
 def _section(title: str, body: RenderableType) -> list[RenderableType]:
     return [Text(title, style="bold"), Padding(body, (0, 0, 0, 1)), ""]
 
 
 def _headline(record: RunRecord) -> list[RenderableType]:
     words = _format.STATUS_WORDS.get(record.status, record.status)
-    head = Text(printable.line(record.name or record.run_id), style="bold")
+    head = Text(redaction.printable_line(record.name or record.run_id), style="bold")
     head.append("  ")
     head.append(words, style=STATUS_STYLES.get(record.status, "red"))
     lines: list[RenderableType] = [head]
@@ -89,7 +111,7 @@ def _headline(record: RunRecord) -> list[RenderableType]:
         dict.fromkeys(
             part
             for part in (
-                _machine.machine(record) or _machine.hardware(record),
+                _parts.machine(record) or _parts.hardware(record),
                 place.cloud,
                 place.billing_name or place.display_name or place.region,
                 place.country_name,
@@ -98,9 +120,9 @@ def _headline(record: RunRecord) -> list[RenderableType]:
         )
     )
     if where:
-        lines.append(Text(printable.line(where)))
+        lines.append(Text(redaction.printable_line(where)))
     if record.error:
-        lines.append(Text(printable.line(record.error), style="red"))
+        lines.append(Text(redaction.printable_line(record.error), style="red"))
     return lines
 
 
@@ -117,38 +139,19 @@ def _table(
     return table
 
 
-def _figures(record: RunRecord, mass: Write, *, narrow: bool) -> Table:
+def _figure_table(record: RunRecord, mass: Write, *, narrow: bool, beyond_operation: bool = True) -> Table:
     whole = frozenset[int]() if narrow else frozenset({0, 1, 2})  # what does not fit must wrap: a cut figure is wrong
-    table = _table("", "value", "band", "known how", whole=whole)
-    total = record.total()
-    table.add_row(*_energy_row("GPU energy", record, "gpu", total.gpu_energy_joules if total else None))
-    table.add_row(*_energy_row("CPU energy", record, "cpu", total.cpu_energy_joules if total else None))
-    table.add_row(*_energy_row("DRAM energy", record, "dram", total.dram_energy_joules if total else None))
-    table.add_row(*_row("IT energy", total.it_energy_joules if total else None, _format.energy))
-    table.add_row(*_row("with PUE", total.facility_energy_joules if total else None, _format.energy))
-    table.add_row(*_row(_format.emissions_name(record), total.emissions_grams if total else None, mass))
-    for tier, cost in (total.cost_usd if total else {}).items():
-        table.add_row(*_row(f"Cost, {_format.tier(tier)}", cost, _format.money))
-    if total is None or not total.cost_usd:
-        table.add_row("Cost", _format.NOT_KNOWN, "", markdown.no_price(record))
-    for name, value in _use(total):
-        table.add_row(name, value, "", "")
-    for row in [*_told(record, mass), *_footprint.rows(record, mass)]:
-        table.add_row(*row)
+    table = _table("", "value", "interval", "known how", whole=whole)
+    figures = _figures.figures(record, mass=mass)
+    chosen = [figure for group in ("energy", "emissions", "cost") for figure in figures if figure.group == group]
+    for figure in chosen:
+        table.add_row(figure.label, figure.text, figure.interval, figure.brief)
+    for label, text in _use(record.total()):
+        table.add_row(label, text, "", "")
+    for group in ("serving", "reported", "footprint") if beyond_operation else ("serving", "reported"):
+        for figure in (figure for figure in figures if figure.group == group):
+            table.add_row(figure.label, figure.text, figure.interval, figure.brief)
     return table
-
-
-def _told(record: RunRecord, mass: Write) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for reported in record.reported:
-        tool = _format.SENSOR_NAMES.get(reported.tool, reported.tool)
-        for name, value, write in (
-            ("energy", _reported.energy_joules(reported), _format.energy),
-            ("emissions", _reported.emissions_grams(reported), mass),
-        ):
-            told = _format.optional(value, write, _format.NOT_KNOWN)
-            rows.append((f"{reported.scope} {name}", told, "", f"reported ({tool})"))
-    return rows
 
 
 def _use(total: Totals | None) -> list[tuple[str, str]]:
@@ -167,28 +170,9 @@ def _use(total: Totals | None) -> list[tuple[str, str]]:
     ]
 
 
-def _row(name: str, quantity: Quantity | None, write: Callable[[float], str]) -> tuple[str, str, str, str]:
-    how = _format.reason(quantity)
-    if quantity is not None and quantity.value is not None:
-        how = f"{quantity.basis}, partial" if quantity.why else quantity.basis
-    return name, _format.figure(quantity, write, reason=False), _format.band(quantity, write), how
-
-
-def _energy_row(name: str, record: RunRecord, kind: str, quantity: Quantity | None) -> tuple[str, str, str, str]:
-    how = _format.reason(quantity)
-    if quantity is not None and quantity.value is not None:
-        how = _format.known_how(record, kind, quantity)
-    return (
-        name,
-        _format.figure(quantity, _format.energy, reason=False),
-        _format.band(quantity, _format.energy),
-        how,
-    )
-
-
 def _phases(record: RunRecord, mass: Write) -> Table:
     table = _table("phase", "time", "times", "IT energy", "emissions", "GPU use", right=frozenset({1, 2, 3, 4, 5}))
-    for phase in ordered(record):
+    for phase in phases(record):
         depth = phase.path.count("/")
         total = record.total(phase.path)
         table.add_row(
@@ -212,7 +196,7 @@ def _phase_figures(total: Totals | None, mass: Write) -> tuple[str, str, str]:
 
 
 def _short(quantity: Quantity, write: Callable[[float], str]) -> str:
-    return _format.optional(quantity.value, write, _format.NOT_KNOWN)
+    return _format.NOT_KNOWN if quantity.value is None else _format.figure(quantity, write)
 
 
 def _add_remainder(table: Table, record: RunRecord, mass: Write) -> None:
@@ -228,12 +212,39 @@ def _add_remainder(table: Table, record: RunRecord, mass: Write) -> None:
     table.add_row("run", _format.duration(record.duration_seconds), "", *energies, style="bold")
 
 
-def _devices(record: RunRecord) -> Table:
-    rows = device_rows(record)
+def _devices(record: RunRecord, *, grouped: bool = False) -> Table:
+    rows = device_rows(record, SHORT_DEVICES) if grouped else device_rows(record)
     table = _table("device", "energy", "mean power", "use", "memory peak", "how", right=frozenset({1, 2, 3, 4}))
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _short_factors(record: RunRecord) -> RenderableType:
+    """Return carbon intensity, PUE and price, a line each; what does not fit the line is cut."""
+    factors = record.factors
+    lines = []
+    for name, factor in (("Carbon intensity", factors.carbon_intensity), ("PUE", factors.pue)):
+        if factor is None:
+            lines.append(f"{name}: {_format.NOT_KNOWN}")
+            continue
+        unit = "" if factor.unit == "1" else f" {factor.unit}"
+        scope = "over time," if factor.scope == "series" else factor.scope.replace("_", " ")
+        facts = [f"{scope} {factor.code}".strip(), str(factor.year or ""), factor.basis, factor.note.rstrip(".")]
+        facts.append(factor.source.name)
+        lines.append(f"{name}: {_format.number(factor.value, 4)}{unit}; {', '.join(filter(None, facts))}")
+    prices = [f"${_format.number(price.value)} {_format.tier(tier)}" for tier, price in factors.prices.items()]
+    codes = dict.fromkeys(price.code or price.scope for price in factors.prices.values())
+    notes = [f"{_format.tier(tier)}: {price.note.rstrip('.')}" for tier, price in factors.prices.items() if price.note]
+    known = f"{', '.join(prices)}; {', '.join([*codes, *notes])}"
+    lines.append(f"Price of a node per hour: {known}" if prices else f"Price: {_format.NOT_KNOWN}")
+    return _cut_lines(lines)
+
+
+def _cut_lines(lines: list[str]) -> RenderableType:
+    """Return a line each, cut where the screen ends."""
+    texts = [redaction.printable_line(line) for line in lines]
+    return Group(*(Text(f"- {text}", no_wrap=True, overflow="ellipsis") for text in texts))
 
 
 def _factors(record: RunRecord) -> RenderableType:
@@ -241,10 +252,11 @@ def _factors(record: RunRecord) -> RenderableType:
     carbon, pue = factors.carbon_intensity, factors.pue
     lines = [
         f"Carbon intensity: {_format.factor(carbon) if carbon else _format.NOT_KNOWN}",
-        *_course.lines(record),
+        *filter(None, (_format.other_basis(record),)),
+        *_parts.series_lines(record),
         f"PUE: {_format.factor(pue) if pue else _format.NOT_KNOWN}",
     ]
-    prices = [_format.price(tier, one) for tier, one in factors.prices.items()]
+    prices = [_format.price(tier, price) for tier, price in factors.prices.items()]
     lines += [f"Price of a node per hour: {price}" for price in prices] or [f"Price: {_format.NOT_KNOWN}"]
     if prices:
         nodes = f"{record.place.nodes} node{'s' if record.place.nodes > 1 else ''}"
@@ -252,7 +264,7 @@ def _factors(record: RunRecord) -> RenderableType:
             f"Cost, in US dollars: price x {_format.hours(record.duration_seconds)} x {nodes}; the time is the clock "
             "of every attempt, set-up and evaluation included"
         )
-    lines += _footprint.factor_lines(record)
+    lines += _parts.footprint_factor_lines(record)
     if factors.tables_version:
         lines.append(f"Tables: {factors.tables_version}")
     return _list(lines)

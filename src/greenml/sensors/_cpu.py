@@ -7,26 +7,22 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from greenml.errors import FactorError
+from greenml.factors import processors
 from greenml.units import SECONDS_PER_MICROSECOND
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
+ARM = "0x41"  # the implementer number of Arm's own cores
 
-# MIDR numbers of the server cores that clouds rent out. Source: Linux, arch/arm64/include/asm/cputype.h
-_ARM_CORES = {
-    ("0x41", "0xd0c"): "Arm Neoverse N1",
-    ("0x41", "0xd49"): "Arm Neoverse N2",
-    ("0x41", "0xd40"): "Arm Neoverse V1",
-    ("0x41", "0xd4f"): "Arm Neoverse V2",
-    ("0xc0", "0xac3"): "Ampere-1",
-    ("0xc0", "0xac4"): "Ampere-1A",
-}
 _SECONDS_PER_NANOSECOND = 1e-9
 # cgroup v1 writes "no limit" as the largest multiple of a page below 2^63; no machine has an exbibyte.
 _NO_MEMORY_LIMIT = 1 << 60
@@ -37,12 +33,13 @@ class Cpu:
     """What the operating system says of the CPU.
 
     Attributes:
-        model: as the vendor writes it, "" where nobody says.
+        model: as the vendor writes it, "" where the system does not say.
         vendor: ``GenuineIntel``, ``AuthenticAMD`` or "".
         logical: CPUs that the operating system schedules on, at least 1.
         cores_per_socket: cores of a package as shown here (a VM shows its own), None where not said.
         threads_per_core: 2 with SMT as shown here, between 1 and 2 where cores differ, 1 where not said.
         virtual: True inside a virtual machine that says so.
+        implementer, part: an Arm core's MIDR numbers, ``0x41`` and ``0xd4f``; "" on others.
     """
 
     model: str
@@ -51,6 +48,8 @@ class Cpu:
     cores_per_socket: int | None
     threads_per_core: float
     virtual: bool
+    implementer: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,8 @@ def read_cpu(proc: Path = PROC) -> Cpu:
         if colon:
             fields.setdefault(key.strip(), value.strip())
     model = fields.get("model name", "")
-    if not model:
-        model = _ARM_CORES.get((fields.get("CPU implementer", ""), fields.get("CPU part", "")), "")
+    if not model or model.startswith("ARMv"):  # an old kernel names the instruction set, not the processor
+        model = _arm_core(fields.get("CPU implementer", ""), fields.get("CPU part", "")) or model
     if not model and not text:
         model = _model_elsewhere()
     cores = _whole(fields.get("cpu cores", ""))
@@ -97,6 +96,8 @@ def read_cpu(proc: Path = PROC) -> Cpu:
         cores_per_socket=cores or None,
         threads_per_core=threads,
         virtual="hypervisor" in fields.get("flags", "").split(),
+        implementer=fields.get("CPU implementer", ""),
+        part=fields.get("CPU part", ""),
     )
 
 
@@ -116,8 +117,8 @@ def read_cgroup(proc: Path = PROC, root: Path = CGROUP) -> Cgroup:
     return Cgroup(
         cpus=cpus,
         usage=usage,
-        cpuset=next((_cpu_list(one) for one in sets if one.strip()), None),
-        memory_bytes=min((one for one in memory if one and one < _NO_MEMORY_LIMIT), default=None),
+        cpuset=next((_cpu_list(text) for text in sets if text.strip()), None),
+        memory_bytes=min((limit for limit in memory if limit and limit < _NO_MEMORY_LIMIT), default=None),
     )
 
 
@@ -127,7 +128,7 @@ def host_seconds() -> tuple[float, float]:
     Raises:
         OSError: the system does not tell, as in a container without ``/proc/stat``.
     """
-    return _busy_and_total(psutil.cpu_times())
+    return _busy_and_total(psutil_answer(psutil.cpu_times))
 
 
 def cpuset_seconds(cpus: Sequence[int]) -> float:
@@ -136,8 +137,34 @@ def cpuset_seconds(cpus: Sequence[int]) -> float:
     Raises:
         OSError: the system does not tell.
     """
-    times = psutil.cpu_times(percpu=True)
+    times = psutil_answer(partial(psutil.cpu_times, percpu=True))
     return sum(_busy_and_total(times[cpu])[0] for cpu in cpus if cpu < len(times))
+
+
+def host_memory() -> tuple[int, int]:
+    """Return the (total, used) bytes of the host's memory.
+
+    Raises:
+        OSError: the system does not tell, as in a container without ``/proc/meminfo``.
+    """
+    memory = psutil_answer(psutil.virtual_memory)
+    if not memory.total:
+        raise OSError("the system tells a memory of 0 bytes")
+    return memory.total, memory.total - memory.available
+
+
+def psutil_answer(call: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """Call psutil; where files of ``/proc`` are missing, empty or damaged, it raises nearly anything.
+
+    Raises:
+        OSError: it raised something.
+    """
+    try:
+        return call()
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}; is /proc mounted?") from error
 
 
 def cgroup_seconds(usage: Path) -> float:
@@ -149,8 +176,8 @@ def cgroup_seconds(usage: Path) -> float:
     text = usage.read_text()
     if usage.name == "cpuacct.usage":
         return _number(text, usage) * _SECONDS_PER_NANOSECOND
-    found = re.search(r"^usage_usec\s+(\d+)", text, re.MULTILINE)
-    return _number(found.group(1) if found else "", usage) * SECONDS_PER_MICROSECOND
+    line = re.search(r"^usage_usec\s+(\d+)", text, re.MULTILINE)
+    return _number(line.group(1) if line else "", usage) * SECONDS_PER_MICROSECOND
 
 
 def affinity() -> tuple[int, ...] | None:
@@ -164,6 +191,16 @@ def _busy_and_total(times: object) -> tuple[float, float]:
     # Linux counts guest time in user as well. Stolen time was another machine's; waiting for a disk is idle.
     busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
     return busy, busy + sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "steal"))
+
+
+def _arm_core(implementer: str, part: str) -> str:
+    try:
+        rating = processors.arm_cpu(implementer, part)
+    except FactorError:
+        return ""
+    if rating is None:
+        return ""
+    return f"Arm {rating.generation}" if implementer == ARM and "(" not in rating.generation else rating.generation
 
 
 def _model_elsewhere() -> str:

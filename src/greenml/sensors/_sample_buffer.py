@@ -1,4 +1,4 @@
-"""A driver's ring buffer of time-stamped samples, read a little at a time and put on the monotonic clock."""
+"""A driver's ring buffer of time-stamped samples: what is new in it, on the monotonic clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from greenml.units import SECONDS_PER_MICROSECOND
 
 STEP_SECONDS = 0.05  # a wall clock that moves by more than this between two reads was set, not slewed
 FUTURE_SECONDS = 0.1  # a sample from later than this was stamped before the wall clock was set back
-SILENT_SECONDS = 5.0  # a buffer without a new sample for so long no longer carries the energy
+SILENT_SECONDS = 5.0  # a buffer without a new sample for so long does not carry the energy
 COARSE_SECONDS = 0.2  # samples wider apart than this tell less than polling the gauge does
-FULL_SECONDS = 2.0  # deep enough for a read each second: no need to learn the depth any further
+FULL_SECONDS = 2.0  # deep enough for a read each second: the depth is not learned any further
 LEARNING_READS = 10
 TOGETHER_SECONDS = 0.0005  # clocks read further apart than this, by a thread held up in between, are read again
-TRIES = 5
+CLOCK_READS = 5
 
 Stamped = Sequence[tuple[int, float]]
 Clocks = Callable[[], Sequence[float]]
@@ -26,7 +26,7 @@ def clocks() -> list[float]:
     NVML documents the wall clock; some Linux drivers stamp with the time since boot
     (github.com/polarsignals/gpu-metrics-agent, pull request 36).
     """
-    for _ in range(TRIES):
+    for _ in range(CLOCK_READS):
         before = time.monotonic()
         others = [time.time()]
         if hasattr(time, "CLOCK_BOOTTIME"):
@@ -46,26 +46,28 @@ class SampleBuffer:
 
     Attributes:
         depth_seconds: the longest time that the driver was seen to hold; 0 where not known.
+        newest_value: of the last sample that was returned; None before the first.
     """
 
     def __init__(self, fetch: Callable[[int], Stamped], clocks: Clocks = clocks) -> None:
         self._fetch, self._clocks = fetch, clocks
         self._since = 0  # the newest stamp seen, in the driver's clock
-        self._seen_seconds = float("-inf")  # nothing at or before this is handed on; monotonic
+        self._seen_seconds = float("-inf")  # nothing at or before this is returned; monotonic
         self._wall_offset: float | None = None
         self._learning = LEARNING_READS
         self._spacing_seconds = float("inf")
         self._newest_seconds = float("-inf")
         self.depth_seconds = 0.0
+        self.newest_value: float | None = None
 
     @property
     def carries(self) -> bool:
-        """Whether its samples come often enough, and lately, to integrate power from them."""
-        lately = self._clocks()[0] - self._newest_seconds < SILENT_SECONDS
-        return lately and self.depth_seconds > 0 and self._spacing_seconds <= COARSE_SECONDS
+        """Whether its samples are recent, and come often enough, to integrate power from them."""
+        recent = self._clocks()[0] - self._newest_seconds < SILENT_SECONDS
+        return recent and self.depth_seconds > 0 and self._spacing_seconds <= COARSE_SECONDS
 
     def pass_over(self, until_seconds: float) -> None:
-        """Hand on nothing from before a time (monotonic) whose power is told already."""
+        """Return nothing from before a time (monotonic) whose power is known already."""
         self._seen_seconds = max(self._seen_seconds, until_seconds)
 
     def new(self) -> list[tuple[float, float]]:
@@ -90,17 +92,17 @@ class SampleBuffer:
         offset = min((at - now for at in (now, wall, *others)), key=lambda o: abs(_seconds(newest, o) - now))
         limit = _stamp(now + FUTURE_SECONDS, offset)
         if stamped[0][0] <= 0 or newest >= limit:
-            stamped = [one for one in stamped if 0 < one[0] < limit]
+            stamped = [sample for sample in stamped if 0 < sample[0] < limit]
             if not stamped:
                 return []
         first, last = (_seconds(stamped[at][0], offset) for at in (0, -1))
         if learn and last - first > self.depth_seconds:
             self.depth_seconds = last - first
             self._spacing_seconds = self.depth_seconds / (len(stamped) - 1)
-        told = max(self._since, _stamp(self._seen_seconds, offset))
-        self._newest_seconds, self._since = last, stamped[-1][0]
+        seen = max(self._since, _stamp(self._seen_seconds, offset))
+        self._newest_seconds, self._since, self.newest_value = last, *stamped[-1]
         self.pass_over(last)
-        return [(stamp * SECONDS_PER_MICROSECOND - offset, value) for stamp, value in stamped if stamp > told]
+        return [(stamp * SECONDS_PER_MICROSECOND - offset, value) for stamp, value in stamped if stamp > seen]
 
 
 def _stamp(seconds: float, offset: float) -> float:

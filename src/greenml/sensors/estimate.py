@@ -13,20 +13,19 @@ DRAM: ``WATTS_PER_GIB`` of what is installed, or of the control group's limit.
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
-import psutil
-
-from greenml import tables
 from greenml.errors import FactorError, SensorError
-from greenml.model import Device, Reading, Sensor, Wanted
+from greenml.factors import processors
+from greenml.factors.processors import CpuRating
 from greenml.sensors import _cpu as machine
 from greenml.sensors._cpu import CGROUP, PROC, Cgroup, Cpu
+from greenml.trace.types import Device, Reading, Sensor, Wanted
 from greenml.units import BYTES_PER_GIB
 
 FALLBACK = True
@@ -35,18 +34,20 @@ FALLBACK = True
 # Broadwell, 0.47/1.69 Rome, 0.45/2.02 Milan, that is 15 to 28 %, 20 % in the middle. Source: Cloud Carbon
 # Footprint, packages/azure/src/domain/AzureFootprintEstimationConstants.ts, commit 0602dde823ef.
 IDLE_RATIO = 0.2
-# A thread of a CPU that the table does not have. Median TDP a thread in data/cpus.csv: 3.75 W AMD EPYC,
-# 4.06 W Intel Xeon (tenth to ninetieth percentile 1.8 to 8.1 W); Cloud Carbon Footprint's averages of clouds
-# at full load: 3.54 W Azure, 4.11 W Google (as above, and packages/gcp, commit 0656d55594b6).
+# A thread of a CPU that the table does not have. Cloud Carbon Footprint's averages of clouds at full load: 3.54 W
+# Azure, 4.11 W Google (as above, and packages/gcp, commit 0656d55594b6). Median TDP a thread in data/cpus.csv: 3.1 W
+# AMD EPYC, 5.0 W Intel Xeon, 2.8 and 3.6 W of those with 16 cores or more.
 DEFAULT_WATTS_PER_THREAD = 3.75
-# Judged, not published: turbo exceeds the TDP and most code stays below it. The default's band is about that
-# of its percentiles. Half busy, where no CPU time can be read, stands for anything between idle and full.
+# Judged, not published: turbo exceeds the TDP and most code stays below it. The default's interval holds two thirds
+# of the table's models; those above it are processors of few cores, desktop or old.
+# Half busy, where no CPU time can be read, stands for anything between idle and full.
 CPU_GAIN_RATIO = 0.5
+ESTIMATED_CPU_GAIN_RATIO = 0.6  # the TDP itself is an estimate, of a cloud's own part or of a maker who publishes none
 DEFAULT_CPU_GAIN_RATIO = 0.7
 UNREAD_CPU_GAIN_RATIO = 0.8
 # Green Algorithms 2.0 (Lannelongue, Grealey, Inouye 2021, doi 10.1002/advs.202100707) says 0.3725 W/GB; Cloud
 # Carbon Footprint (as above) says 0.392. Modules are sold by the binary gigabyte. Others measured far less on
-# an idle machine (https://github.com/GreenAlgorithms/green-algorithms-tool/issues/14), hence the band.
+# an idle machine (https://github.com/GreenAlgorithms/green-algorithms-tool/issues/14), hence the interval.
 WATTS_PER_GIB = 0.3725
 DRAM_GAIN_RATIO = 0.5
 # Larger hosts have larger modules: CodeCarbon 3 takes 5 W a module, 0.04 to 0.16 W/GiB at 32 to 128 GiB each
@@ -100,7 +101,7 @@ class EstimateSensor:
         clock: monotonic seconds.
     """
 
-    interval_seconds = 1.0
+    interval_seconds = 1.0  # exact however far apart it is read: this is what a killed run may lose
 
     def __init__(
         self,
@@ -154,24 +155,17 @@ class EstimateSensor:
 
 def _cpu(cpu: Cpu, limits: Cgroup, clock: Callable[[], float]) -> Sensor:
     cpus, scope, busy_seconds = _share(cpu, limits)
-    tdp_watts, cores = rated(cpu.model)
-    if cores is None and not cpu.virtual:  # a VM shows the cores that it was given, not the processor's
-        cores = cpu.cores_per_socket
-    if tdp_watts and cores:
-        watts = tdp_watts / (cores * cpu.threads_per_core) * cpus
-        source = f"{tdp_watts:g} W TDP of {cores} cores with {cpu.threads_per_core:g} threads each"
-        gain = CPU_GAIN_RATIO
-    else:
-        watts = DEFAULT_WATTS_PER_THREAD * cpus
-        source = f"{DEFAULT_WATTS_PER_THREAD} W a thread, as this CPU's own TDP or number of cores is not known"
-        gain = DEFAULT_CPU_GAIN_RATIO
+    rating = _rating(cpu)
+    watts_per_thread, source, gain = thread_watts(rating, cpu.threads_per_core, virtual=cpu.virtual)
+    watts = watts_per_thread * cpus
     device = Device(
         kind="cpu",
         id="cpu-estimate",
         name=cpu.model or "CPU",
         method="estimate",
         sensor="estimate",
-        gain_ratio=gain,
+        calibration_ratio=gain,
+        power_limit_watts=watts,
         detail={"cpus": f"{cpus:g}"},
         note=f"modelled from {source}, for {cpus:g} {scope}; {IDLE_RATIO:.0%} of it when idle",
     )
@@ -179,10 +173,49 @@ def _cpu(cpu: Cpu, limits: Cgroup, clock: Callable[[], float]) -> Sensor:
         busy_seconds()
     except (OSError, RuntimeError):  # a container without /proc/stat
         note = device.note + "; taken as half busy, as the CPU time cannot be read"
-        device = replace(device, gain_ratio=UNREAD_CPU_GAIN_RATIO, note=note)
+        device = replace(device, calibration_ratio=UNREAD_CPU_GAIN_RATIO, note=note)
         return EstimateSensor(device, watts * (1 + IDLE_RATIO) / 2, clock=clock)
     idle_watts, busy_watts = watts * IDLE_RATIO, watts * (1 - IDLE_RATIO) / cpus
     return EstimateSensor(device, idle_watts, busy_watts, cpus=cpus, busy_seconds=busy_seconds, clock=clock)
+
+
+def thread_watts(
+    rating: CpuRating | None, threads_per_core: float, *, virtual: bool = False
+) -> tuple[float, str, float]:
+    """Return the watts of a busy thread, in words what they are from, and how far they may be off (as a ratio).
+
+    Args:
+        rating: of the CPU; None where it is not known.
+        threads_per_core: as the system shows them.
+        virtual: the system is a virtual machine, whose threads may be shown as cores.
+    """
+    if rating is None or not rating.watts_per_core:
+        source = f"{DEFAULT_WATTS_PER_THREAD} W a thread, as this CPU's own TDP or number of cores is not known"
+        return DEFAULT_WATTS_PER_THREAD, source, DEFAULT_CPU_GAIN_RATIO
+    if rating.kind == "generation":
+        threads = rating.threads_per_core if virtual and rating.threads_per_core else threads_per_core
+        source = (
+            f"{rating.watts_per_core:g} W a core ({rating.low:g} to {rating.high:g} W), typical of its generation "
+            f"({rating.generation}), with {threads:g} {'thread' if threads == 1 else 'threads'} each"
+        )
+        return rating.watts_per_core / threads, source, math.hypot(CPU_GAIN_RATIO, rating.half_width_ratio)
+    source = f"{rating.tdp_watts:g} W TDP of {rating.cores} cores with {threads_per_core:g} threads each"
+    if rating.kind == "estimate":
+        return rating.watts_per_core / threads_per_core, f"{source} ({rating.note})", ESTIMATED_CPU_GAIN_RATIO
+    return rating.watts_per_core / threads_per_core, source, CPU_GAIN_RATIO
+
+
+def _rating(cpu: Cpu) -> CpuRating | None:
+    try:
+        rating = processors.cpu(cpu.model) or processors.arm_cpu(cpu.implementer, cpu.part)
+    except FactorError:
+        return None
+    cores = cpu.cores_per_socket
+    # A VM shows the cores that it was given, not the processor's.
+    if rating and rating.tdp_watts and not rating.cores and cores and not cpu.virtual:
+        watts = rating.tdp_watts / cores
+        return replace(rating, kind="model", watts_per_core=watts, low=watts, high=watts, cores=cores)
+    return rating
 
 
 def _share(cpu: Cpu, limits: Cgroup) -> tuple[float, str, Callable[[], float]]:
@@ -200,7 +233,7 @@ def _share(cpu: Cpu, limits: Cgroup) -> tuple[float, str, Callable[[], float]]:
 
 
 def _dram(limits: Cgroup, clock: Callable[[], float]) -> Sensor:
-    size_bytes, scope = psutil.virtual_memory().total, "installed"
+    size_bytes, scope = machine.host_memory()[0], "installed"
     if limits.memory_bytes and limits.memory_bytes < size_bytes:
         size_bytes, scope = limits.memory_bytes, "allowed by the control group"
     watts = WATTS_PER_GIB * size_bytes / BYTES_PER_GIB
@@ -210,34 +243,9 @@ def _dram(limits: Cgroup, clock: Callable[[], float]) -> Sensor:
         name="DRAM",
         method="estimate",
         sensor="estimate",
-        gain_ratio=DRAM_GAIN_RATIO if size_bytes <= LARGE_BYTES else LARGE_DRAM_GAIN_RATIO,
+        calibration_ratio=DRAM_GAIN_RATIO if size_bytes <= LARGE_BYTES else LARGE_DRAM_GAIN_RATIO,
+        power_limit_watts=watts,
         memory_total_bytes=size_bytes,
         note=f"modelled as {WATTS_PER_GIB} W/GiB of {size_bytes / BYTES_PER_GIB:.1f} GiB {scope}",
     )
     return EstimateSensor(device, watts, clock=clock)
-
-
-def rated(model: str) -> tuple[float | None, int | None]:
-    """Return a CPU's TDP and cores from the bundled table; None where it does not have them."""
-    try:
-        row = _table().get(_plain(model), {})
-    except FactorError:
-        row = {}
-    cores = tables.number(row.get("cores", ""))
-    return tables.number(row.get("tdp_w", "")), int(cores) if cores else None
-
-
-@lru_cache(maxsize=1)
-def _table() -> dict[str, tables.Row]:
-    named = {_plain(row["cpu_model"]): row for row in reversed(tables.rows("cpus"))}
-    # A family's name alone ("Intel Xeon", as some VMs say) is no model.
-    return {name: row for name, row in named.items() if re.search(r"\d", name)}
-
-
-def _plain(model: str) -> str:
-    """Reduce ``Intel(R) Xeon(R) CPU E5-2690 v4 @ 2.60GHz`` to ``intel xeon e5-2690 v4``."""
-    text = re.sub(r"[^\x20-\x7e]", "", model.lower())
-    text = re.sub(r"\([^)]*\)", " ", text)
-    text = re.sub(r"(@| with | w/ ).*", " ", text)
-    text = re.sub(r"\b(\d+th gen|\d+-cores?|[a-z]+-core|cpu|processor|apu|x-series)\b", " ", text)
-    return " ".join(text.split())

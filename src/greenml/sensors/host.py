@@ -6,19 +6,20 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from greenml.errors import SensorError
-from greenml.model import Device, Reading, Sensor, Wanted
-from greenml.sensors._cpu import PROC, host_seconds, read_cpu
+from greenml.sensors._cpu import PROC, host_memory, host_seconds, psutil_answer, read_cpu
+from greenml.trace.types import Device, Reading, Sensor, Wanted
 
 # No energy hangs on it, and utilization is exact between two reads however far apart they are.
-INTERVAL_SECONDS = 2.0
+INTERVAL_SECONDS = 5.0
 # Finding descendants walks every process of the host, about 40 microseconds each: no more often than this,
 # and rarer where it would take more than this share of a CPU.
-REFRESH_SECONDS = 5.0
+REFRESH_SECONDS = 10.0
 WALK_RATIO = 0.005
 # Linux counts a process's birth from the boot time, and gives that in whole seconds: man 5 proc_stat, btime.
 BOOT_TIME_STEP_SECONDS = 1.0
@@ -34,10 +35,15 @@ def probe(wanted: Wanted = Wanted(), *, proc: Path = PROC) -> list[Sensor]:  # n
     Raises:
         SensorError: the system tells neither CPU time nor memory.
     """
+    memory_bytes, note = None, ""
     try:
-        memory_bytes = psutil.virtual_memory().total
-    except (OSError, RuntimeError, psutil.Error) as error:
-        raise SensorError(f"host: psutil cannot read the memory: {error}; is {proc} mounted?") from error
+        memory_bytes = host_memory()[0]
+    except OSError as error:
+        note = f"its memory is not known: {error}"
+        try:
+            host_seconds()
+        except OSError:
+            raise SensorError(f"host: neither the memory nor the CPU time can be read: {error}") from error
     cpu = read_cpu(proc)
     host = Device(
         kind="host",
@@ -47,6 +53,7 @@ def probe(wanted: Wanted = Wanted(), *, proc: Path = PROC) -> list[Sensor]:  # n
         sensor="host",
         memory_total_bytes=memory_bytes,
         detail={"logical_cpus": str(cpu.logical)},
+        note=note,
     )
     processes = Device(
         kind="process",
@@ -58,7 +65,13 @@ def probe(wanted: Wanted = Wanted(), *, proc: Path = PROC) -> list[Sensor]:  # n
         detail={"logical_cpus": str(cpu.logical)},
         note="memory that processes share is counted in each of them",
     )
-    return [HostSensor(host), ProcessSensor(processes, wanted.pids)]
+    sensors: list[Sensor] = [HostSensor(host)]
+    try:
+        sensors.append(ProcessSensor(processes, wanted.pids))
+    except OSError as error:
+        note = "; ".join(filter(None, [note, f"the run's processes cannot be read: {error}"]))
+        sensors[0] = HostSensor(replace(host, note=note))
+    return sensors
 
 
 class HostSensor:
@@ -80,18 +93,21 @@ class HostSensor:
         """Read both; the utilization is None within one clock tick (10 ms) of the last read.
 
         Raises:
-            SensorError: the memory cannot be read now.
+            SensorError: neither can be read now.
         """
+        used_bytes = trouble = None
         try:
-            memory = psutil.virtual_memory()
-        except (OSError, RuntimeError) as error:
-            raise SensorError(f"host: psutil cannot read the memory: {error}") from error
+            used_bytes = host_memory()[1]
+        except OSError as error:
+            trouble = error
         last, self._last = self._last, self._now()
+        if trouble is not None and self._last is None:
+            raise SensorError(f"host: neither the memory nor the CPU time can be read: {trouble}") from trouble
         ratio = None
         if last and self._last and self._last[1] > last[1]:
             ratio = (self._last[0] - last[0]) / (self._last[1] - last[1])
             ratio = min(1.0, max(0.0, ratio))  # counters of CPUs that went offline are taken back
-        return Reading(utilization_ratio=ratio, memory_bytes=memory.total - memory.available)
+        return Reading(utilization_ratio=ratio, memory_bytes=used_bytes)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -130,6 +146,8 @@ class ProcessSensor:
         self._walked = time.time()
         self._walk()
         self._measure()
+        if not self._seconds:
+            raise OSError("none of them is in /proc")
 
     def read(self) -> Reading:
         """Read both.
@@ -151,13 +169,13 @@ class ProcessSensor:
         """Nothing is held open."""
 
     def _measure(self) -> tuple[float, int]:
-        """Return the CPU seconds spent since the last call and the resident bytes; forgets who is gone."""
+        """Return the CPU seconds spent since the last call and the resident bytes; forgets processes that ended."""
         spent, memory_bytes = 0.0, 0
         for process, before in list(self._seconds.items()):
             try:
                 with process.oneshot():
                     times, resident = process.cpu_times(), process.memory_info().rss
-            except (psutil.Error, OSError):
+            except Exception:  # noqa: BLE001  it ended, is another user's, or its files are damaged
                 del self._seconds[process]
                 continue
             seconds = times.user + times.system
@@ -169,11 +187,12 @@ class ProcessSensor:
     def _walk(self) -> None:
         """Find the run's processes anew. All that one born since the last walk has spent is new."""
         started, walked = time.perf_counter(), time.time()
-        found = set(self._family.of({os.getpid(), *self._pids()}))
-        for process in found - self._seconds.keys():
-            born = process.create_time() > self._walked - BOOT_TIME_STEP_SECONDS
-            self._seconds[process] = 0.0 if born else None
-        self._seconds = {process: spent for process, spent in self._seconds.items() if process in found}
+        with contextlib.suppress(OSError):  # the list of processes cannot be read now: those known go on
+            family = set(self._family.of({os.getpid(), *self._pids()}))
+            for process in family - self._seconds.keys():
+                born = _born_seconds(process) > self._walked - BOOT_TIME_STEP_SECONDS
+                self._seconds[process] = 0.0 if born else None
+            self._seconds = {process: spent for process, spent in self._seconds.items() if process in family}
         self._walked = walked
         cost = time.perf_counter() - started
         self._next_walk = self._clock() + max(REFRESH_SECONDS, cost / WALK_RATIO)
@@ -187,7 +206,7 @@ class Family:
 
     def of(self, roots: Iterable[int]) -> Iterator[psutil.Process]:
         """Yield the roots and all their descendants that live."""
-        alive = {0, *psutil.pids()}
+        alive = {0, *psutil_answer(psutil.pids)}
         # One whose parent ended was given another.
         self._parents = {pid: above for pid, above in self._parents.items() if pid in alive and above in alive}
         children: dict[int, list[int]] = {}
@@ -202,12 +221,20 @@ class Family:
             if pid not in seen:
                 seen.add(pid)
                 waiting += children.get(pid, [])
-                with contextlib.suppress(psutil.Error, OSError):
+                with contextlib.suppress(Exception):
                     yield psutil.Process(pid)
 
 
 def _parent(pid: int) -> int:
     try:
         return psutil.Process(pid).ppid()
-    except (psutil.Error, OSError):
+    except Exception:  # noqa: BLE001  it ended, is another user's, or its files are damaged
         return -1
+
+
+def _born_seconds(process: psutil.Process) -> float:
+    """Return when a process began, unix seconds; the epoch where that cannot be read."""
+    try:
+        return process.create_time()
+    except Exception:  # noqa: BLE001  as above
+        return 0.0

@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pynvml
 
-from greenml import tables
-from greenml.errors import SensorError, SensorLostError
-from greenml.model import Device, Reading, Sensor, Wanted
-from greenml.sensors import _gpu_models
-from greenml.sensors._cards import ARCHITECTURES, Card, Mig, Selected, Told, declare, unreadable
-from greenml.sensors._library import Library
-from greenml.sensors._nvml_values import number, unpacked
+from greenml.errors import SensorError, SensorLostError, SettingsError
+from greenml.factors import tables
+from greenml.sensors import _gpus
+from greenml.sensors._driver import FieldCall, Library, MemoryCall, SampleCall
+from greenml.sensors._gpus import ARCHITECTURES, Answers, Card, Mig, Selected, declare, select
 from greenml.sensors._sample_buffer import SampleBuffer, Stamped
-from greenml.sensors._visible import select
+from greenml.trace.types import Device, Reading, Sensor, Wanted
 from greenml.units import JOULES_PER_MILLIJOULE, WATTS_PER_MILLIWATT
+
+# Constants and structures that an old package of the same module name lacks.
+REQUIRED = (
+    "NVML_FI_DEV_POWER_AVERAGE", "NVML_FI_DEV_POWER_CURRENT_LIMIT", "NVML_FI_DEV_POWER_INSTANT",
+    "NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "NVML_POWER_SCOPE_GPU", "NVML_POWER_SCOPE_MODULE",
+    "NVML_ERROR_ARGUMENT_VERSION_MISMATCH", "NVML_ERROR_DEPRECATED", "NVML_ERROR_NO_DATA", "NVML_ERROR_RESET_REQUIRED",
+    "nvmlDeviceGetArchitecture", "nvmlDeviceGetAttributes_v2", "nvmlLib",
+)  # fmt: skip
+if missing := [name for name in REQUIRED if not hasattr(pynvml, name)]:
+    raise ImportError(
+        f"an old package named pynvml ({getattr(pynvml, '__file__', '')}) hides nvidia-ml-py: it has no {missing[0]}; "
+        'run "pip uninstall -y pynvml" and then "pip install --force-reinstall nvidia-ml-py"'
+    )
 
 # The ways to a figure, the best first.
 ENERGY = ("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "nvmlDeviceGetTotalEnergyConsumption")
 POWER = ("NVML_FI_DEV_POWER_INSTANT", "nvmlDeviceGetPowerUsage")
-FIELDS = {getattr(pynvml, name): name for name in (ENERGY[0], POWER[0])}
+MODULE_POWER = ("NVML_FI_DEV_POWER_INSTANT", "NVML_FI_DEV_POWER_AVERAGE")
+FIELDS = {name: getattr(pynvml, name) for name in (ENERGY[0], *MODULE_POWER)}
 DRIVER = True  # its calls may hang: probed after what cannot
-EASY_SECONDS = 1.0
+TICK_SECONDS = 1.0  # how often a GPU with a counter is read
 POLL_SECONDS = (0.02, 0.05)  # a gauge is polled twice as often as it is brought up to date, within these
-BUFFER_SECONDS = 0.05  # and a buffer no oftener than this
-TRIES = 3  # at the start, before a field that failed is thought to be there
-SLOW_FIELDS_SECONDS = 0.5  # utilization and memory are asked for no oftener, however fast power is polled
+BUFFER_SECONDS = 0.05  # a driver's buffer that carries the energy is read no oftener than this
+BUFFER_MOST_SECONDS = 5.0  # a buffer is read at half its depth, but no rarer than this
+EARLY_SECONDS = 0.05  # a tick that comes so much early is in time
+FIRST_READS = 3  # at the start, before a field that fails is given up
+SLOW_FIELDS_SECONDS = 0.5  # memory is asked for no oftener, however fast power is polled; buffers at edges too
+MEMORY_SECONDS = 1.5  # memory beside a counter: at every second tick, and at edges
+RATES_SECONDS = 1.5  # utilization without samples, beside power samples: every second tick; else every tick
+STANDSTILL_SECONDS = 1.5  # a counter that has not moved for so long may have failed: power is read at each tick
+SCOPE_RATIO = 0.02  # a module draws more than its GPU by at least this; a driver that knows no scopes tells equal power
+MODULE_SAMPLES_RATIO = 0.1  # the driver's samples are of the module where they differ from its power by less
+SCOPE_SECONDS = (0.25, 0.6)  # over how long a counter is compared with the power of each scope; when to give up
+
+
+Samples = list[tuple[float, float]]
+_ScopeWatts = tuple[float | None, float | None, float | None]  # of the GPU, of the module, the module's limit
 
 
 def _codes(*names: str) -> frozenset[int]:
@@ -39,8 +66,8 @@ def _codes(*names: str) -> frozenset[int]:
 
 
 ABSENT = _codes("NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "NO_PERMISSION", "ARGUMENT_VERSION_MISMATCH", "DEPRECATED")
-UNKNOWN_FIELD = _codes("INVALID_ARGUMENT")  # how an older driver calls a field that it has never heard of
-NOTHING_NEW = _codes("NOT_FOUND", "NO_DATA")
+UNKNOWN_FIELD = _codes("INVALID_ARGUMENT")  # an older driver's answer for a field that it does not know
+NOTHING_NEW = _codes("NOT_FOUND", "NO_DATA", "INSUFFICIENT_SIZE")
 # The library is then started again and the GPU looked up by UUID; an old handle is an invalid argument.
 RELOADED = _codes("UNINITIALIZED", "DRIVER_NOT_LOADED", "LIB_RM_VERSION_MISMATCH", "RESET_REQUIRED")
 STALE = UNKNOWN_FIELD | RELOADED
@@ -56,58 +83,132 @@ ADVICE = {
 }
 
 
-def probe(wanted: Wanted = Wanted()) -> list[Sensor]:  # noqa: B008  it is frozen
+def probe(
+    wanted: Wanted = Wanted(),  # noqa: B008  it is frozen
+    *,
+    proc: Path = Path("/proc"),
+    dev: Path = Path("/dev"),
+) -> list[Sensor]:
     """Return one sensor for each GPU that is wanted; one that does not answer says so at its first read.
+
+    Args:
+        wanted: which GPUs.
+        proc: where the kernel lists the GPUs of a driver whose library does not work.
+        dev: where a process that may use a GPU has its device file.
 
     Raises:
         SensorError: there is no NVML here, or no GPU that this process sees.
         SettingsError: ``wanted.gpus`` names a GPU that is not here.
     """
+    library, driver, cards = _open(proc, dev)
+    try:
+        try:
+            selected, notes = select(cards, wanted.gpus, os.environ)
+        except SettingsError as error:
+            if cards or library is not None:
+                raise
+            raise SettingsError(f"{error}; {driver}") from None
+        if not selected:
+            reason = "; ".join(notes) or ("the driver lists none" if library is not None else driver)
+            raise SensorError(reason if reason.startswith("NVML: ") else f"NVML: no GPU to measure: {reason}")
+        # What is to be said of the choice as a whole stands with the first GPU.
+        sensors = [_sensor(library, choice, driver, [] if number else notes) for number, choice in enumerate(selected)]
+        _count_modules_once([sensor for sensor in sensors if isinstance(sensor, _Gpu)])
+        return list(sensors)
+    finally:
+        if library is not None:
+            library.release()  # probe's own hold; the sensors have theirs
+
+
+def check(gpus: str | Sequence[int | str]) -> None:
+    """Hold a user's choice of GPUs against those that are there.
+
+    Raises:
+        SettingsError: an entry names no GPU of this host, or several.
+    """
+    library, reason, cards = _open(Path("/proc"), Path("/dev"))
+    try:
+        select(cards, gpus, {})
+    except SettingsError as error:
+        raise SettingsError(str(error) if library is not None else f"{error}; {reason}") from None
+    finally:
+        if library is not None:
+            library.release()
+
+
+def _open(proc: Path, dev: Path) -> tuple[Library | None, str, list[Card]]:
+    """Start NVML; return it, its driver's version, and the GPUs.
+
+    Where it does not start: None, the reason, and the GPUs that the kernel has given to this process all the same.
+    """
     try:
         library = Library(pynvml.nvmlInit, pynvml.nvmlShutdown, pynvml.NVMLError)
     except pynvml.NVMLError as error:
-        raise SensorError(_sentence("NVML", error)) from error
+        reason = _sentence("NVML", error)
+        return None, reason, _kernel_cards(proc, dev, reason)
     try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        cards = [card for index in range(pynvml.nvmlDeviceGetCount()) if (card := _card(index))]
-        selected, notes = select(cards, wanted.gpus, os.environ)
-        if not selected:
-            raise SensorError("NVML: no GPU to measure: " + ("; ".join(notes) or "the driver lists none"))
-        # What is to be said of the choice as a whole stands with the first GPU.
-        return [_Gpu(library, one, driver, [] if number else notes) for number, one in enumerate(selected)]
+        driver = _text(pynvml.nvmlSystemGetDriverVersion)
+        cards = [_card(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
-        raise SensorError(_sentence("NVML", error)) from error
-    finally:
-        library.release()  # probe's own hold; the sensors have theirs
+        library.release()
+        reason = _sentence("NVML", error)
+        return None, reason, _kernel_cards(proc, dev, reason)
+    # CUDA leaves out a GPU that this process may not touch; where it may touch none, that is the trouble.
+    permitted = [card for card, forbidden in cards if not forbidden]
+    return library, driver, permitted or [card for card, _ in cards]
 
 
-def _sentence(where: str, error: pynvml.NVMLError) -> str:
-    return f"{where}: {error}; {ADVICE.get(error.value, 'the next tick tries again')}"
+def _sentence(place: str, error: pynvml.NVMLError) -> str:
+    return f"{place}: {error}; {ADVICE.get(error.value, 'the next tick tries again')}"
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _text(call: Callable[..., Any], *values: object) -> str:
+    """Call a function that returns a text; bytes that are not UTF-8 are read as Latin-1, which loses none."""
+    try:
+        text = call(*values)
+    except UnicodeDecodeError as error:
+        text = error.object
+    if not isinstance(text, bytes):
+        return str(text)
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
-def _card(index: int) -> Card | None:
-    """Describe a GPU for the choice; None if this process may not touch it, as CUDA then leaves it out."""
-    uuid = pci = name = ""
+def _card(index: int) -> tuple[Card, bool]:
+    """Describe a GPU for the choice, and say whether this process may not touch it."""
+    card = Card(index, "", "", "")
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        uuid, name = _text(pynvml.nvmlDeviceGetUUID(handle)), _text(pynvml.nvmlDeviceGetName(handle))
-        pci = _text(pynvml.nvmlDeviceGetPciInfo(handle).busId)
+        with _unless_absent():
+            card = replace(card, uuid=_text(pynvml.nvmlDeviceGetUUID, handle))
+        with _unless_absent():
+            card = replace(card, name=_text(pynvml.nvmlDeviceGetName, handle))
+        with _unless_absent():
+            card = replace(card, pci_bus_id=_text(lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId))
+        speed = tables.number(_gpus.find(card.name).get("fp16_tensor_dense_tflops", ""))
+        return replace(card, mig=_mig(handle), speed=speed), False
     except pynvml.NVMLError as error:
-        if error.value == pynvml.NVML_ERROR_NO_PERMISSION:
-            return None
-        card = Card(index, uuid, pci, name)
-        return replace(card, trouble=_sentence(card.place, error))
-    speed = tables.number(_gpu_models.find(name).get("fp16_tensor_dense_tflops", ""))
-    return Card(index, uuid, pci, name, _mig(handle), speed)
+        trouble = _sentence(card.label, error)
+        return replace(card, trouble=trouble), error.value == pynvml.NVML_ERROR_NO_PERMISSION
+    except Exception as error:  # noqa: BLE001  one GPU's fault, whatever it is, costs that GPU alone
+        return replace(card, trouble=f"{card.label}: {type(error).__name__}: {error}"), False
+
+
+@contextlib.contextmanager
+def _unless_absent() -> Iterator[None]:
+    """Pass over a call that this GPU does not support, as on a Jetson."""
+    try:
+        yield
+    except pynvml.NVMLError as error:
+        if error.value not in ABSENT - _codes("NO_PERMISSION"):
+            raise
 
 
 def _mig(handle: object) -> tuple[Mig, ...]:
     """List a card's MIG devices, of which it can have one for each compute slice (A100: 7, A30: 4)."""
-    found = []
+    instances = []
     with contextlib.suppress(pynvml.NVMLError):
         if pynvml.nvmlDeviceGetMigMode(handle)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
             return ()
@@ -119,65 +220,163 @@ def _mig(handle: object) -> tuple[Mig, ...]:
                 part = None
                 with contextlib.suppress(pynvml.NVMLError):
                     part = pynvml.nvmlDeviceGetAttributes_v2(mig).computeInstanceSliceCount or None
-                found.append(Mig(_text(pynvml.nvmlDeviceGetUUID(mig)), *ids, part, whole))
-    return tuple(found)
+                instances.append(Mig(_text(pynvml.nvmlDeviceGetUUID, mig), *ids, part, whole))
+    return tuple(instances)
+
+
+def _kernel_cards(proc: Path, dev: Path, trouble: str) -> list[Card]:
+    """List the GPUs that the kernel's driver has and this process may open, where NVML does not work."""
+    cards: list[Card] = []
+    for path in sorted(proc.glob("driver/nvidia/gpus/*/information")):
+        lines = (line.partition(":") for line in _read(path).splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in lines}
+        minor = facts.get("Device Minor", "")
+        if (dev / f"nvidia{minor}").exists() or not minor.isdecimal():
+            uuid = facts.get("GPU UUID", "")
+            uuid = uuid if re.fullmatch(r"GPU-[0-9a-f-]+", uuid) else ""
+            cards.append(Card(len(cards), uuid, path.parent.name, facts.get("Model", ""), trouble=trouble))
+    board = _read(proc / "device-tree" / "model").strip("\0 \n")
+    if not cards and "jetson" in board.lower():
+        cards.append(Card(0, "", "", f"{board} GPU", trouble=trouble))
+    return cards
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _count_modules_once(gpus: list[_Gpu]) -> None:
+    """Where several GPUs of a module read one counter (or one power), the first of them stands for the module."""
+    modules: list[_Gpu] = []
+    for gpu in gpus:
+        if gpu.device.detail.get("scope") == "module":
+            shared = next((other for other in modules if other.reads_the_same_as(gpu)), None)
+            if shared is None:
+                modules.append(gpu)
+            else:
+                gpu.counted_in(shared.device)
+
+
+def _sensor(library: Library | None, selected: Selected, driver: str, notes: list[str]) -> _Gpu | _Unreadable:
+    """Open a GPU; one that cannot be opened is declared with the reason."""
+    trouble = selected.card.trouble
+    if library is not None and not trouble:
+        try:
+            return _Gpu(library, selected, driver, notes)
+        except pynvml.NVMLError as error:
+            trouble = _sentence(selected.card.label, error)
+        except Exception as error:  # noqa: BLE001  one GPU's fault, whatever it is, costs that GPU alone
+            trouble = f"{selected.card.label}: {type(error).__name__}: {error}"
+    return _Unreadable(
+        declare(selected, Answers(driver if library is not None else "", trouble=trouble), notes), trouble
+    )
+
+
+class _Unreadable:
+    """A GPU that is there and that cannot be read."""
+
+    interval_seconds = TICK_SECONDS
+
+    def __init__(self, device: Device, trouble: str) -> None:
+        self.device, self._trouble = device, trouble
+
+    def read(self) -> Reading:
+        """Read nothing.
+
+        Raises:
+            SensorLostError: always, with the reason.
+        """
+        raise SensorLostError(self._trouble)
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class _Gpu:
     """One GPU. A field is asked for until the driver says that it has none, and from then on never again.
 
-    The counter carries the energy where there is one. The driver's power buffer is read beside it, where there is
-    one: a load that repeats within a second would make a reading a second tell nothing of the power between.
+    The counter carries the energy where there is one. The driver's power samples are read beside it, where there are
+    some: a load that repeats within a second would make a reading a second tell nothing of the power between. They
+    and those of the utilization are read at half the depth of the driver's buffer, and at a phase's edge.
     """
 
     def __init__(self, library: Library, selected: Selected, driver: str, notes: list[str]) -> None:
         self._library, self._card, self._generation = library, selected.card, library.generation
-        self._lost, self._closed = self._card.trouble, False
+        self._lost, self._closed, self._edge = "", False, False
         self._absent: set[str] = set()
         self._absent_codes = ABSENT | UNKNOWN_FIELD  # of first answers only: later it is a stale handle
-        self._power_buffer = SampleBuffer(lambda since: self._samples(pynvml.NVML_TOTAL_POWER_SAMPLES, since))
-        self._busy_buffer = SampleBuffer(lambda s: self._samples(pynvml.NVML_GPU_UTILIZATION_SAMPLES, s))
-        self._buffered, self._slow_due = False, 0.0
-        with library.call():
-            try:
-                self.device = self._described(selected, driver, notes)
-            except pynvml.NVMLError as error:
-                self._lost = _sentence(self._card.place, error)
-                self.device = unreadable(self._card, self._lost, driver, notes)
+        self._fields: tuple[list[str], FieldCall] | None = None
+        self._fields_for: tuple[tuple[str, ...], int] = (), 0  # which power, and how many fields were absent
+        self._memory_call = MemoryCall()
+        self._scope, self._power = pynvml.NVML_POWER_SCOPE_GPU, POWER
+        self._power_buffer = self._buffer(pynvml.NVML_TOTAL_POWER_SAMPLES, WATTS_PER_MILLIWATT)
+        self._busy_buffer = self._buffer(pynvml.NVML_GPU_UTILIZATION_SAMPLES)
+        self._memory_busy_buffer = self._buffer(pynvml.NVML_MEMORY_UTILIZATION_SAMPLES)
+        self._buffered = self._fresh = False  # power samples are read; the last read of them had some
+        self._read_seconds: dict[str, float] = {}  # when what was last asked for
+        self._energy: tuple[float | None, float] = (None, -math.inf)  # the counter, and when it last moved
+        self._answers = self._counts = False  # energy or power was read the last time; the counter was
+        with library:
+            self.device = self._described(selected, driver, notes)
         self._absent_codes = ABSENT
         library.hold()
 
     @property
     def interval_seconds(self) -> float:
         """Each second, or oftener where power must be polled or the driver's buffer would run over."""
-        if self.device.method != "gauge":
-            return EASY_SECONDS
+        if self._counts or not self._source(self._power):
+            return TICK_SECONDS
         if self._buffered:
-            return min(EASY_SECONDS, max(BUFFER_SECONDS, self._power_buffer.depth_seconds / 2))
+            return min(TICK_SECONDS, max(BUFFER_SECONDS, self._power_buffer.depth_seconds / 2))
         return min(max(self.device.step_seconds / 2, POLL_SECONDS[0]), POLL_SECONDS[1])
 
     def read(self) -> Reading:
         """Read it now; a field that only this tick lacks is None.
 
         Raises:
-            SensorError: the driver has trouble with what carries the energy.
+            SensorError: the driver has trouble with everything that would carry the energy.
             SensorLostError: the GPU fell off the bus.
         """
         if self._lost or self._closed:
-            raise SensorLostError(self._lost or f"{self._card.place}: was closed")
-        with self._library.call():
+            raise SensorLostError(self._lost or f"{self._card.label}: was closed")
+        with self._library:
             try:
                 if self._generation != self._library.generation:
-                    self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._card.uuid)
+                    self._handle = self._looked_up()
                     self._generation = self._library.generation
                 return self._read(time.monotonic())
             except pynvml.NVMLError as error:
                 if error.value == pynvml.NVML_ERROR_GPU_IS_LOST:
-                    self._lost = _sentence(self._card.place, error)
+                    self._lost = _sentence(self._card.label, error)
                     raise SensorLostError(self._lost) from error
                 if error.value in STALE:
                     self._library.restart()
-                raise SensorError(_sentence(self._card.place, error)) from error
+                raise SensorError(_sentence(self._card.label, error)) from error
+
+    def reads_the_same_as(self, other: _Gpu) -> bool:
+        """Tell whether another GPU's counter or power is this one's: it lies between two reads of this one."""
+        with contextlib.suppress(pynvml.NVMLError), self._library:
+            before, between, after = (gpu._energy_and_power() for gpu in (self, other, self))
+            kind = 0 if before[0] is not None else 1
+            first, value, last = before[kind], between[kind], after[kind]
+            return first is not None and value is not None and last is not None and first <= value <= last
+        return False
+
+    def counted_in(self, module: Device) -> None:
+        """Read no energy and no power of it from here on: another GPU's counter has them."""
+        self._absent |= {*ENERGY, *POWER, *MODULE_POWER}
+        self._buffered = self._counts = False
+        detail = {name: value for name, value in self.device.detail.items() if name not in {"energy", "power", "scope"}}
+        detail = {name: value for name, value in detail.items() if name != "includes"} | {"counted_in": module.id}
+        note = f"its energy is in the counter of the module, which stands with GPU {module.id}"
+        self.device = replace(self.device, method=None, detail=detail, note=note)
+
+    def catch_up(self) -> None:
+        """Have the next read take in all of the driver's samples: a phase begins or ends there, or the run."""
+        self._edge = True
 
     def close(self) -> None:
         """Let go of the library; returns at once, whatever the driver does."""
@@ -185,31 +384,88 @@ class _Gpu:
             self._closed = True
             self._library.release()
 
+    def _looked_up(self) -> object:
+        if self._card.uuid:
+            return pynvml.nvmlDeviceGetHandleByUUID(self._card.uuid)
+        return pynvml.nvmlDeviceGetHandleByIndex(self._card.index)
+
     def _read(self, now: float) -> Reading:
-        samples = self._power_buffer.new() if self._buffered else []
-        energy, power = (None, None) if samples and not self._source(ENERGY) else self._energy_and_power()
+        edge, self._edge = self._edge, False
+        counter = ENERGY[0] not in self._absent or ENERGY[1] not in self._absent
+        samples: list[tuple[float, float]] = []
+        if self._buffered and self._due("power", self._power_buffer, now, edge=edge or not counter):
+            samples = self._power_buffer.new()
+            self._fresh = bool(samples)
+        energy, power = (None, None) if samples and not counter else self._energy_and_power()
+        if energy != self._energy[0]:
+            self._energy = energy, now
         power = samples[-1][1] if samples else power
-        if now < self._slow_due:
-            return Reading(energy, power, samples)
-        self._slow_due = now + SLOW_FIELDS_SECONDS
-        rates = self._ask(pynvml.nvmlDeviceGetUtilizationRates)
-        busy = [percent for _, percent in self._busy_buffer.new() if percent <= 100]
-        busy = busy or ([rates.gpu] if rates else [])
-        memory = self._memory()
+        self._answers, self._counts = energy is not None or power is not None, energy is not None
+        busy, memory_busy, rates = self._utilization(now, edge=edge)
+        memory = None
+        if self._elapsed("memory", now) >= (SLOW_FIELDS_SECONDS if edge or not self._counts else MEMORY_SECONDS):
+            self._read_seconds["memory"] = now
+            memory = self._memory()
         return Reading(
             energy,
             power,
             samples,
-            utilization_ratio=sum(busy) / len(busy) / 100 if busy else None,
-            memory_bytes=memory.used if memory else None,
-            memory_utilization_ratio=rates.memory / 100 if rates else None,
+            utilization_ratio=rates.gpu / 100 if rates and not busy else None,
+            memory_bytes=memory[1] if memory else None,
+            memory_utilization_ratio=rates.memory / 100 if rates and not memory_busy else None,
+            utilization_samples=busy,
+            memory_utilization_samples=memory_busy,
+            power_follows=self._counts and self._fresh and not samples,
+            utilization_follows=not busy and self._sampled(now),
         )
 
-    def _source(self, ways: tuple[str, str]) -> str:
+    def _elapsed(self, name: str, now: float) -> float:
+        return now - self._read_seconds.get(name, -math.inf)
+
+    def _due(self, name: str, buffer: SampleBuffer, now: float, *, edge: bool) -> bool:
+        """Tell whether a buffer is to be read now, and note that it is."""
+        elapsed = self._elapsed(name, now)
+        half = min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
+        due = elapsed >= half - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
+        if name == "power" and not due:  # where the counter fails, power carries the energy
+            due = not (self._counts and self._fresh and now - self._energy[1] < STANDSTILL_SECONDS)
+        if due:
+            self._read_seconds[name] = now
+        return due
+
+    def _sampled(self, now: float) -> bool:
+        """Tell whether the driver keeps samples of the utilization."""
+        return self._elapsed("busy samples", now) < 2 * BUFFER_MOST_SECONDS
+
+    def _utilization(self, now: float, *, edge: bool) -> tuple[Samples, Samples, Any]:
+        """Return the samples of the GPU's and its memory's utilization that are new, and the driver's figures of now.
+
+        The latter, means of the last second or less, are asked for where the driver keeps no samples, and at first.
+        """
+        busy: Samples = []
+        memory_busy: Samples = []
+        if self._due("busy", self._busy_buffer, now, edge=edge):
+            busy = [(at, percent / 100) for at, percent in self._busy_buffer.new() if percent <= 100]
+            memory_busy = [(at, percent / 100) for at, percent in self._memory_busy_buffer.new() if percent <= 100]
+        elif self._sampled(now) and "rates" in self._read_seconds:
+            return busy, memory_busy, None
+        if busy:
+            self._read_seconds["busy samples"] = now
+        spacing = RATES_SECONDS if self._buffered and not edge else SLOW_FIELDS_SECONDS
+        if (busy and memory_busy) or self._elapsed("rates", now) < spacing:
+            return busy, memory_busy, None
+        self._read_seconds["rates"] = now
+        return busy, memory_busy, self._ask(pynvml.nvmlDeviceGetUtilizationRates)
+
+    def _source(self, ways: tuple[str, ...]) -> str:
         return next((way for way in ways if way not in self._absent), "")
 
-    def _ask(self, call: Callable[..., Any], *values: object, key: str = "", needed: bool = False) -> Any:  # noqa: ANN401
-        """Ask the driver for one field; None where it has none, or where it failed now and is not needed."""
+    def _ask(self, call: Callable[..., Any], *values: object, key: str = "") -> Any:  # noqa: ANN401
+        """Ask the driver for a field; None where it has none, or where it failed now.
+
+        Raises:
+            NVMLError: the GPU or the library is gone.
+        """
         key = key or call.__name__
         if key in self._absent:
             return None
@@ -218,77 +474,212 @@ class _Gpu:
         except pynvml.NVMLError as error:
             if error.value in self._absent_codes:
                 self._absent.add(key)
-            elif error.value not in NOTHING_NEW and (needed or error.value in FATAL):
+            elif error.value in FATAL and not self._answers:
                 raise
         return None
 
     def _energy_and_power(self) -> tuple[float | None, float | None]:
-        """Return joules since the driver was loaded, and watts; in one call where it has both."""
-        got: dict[str, float | None] = {}
-        carriers = ENERGY if self._source(ENERGY) else POWER
-        if fields := [field for field, name in FIELDS.items() if name not in self._absent]:
-            for one in self._ask(pynvml.nvmlDeviceGetFieldValues, fields, needed=True) or ():
-                name, code = FIELDS[one.fieldId], one.nvmlReturn
-                if code == pynvml.NVML_SUCCESS:
-                    got[name] = number(one.valueType, one.value)
-                elif code in ABSENT | UNKNOWN_FIELD:
-                    self._absent.add(name)
-                elif code in FATAL or (name in carriers and code not in NOTHING_NEW):
-                    raise pynvml.NVMLError(code)
-            if "nvmlDeviceGetFieldValues" in self._absent:
-                self._absent |= set(FIELDS.values())
-        for field, call in (
-            (ENERGY[0], pynvml.nvmlDeviceGetTotalEnergyConsumption),
-            (POWER[0], pynvml.nvmlDeviceGetPowerUsage),
-        ):
-            if field in self._absent:
-                got[field] = self._ask(call, needed=call.__name__ in carriers)
-        energy, power = got.get(ENERGY[0]), got.get(POWER[0])
+        """Return joules since the driver was loaded, and watts; in one call where it has both.
+
+        Raises:
+            NVMLError: neither can be read now.
+        """
+        energy: float | None = None
+        power: float | None = None
+        errors: list[int] = []
+        for way, code, value in self._field_values():
+            if code:
+                if code in self._absent_codes:
+                    self._absent.add(way)
+                elif code not in NOTHING_NEW:
+                    errors.append(code)
+            elif way == ENERGY[0]:
+                energy = value
+            else:
+                power = value
+        if energy is None and ENERGY[0] in self._absent:
+            energy = self._function(pynvml.nvmlDeviceGetTotalEnergyConsumption, errors)
+        if power is None and self._source(self._power) == POWER[1]:
+            power = self._function(pynvml.nvmlDeviceGetPowerUsage, errors)
+        if energy is None and not power and errors:
+            raise pynvml.NVMLError(errors[0])
         # A card that answers draws some power: 0 W is a sensor that does not know.
         return (
             None if energy is None else energy * JOULES_PER_MILLIJOULE,
             power * WATTS_PER_MILLIWATT if power else None,
         )
 
-    def _samples(self, kind: int, since: int) -> Stamped:
-        answer = self._ask(pynvml.nvmlDeviceGetSamples, kind, since, key=f"samples {kind}")
-        value_type, samples = answer or (0, [])
-        values = unpacked(value_type, samples)
-        if kind == pynvml.NVML_TOTAL_POWER_SAMPLES:  # milliwatts; 0 as above
-            return [(stamp, value * WATTS_PER_MILLIWATT) for stamp, value in values if value]
-        return values
+    def _function(self, call: Callable[..., Any], errors: list[int]) -> float | None:
+        """Ask a function for energy or power; its trouble is added to ``errors``."""
+        if call.__name__ in self._absent:
+            return None
+        try:
+            return float(call(self._handle))
+        except pynvml.NVMLError as error:
+            if error.value in self._absent_codes:
+                self._absent.add(call.__name__)
+            elif error.value not in NOTHING_NEW:
+                errors.append(error.value)
+        return None
 
-    def _memory(self) -> Any:  # noqa: ANN401
+    def _field_values(self) -> list[tuple[str, int, float]]:
+        """Ask for the fields that are there, in one call; (name, code, value) of each."""
+        if self._fields is None or self._fields_for != (self._power, len(self._absent)):  # none comes back
+            self._fields_for = self._power, len(self._absent)
+            ways = [ENERGY[0]] if ENERGY[0] not in self._absent else []
+            ways += [way for way in self._power if way in FIELDS and way not in self._absent][:1]
+            scopes = [0 if way == ENERGY[0] else self._scope for way in ways]
+            self._fields = ways, FieldCall([(FIELDS[way], scope) for way, scope in zip(ways, scopes, strict=True)])
+        ways, call = self._fields
+        if not ways:
+            return []
+        try:
+            values = call(self._handle)
+        except pynvml.NVMLError as error:
+            if error.value not in self._absent_codes:
+                raise
+            self._absent |= set(FIELDS)
+            return []
+        return [(way, *value) for way, value in zip(ways, values, strict=True)]
+
+    def _buffer(self, kind: int, unit: float = 1.0) -> SampleBuffer:
+        """Return the driver's buffer of one kind of samples, empty where it has none."""
+        call, key = SampleCall(kind), f"samples {kind}"
+
+        def fetch(since: int) -> Stamped:
+            stamped = self._ask(call, since, key=key) or ()
+            if kind == pynvml.NVML_TOTAL_POWER_SAMPLES:  # 0 W: not known, as above
+                return [(stamp, value * unit) for stamp, value in stamped if value]
+            return stamped
+
+        return SampleBuffer(fetch)
+
+    def _memory(self) -> tuple[int, int] | None:
         """Return total and used bytes: without what the driver keeps for itself (v2), else with it."""
-        memory = self._ask(pynvml.nvmlDeviceGetMemoryInfo, pynvml.nvmlMemory_v2, key="memory v2")
-        return self._ask(pynvml.nvmlDeviceGetMemoryInfo) if "memory v2" in self._absent else memory
+        memory: tuple[int, int] | None = self._ask(self._memory_call, key="memory v2")
+        if "memory v2" not in self._absent:
+            return memory
+        info = self._ask(pynvml.nvmlDeviceGetMemoryInfo)
+        return (info.total, info.used) if info else None
 
     def _described(self, selected: Selected, driver: str, notes: list[str]) -> Device:
-        """Ask for everything once, to learn what this GPU tells; raises only if it will not answer at all."""
-        if self._lost:
-            return unreadable(self._card, self._lost, driver, notes)
+        """Ask for everything once, to learn what this GPU tells.
+
+        Raises:
+            NVMLError: it does not answer at all.
+        """
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(self._card.index)
-        for _ in range(TRIES):
-            try:
-                self._read(time.monotonic())
-                break
-            except pynvml.NVMLError as error:
-                if error.value in FATAL:
-                    raise
-        self._slow_due = 0.0
-        self._power_buffer.new()
-        self._buffered = self._power_buffer.carries
+        module, module_limit = self._module()
+        trouble = self._first_reads()
+        self._power_buffer.new()  # what the buffers hold of the time before is not of this run
+        self._buffered = self._power_buffer.carries and (not module or self._buffer_is_of_the_module())
+        self._memory_busy_buffer.new()
+        if self._busy_buffer.new():
+            self._read_seconds["busy"] = self._read_seconds["busy samples"] = time.monotonic()
         limit, memory = self._ask(pynvml.nvmlDeviceGetEnforcedPowerLimit), self._memory()
         limits = self._ask(pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
-        told = Told(
+        answers = Answers(
             driver,
             ARCHITECTURES.get(self._ask(pynvml.nvmlDeviceGetArchitecture), ""),
             self._source(ENERGY),
-            self._source(POWER),
+            self._source(self._power),
             self._buffered,
-            limit * WATTS_PER_MILLIWATT if limit else None,
+            module,
+            module_limit or (limit * WATTS_PER_MILLIWATT if limit else None),
             f"used, with{'' if 'memory v2' in self._absent else 'out'} the driver's own" if memory else "",
-            memory.total if memory else None,
+            memory[0] if memory else None,
             (limits[0] * WATTS_PER_MILLIWATT, limits[1] * WATTS_PER_MILLIWATT) if limits else None,
+            trouble,
         )
-        return declare(selected, told, notes)
+        return declare(selected, answers, notes)
+
+    def _first_reads(self) -> str:
+        """Learn what carries the energy; return why it is not the counter, where that is there and fails.
+
+        Raises:
+            NVMLError: the GPU or the library is gone.
+        """
+        error: pynvml.NVMLError | None = None
+        energy = power = None
+        for _ in range(FIRST_READS):
+            try:
+                energy, power = self._energy_and_power()
+            except pynvml.NVMLError as failure:
+                if failure.value in FATAL:
+                    raise
+                error = failure
+                continue
+            if energy is not None or not self._source(ENERGY):
+                break
+        if error is not None and energy is None and power is None:
+            raise error
+        self._answers, self._counts = energy is not None or power is not None, bool(self._source(ENERGY))
+        if energy is None and power is not None and self._source(ENERGY):
+            self._absent |= set(ENERGY)
+            self._counts = False
+            return "its energy counter fails: its power is integrated"
+        return ""
+
+    def _module(self) -> tuple[bool, float | None]:
+        """Tell whether energy and power are those of a superchip's module, and its power limit.
+
+        A GPU of its own has no module scope. On a superchip the counter may be the GPU's or the module's: it is of
+        that scope whose power it follows.
+        """
+        before = self._scope_watts()
+        if before[1] is None or (before[0] is not None and before[1] < before[0] * (1 + SCOPE_RATIO)):
+            return False, None
+        if before[0] is not None and not self._counter_is_of_the_module(before):
+            return False, None
+        self._scope, self._power = pynvml.NVML_POWER_SCOPE_MODULE, MODULE_POWER
+        return True, before[2]
+
+    def _counter_is_of_the_module(self, before: _ScopeWatts) -> bool:
+        """Tell which of two scopes the counter is of; the same for all GPUs of a model, so it is measured once."""
+        scopes = self._library.facts
+        name = f"scope of {self._card.name}"
+        if name not in scopes:
+            scopes[name] = self._counter_follows_the_module(before)
+        return scopes[name]
+
+    def _counter_follows_the_module(self, before: _ScopeWatts) -> bool:
+        counted, after = self._counter_watts(), self._scope_watts()
+        gpu, module = (
+            (first + last) / 2 if first and last else first or last
+            for first, last in zip(before[:2], after[:2], strict=True)
+        )
+        if not (gpu and module and counted):  # no counter: the GPU's own power is integrated
+            return False
+        return abs(math.log(counted / gpu)) > abs(math.log(counted / module))
+
+    def _scope_watts(self) -> _ScopeWatts:
+        """Return the power of the GPU and of the module, and the module's limit; None where the driver has none."""
+        gpu, module = pynvml.NVML_POWER_SCOPE_GPU, pynvml.NVML_POWER_SCOPE_MODULE
+        fields = [(FIELDS[way], scope) for scope in (gpu, module) for way in MODULE_POWER]
+        fields.append((pynvml.NVML_FI_DEV_POWER_CURRENT_LIMIT, module))
+        try:
+            values = FieldCall(fields)(self._handle)
+        except pynvml.NVMLError:
+            return None, None, None
+        watts = [value * WATTS_PER_MILLIWATT if code == pynvml.NVML_SUCCESS else None for code, value in values]
+        return watts[0] or watts[1] or None, watts[2] or watts[3] or None, watts[4] or None
+
+    def _counter_watts(self) -> float | None:
+        """Return the mean power by the counter, between two of its steps; None: no counter."""
+        read = FieldCall([(FIELDS[ENERGY[0]], 0)])
+        begun, first, last = time.monotonic(), None, None
+        [(code, before)] = read(self._handle)
+        while code == pynvml.NVML_SUCCESS and (now := time.monotonic()) - begun < SCOPE_SECONDS[1]:
+            [(code, value)] = read(self._handle)
+            if value != before:
+                first, last, before = first or (now, value), (now, value), value
+                if now - first[0] >= SCOPE_SECONDS[0]:
+                    break
+            time.sleep(0.002)
+        if first is None or last is None or last[0] == first[0]:
+            return None
+        return (last[1] - first[1]) * JOULES_PER_MILLIJOULE / (last[0] - first[0])
+
+    def _buffer_is_of_the_module(self) -> bool:
+        sampled, watts = self._power_buffer.newest_value, self._scope_watts()[1]
+        return sampled is not None and watts is not None and abs(sampled - watts) < MODULE_SAMPLES_RATIO * watts

@@ -8,7 +8,7 @@ Zen 1 and Zen 2 (https://github.com/mlco2/codecarbon/issues/1274). AMD packages 
 
 A counter that fell has wrapped, which is undone here. If that, or any growth, means more joules than
 ``MAX_WATTS`` gives in the time since the last read, the counter restarted or ran on through a suspend; if it may
-have wrapped more than once since then, nobody knows how often. What the run used is then not known, so the read
+have wrapped more than once since then, how often is not known. What the run used is then not known, so the read
 raises ``SensorError`` once and adds nothing. The next begins at 0, as after a reset: the time between is a gap.
 """
 
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from greenml.errors import SensorError, SensorLostError
-from greenml.model import Device, Kind, Reading, Sensor, Wanted
 from greenml.sensors._cpu import PROC, read_cpu
+from greenml.trace.types import Device, Kind, Reading, Sensor, Wanted
 from greenml.units import JOULES_PER_MICROJOULE
 
 POWERCAP = Path("/sys/class/powercap")
@@ -34,6 +34,7 @@ SLACK_SECONDS = 1.0
 # "The energy status register is updated approximately every 1 ms": Intel SDM volume 3B, "RAPL Interfaces".
 STEP_SECONDS = 0.001
 WATTS_PER_MICROWATT = 1e-6
+BURST_RATIO = 2.0  # of the long-term power limit
 # Intel since Haswell measures, to a few per cent (Hackenberg et al. 2015, doi 10.1109/IPDPSW.2015.70;
 # Khan et al. 2018, "RAPL in Action", doi 10.1145/3177754).
 INTEL_GAIN_RATIO = 0.05
@@ -103,8 +104,7 @@ class RaplSensor:
         self._zone = zone
         self._clock = clock
         self._range = _number(zone.folder / "max_energy_range_uj")
-        limit = device.power_limit_watts  # of a mean over seconds; bursts go up to twice that
-        self._most_watts = min(MAX_WATTS, 2 * limit) if limit else MAX_WATTS
+        self._most_watts = device.power_limit_watts or MAX_WATTS
         self._last = _microjoules(zone)
         self._last_seconds = clock()
         self._total = self._last  # the zone's own origin, so that another process can go on from here
@@ -165,8 +165,8 @@ def _tops(root: Path) -> list[Path]:
 
 def _children(root: Path, top: Path) -> list[Path]:
     # The class folder lists subzones beside their parents, the device folder below them.
-    found = {path.name: path for place in (root, top) for path in place.glob(f"{top.name}:*")}
-    return sorted(found.values(), key=_order)
+    zones = {path.name: path for place in (root, top) for path in place.glob(f"{top.name}:*")}
+    return sorted(zones.values(), key=_order)
 
 
 def _order(path: Path) -> tuple[str, list[int]]:
@@ -187,28 +187,39 @@ def _without_mirrors(zones: Iterable[_Zone]) -> list[_Zone]:
     return kept
 
 
-def _mirror(one: _Zone, other: _Zone) -> bool:
+def _mirror(zone: _Zone, other: _Zone) -> bool:
     # Separate counters are kilojoules apart soon after boot; a mirror lies between two reads of the first.
     step = MAX_WATTS * STEP_SECONDS / JOULES_PER_MICROJOULE
-    before, between, after = _microjoules(one), _microjoules(other), _microjoules(one)
+    before, between, after = _microjoules(zone), _microjoules(other), _microjoules(zone)
     return between > 0 and before - step <= between <= after + step
 
 
 def _device(zone: _Zone, model: str, vendor: str, note: str) -> Device:
     gain = AMD_GAIN_RATIO if vendor == "AuthenticAMD" else INTEL_GAIN_RATIO
-    limit = _number(zone.folder / "constraint_0_power_limit_uw")
     return Device(
         kind=zone.kind,
         id=zone.id,
         name=model or "CPU" if zone.kind == "cpu" else "DRAM",
         method="counter",
         sensor="rapl",
-        gain_ratio=gain if zone.kind == "cpu" else DRAM_GAIN_RATIO,
+        calibration_ratio=gain if zone.kind == "cpu" else DRAM_GAIN_RATIO,
         step_seconds=STEP_SECONDS,
-        power_limit_watts=limit * WATTS_PER_MICROWATT if limit else None,  # 0: no limit set
+        power_limit_watts=_highest_watts(zone.folder),
         detail={"zone": zone.folder.name, **({"includes": "dram"} if zone.id == "psys" else {})},
         note=note if zone.kind == "cpu" else "",
     )
+
+
+def _highest_watts(folder: Path) -> float | None:
+    """Return the most that a zone draws; None where it has no power limit.
+
+    The long-term limit (PL1) is one of the mean over seconds, and bursts go up to about twice that; the others (PL2,
+    PL4), where they are higher, are what bursts may reach.
+    """
+    limits = [_number(path) or 0 for path in sorted(folder.glob("constraint_*_power_limit_uw"))]  # 0: none set
+    long_term = _number(folder / "constraint_0_power_limit_uw") or 0
+    highest = max(BURST_RATIO * long_term, *limits, 0) * WATTS_PER_MICROWATT
+    return min(highest, MAX_WATTS) or None
 
 
 def _microjoules(zone: _Zone) -> int:

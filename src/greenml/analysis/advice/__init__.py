@@ -1,1 +1,1 @@
-"""What would have saved energy, carbon or money in a run; a rule is one function."""
+"""Advice on saving energy, carbon or money in a run; each rule is one function."""

@@ -1,1 +1,1 @@
-"""Runs side by side: what differs, what cannot be told apart, and what is not comparable."""
+"""Comparison of runs: their differences, whether these are significant, and what is not comparable."""

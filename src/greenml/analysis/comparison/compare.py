@@ -1,21 +1,19 @@
-"""Several runs side by side: each figure, how it differs from the baseline's, and whether that can be told.
+"""Comparison of runs: each figure, its difference from the baseline's, and whether the difference is significant.
 
 Pure: records in, a Comparison out. The rules are derived in docs/compare.md.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from greenml.analysis.comparison import _comparable, _metrics, _repeats
-from greenml.analysis.comparison._columns import Better, Column, columns
-from greenml.analysis.comparison._difference import Cell, Difference, difference, same, shared
-from greenml.analysis.comparison._pareto import front
-from greenml.errors import SettingsError
-from greenml.record import RunRecord
+from greenml.analysis.comparison import columns, differences, selection
+from greenml.analysis.comparison.columns import Better, Column, columns_of
+from greenml.analysis.comparison.differences import Cell, Difference, bases, difference, front, same, shared
+from greenml.errors import SettingsError, did_you_mean, nearest
+from greenml.record.schema import RunRecord
 
 NAME = "name"  # a column of its own: it can be sorted by
 
@@ -48,13 +46,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Quality against what it takes, and the rows that no other beats in both.
+    """Quality against cost or carbon, and the rows of its Pareto front.
 
     Attributes:
         takes, quality: the two columns.
         known: places of the rows that have both figures.
-        best: those of them on the front; empty where it cannot be told.
-        why: where it cannot be told: the reason.
+        best: those of them on the front; empty where it is not known.
+        why: the reason where the front is not known.
     """
 
     takes: Column
@@ -66,7 +64,7 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs side by side.
+    """A comparison of runs.
 
     Attributes:
         columns: those of which at least one row has a figure.
@@ -114,31 +112,33 @@ def compare(
     if both:
         raise SettingsError(f"the metric {min(both)!r} is said to be better higher and better lower: give one")
     directions: dict[str, Better] = {**dict.fromkeys(higher, "higher"), **dict.fromkeys(lower, "lower")}
-    chosen = _metrics.choose(records, metrics)
-    _metrics.check(directions, records)
-    every = columns(records, chosen, directions)
-    groups = _repeats.groups(records, [run.label for run in runs]) if grouped else [[at] for at in range(len(runs))]
+    chosen = columns.choose(records, metrics)
+    columns.check(directions, records)
+    every = columns_of(records, chosen, directions)
+    groups = differences.groups(records, [run.label for run in runs]) if grouped else [[at] for at in range(len(runs))]
     rows = [_row([runs[at] for at in group], every) for group in groups]
     first = next(place for place, row in enumerate(rows) if (baseline or runs[0]) in row.runs)
     rows = [
         row if place == first else replace(row, differences=_differences(rows[first], row))
         for place, row in enumerate(rows)
     ]
-    shown = tuple(one for one in every if any(row.cells[one.key].figure.value is not None for row in rows))
+    shown = tuple(column for column in every if any(row.cells[column.key].figure.value is not None for row in rows))
     return Comparison(
         columns=shown,
         rows=tuple(rows),
         baseline=first,
-        unknown=tuple(_unknown(one, rows) for one in every if one not in shown),
-        warnings=tuple(_comparable.warnings(records, [run.label for run in runs])),
+        unknown=tuple(_unknown(column, rows) for column in every if column not in shown),
+        warnings=tuple(selection.warnings(records, [run.label for run in runs])),
         rules=tuple(_rules(rows, first)),
         fronts=tuple(_fronts(shown, rows)),
     )
 
 
 def _row(runs: Sequence[Run], every: Sequence[Column]) -> Row:
-    label = runs[0].label if len(runs) == 1 else f"{_repeats.common([run.label for run in runs])} (mean of {len(runs)})"
-    cells = {one.key: _repeats.mean([one.figure(run.record) for run in runs]) for one in every}
+    label = (
+        runs[0].label if len(runs) == 1 else f"{differences.common([run.label for run in runs])} (mean of {len(runs)})"
+    )
+    cells = {column.key: differences.mean([column.figure(run.record) for run in runs]) for column in every}
     return Row(label, tuple(runs), cells, {})
 
 
@@ -163,14 +163,12 @@ def ordered(comparison: Comparison, by: str) -> Comparison:
     """
     wanted, down = by.removeprefix("-"), by.startswith("-")
     keys = {NAME: NAME}
-    for one in comparison.columns:
-        keys |= dict.fromkeys((one.key, one.title, one.key.removeprefix("metrics.")), one.key)
+    for column in comparison.columns:
+        keys |= dict.fromkeys((column.key, column.title, column.key.removeprefix("metrics.")), column.key)
     if wanted not in keys:
-        near = difflib.get_close_matches(wanted, keys, 3, 0.5)
-        raise SettingsError(
-            f"--sort {by}: no such column; {f'did you mean {near[0]!r}? ' if near else ''}there are "
-            f"{', '.join([NAME, *(one.key.removeprefix('metrics.') for one in comparison.columns)])}"
-        )
+        meant = did_you_mean(nearest(wanted, keys, cutoff=0.5))
+        names = [NAME, *(column.key.removeprefix("metrics.") for column in comparison.columns)]
+        raise SettingsError(f"--sort {by}: no such column{meant or ';'} there are {', '.join(names)}")
     places = list(range(len(comparison.rows)))
     if keys[wanted] == NAME:
         places.sort(key=lambda at: comparison.rows[at].label, reverse=down)
@@ -184,19 +182,23 @@ def ordered(comparison: Comparison, by: str) -> Comparison:
         rows=tuple(comparison.rows[at] for at in places),
         baseline=new[comparison.baseline],
         fronts=tuple(
-            replace(one, known=tuple(sorted(new[at] for at in one.known)), best=frozenset(new[at] for at in one.best))
-            for one in comparison.fronts
+            replace(
+                pareto_front,
+                known=tuple(sorted(new[at] for at in pareto_front.known)),
+                best=frozenset(new[at] for at in pareto_front.best),
+            )
+            for pareto_front in comparison.fronts
         ),
     )
 
 
 def _fronts(shown: Sequence[Column], rows: Sequence[Row]) -> list[Front]:
-    """Return quality against cost in each tier and against carbon; the quality is the first metric."""
-    quality = next((one for one in shown if one.key.startswith("metrics.")), None)
+    """Return the fronts of quality against cost in each tier and against carbon; the quality is the first metric."""
+    quality = next((column for column in shown if column.key.startswith("metrics.")), None)
     if quality is None or len(rows) == 1:
         return []
-    found = []
-    for takes in (one for one in shown if one.kind in ("money", "mass")):
+    fronts = []
+    for takes in (column for column in shown if column.kind in ("money", "mass")):
         pairs = [(row.cells[takes.key].figure.value, row.cells[quality.key].figure.value) for row in rows]
         known = tuple(at for at, pair in enumerate(pairs) if None not in pair)
         if not known:
@@ -206,43 +208,56 @@ def _fronts(shown: Sequence[Column], rows: Sequence[Row]) -> list[Front]:
                 f"whether more or less {quality.title} is better is not known: no front is drawn; "
                 "say --higher-is-better or --lower-is-better"
             )
-            found.append(Front(takes, quality, known, frozenset(), why))
+            fronts.append(Front(takes, quality, known, frozenset(), why))
+            continue
+        on = sorted({basis for at in known for basis in bases(rows[at].cells[takes.key].figure)})
+        if len(on) > 1:
+            why = f"emissions are {' and '.join(on)}: no front is drawn; say --basis"
+            fronts.append(Front(takes, quality, known, frozenset(), why))
             continue
         points = [(pairs[at][0] or 0.0, pairs[at][1] or 0.0) for at in known]
         best = front(points, higher=quality.better == "higher")
-        found.append(Front(takes, quality, known, frozenset(known[at] for at in best)))
-    return found
+        fronts.append(Front(takes, quality, known, frozenset(known[at] for at in best)))
+    return fronts
 
 
 def _rules(rows: Sequence[Row], first: int) -> list[str]:
-    """Say how rows were told apart from the baseline: what is shared and so cancels."""
+    """Return how rows were compared with the baseline: which sensors and factors are shared, so that they cancel."""
     by_rule: dict[str, list[str]] = defaultdict(list)
     for place, row in enumerate(rows):
         if place != first:
             by_rule[_rule(rows[first], row)].append(row.label)
-    return [f"{_comparable.named(names)}: {rule}" for rule, names in by_rule.items() if rule]
+    return [f"{selection.named(names)}: {rule}" for rule, names in by_rule.items() if rule]
 
 
 def _rule(baseline: Row, row: Row) -> str:
-    one, two = baseline.cells["energy_joules"].figure, row.cells["energy_joules"].figure
-    if one.value is None or two.value is None:
+    baseline_energy, row_energy = baseline.cells["energy_joules"].figure, row.cells["energy_joules"].figure
+    if baseline_energy.value is None or row_energy.value is None:
         return ""
-    if one.terms is None or two.terms is None:
+    if baseline_energy.terms is None or row_energy.terms is None:
         return "energy is not judged, because what the sensors may be off by is not told"
-    both, of = shared(one, two)
+    both, of = shared(baseline_energy, row_energy)
     if both == 0:
-        rule = "no sensor is known to be the baseline's, so energies are told apart only where their bands are apart"
+        rule = (
+            "no sensor is known to be the baseline's, so energies are told apart only where their intervals are apart"
+        )
     else:
         rule = f"{both} of {of} sensors are the baseline's too, and what they have in common cancels"
-    one, two = baseline.cells["emissions_grams"].figure, row.cells["emissions_grams"].figure
-    if one.value is None or two.value is None or len(one.factors) != len(two.factors):
+    baseline_emissions, row_emissions = baseline.cells["emissions_grams"].figure, row.cells["emissions_grams"].figure
+    if (
+        baseline_emissions.value is None
+        or row_emissions.value is None
+        or len(baseline_emissions.factors) != len(row_emissions.factors)
+    ):
         return rule
     names = ("PUE", "carbon intensity")
-    alike = [name for name, a, b in zip(names, one.factors, two.factors, strict=True) if same(a, b)]
+    alike = [
+        name for name, a, b in zip(names, baseline_emissions.factors, row_emissions.factors, strict=True) if same(a, b)
+    ]
     other = [name for name in names if name not in alike]
-    for parts, words in ((alike, "the same and cancel"), (other, "not the same, so both bands count")):
+    for parts, words in ((alike, "the same and cancel"), (other, "not the same, so both intervals count")):
         if parts:
             verb = "are" if len(parts) > 1 else "is"
-            said = words if len(parts) > 1 else words.replace("cancel", "cancels").replace("both", "its two")
-            rule += f"; {' and '.join(parts)} {verb} {said}"
+            verdict = words if len(parts) > 1 else words.replace("cancel", "cancels").replace("both", "its two")
+            rule += f"; {' and '.join(parts)} {verb} {verdict}"
     return rule

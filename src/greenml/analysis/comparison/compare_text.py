@@ -1,9 +1,12 @@
-"""A comparison as text for people: a table for a terminal, and Markdown."""
+"""Rendering of a comparison as text: a table for the terminal, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.box import Box
 from rich.console import Console, RenderableType
@@ -11,21 +14,133 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from greenml import printable
-from greenml.analysis.comparison import _words
-from greenml.analysis.comparison._columns import Column
-from greenml.analysis.comparison._words import Words
+from greenml import redaction
+from greenml.analysis import _prose
+from greenml.analysis.comparison.columns import Column
 from greenml.analysis.comparison.compare import Comparison, Row
+from greenml.analysis.comparison.differences import Cell, Difference
+from greenml.reports import _format
+from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, JOULES_PER_KWH
+
+VERDICTS = {
+    "apart": "told apart",
+    "intervals": "not told apart",
+    "spread": "within the spread",
+    "exact": "exact",
+    "unknown": "no interval",
+}
+# Unit, what it is of the column's own, and the largest figure from which on it is used.
+ENERGIES = (
+    ("kWh", JOULES_PER_KWH, 0.1 * JOULES_PER_KWH), ("Wh", _format.JOULES_PER_WH, 0.1 * _format.JOULES_PER_WH),
+    ("J", 1.0, 0.0),
+)  # fmt: skip
+MASSES = (
+    ("kg CO2e", GRAMS_PER_KG, 0.01 * GRAMS_PER_KG), ("g CO2e", 1.0, 0.01), ("mg CO2e", _format.GRAMS_PER_MG, 0.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a column is written: its title with the unit, and its figures without it."""
+
+    title: str
+    unit: str
+    write: Callable[[float], str]
+    scale: float = 1.0
+
+
+def words(comparison: Comparison) -> dict[str, Words]:
+    """Return how each column is written, by its key; the largest figure of a column chooses its unit."""
+    return {column.key: _words(column, comparison) for column in comparison.columns}
+
+
+def _words(column: Column, comparison: Comparison) -> Words:
+    if column.kind in ("energy", "mass"):
+        values = [abs(row.cells[column.key].figure.value or 0.0) for row in comparison.rows]
+        ladder = ENERGIES if column.kind == "energy" else MASSES
+        unit, scale, _ = next(entry for entry in ladder if max(values) >= entry[2])
+        title = f"{column.title}, {unit}" if column.kind == "energy" else unit
+        return Words(title, unit, lambda value: _format.significant(value / scale), scale)
+    if column.kind == "memory":
+        return Words(f"{column.title}, GB", "GB", _format.gigabytes, BYTES_PER_GB)
+    if column.key.startswith("metrics."):
+        return Words(redaction.printable_line(column.title), "", lambda value: _format.number(value, 5))
+    known = {"time": _format.duration, "money": _format.money, "ratio": _format.percent}
+    write = known.get(column.kind, _format.significant)
+    unit = column.unit if column.kind == "number" else ""
+    return Words(f"{column.title}, {unit}" if unit else column.title, column.unit, write)
+
+
+def value(cell: Cell, how: Words) -> str:
+    """Write a cell's figure."""
+    if cell.figure.value is None:
+        return _format.NOT_KNOWN
+    return f"at least {how.write(cell.figure.value)}" if cell.figure.at_least else how.write(cell.figure.value)
+
+
+def spread(cell: Cell, how: Words) -> str:
+    """Write the spread of a cell's repeats: ``± 0.43``; empty where it has none."""
+    if cell.spread is None:
+        return ""
+    if how.write in (_format.duration, _format.money, _format.percent):
+        return f"± {how.write(cell.spread)}"
+    return f"± {_format.significant(cell.spread / how.scale, 2)}"
+
+
+def interval(cell: Cell, how: Words) -> str:
+    """Write a cell's interval; empty where it has none."""
+    return _format.interval(cell.figure.low, cell.figure.high, how.write) if cell.figure.value is not None else ""
+
+
+def change(column: Column, row: Row, baseline: Row) -> tuple[str, str]:
+    """Write a row's difference, ``+3.7%`` or for a ratio ``+2.1 points``, and the verdict; empty where not known."""
+    difference = row.differences.get(column.key)
+    if difference is None:
+        return "", ""
+    if difference.change_ratio == 0 and difference.verdict == "exact":
+        return "same", ""
+    words = "0.0%" if difference.change_ratio == 0 else _prose.signed(difference.change_ratio)
+    if column.kind == "ratio":  # a percentage of a percentage is misread
+        points = (row.cells[column.key].figure.value or 0.0) - (baseline.cells[column.key].figure.value or 0.0)
+        words = f"{'+' if points > 0 else ''}{_format.percent(points)}".replace("%", " points")
+    return words, VERDICTS[difference.verdict] if difference.verdict not in ("apart", "exact") else ""
+
+
+def change_interval(difference: Difference | None) -> str:
+    """Write the interval of the change: ``-2.1% to +9.8%``; empty where it is not known."""
+    if difference is None or difference.low_ratio is None or difference.high_ratio is None:
+        return ""
+    low, high = (
+        ("0.0%" if ratio == 0 else _prose.signed(ratio)) if abs(ratio) < 1e6 else "any"
+        for ratio in (difference.low_ratio, difference.high_ratio)
+    )
+    return f"{low} to {high}"
+
+
+def better(column: Column, difference: Difference | None) -> bool | None:
+    """Return whether a row is better than the baseline in a column; None where that is not known."""
+    if difference is None or column.better is None or difference.verdict in ("intervals", "spread", "unknown"):
+        return None
+    if difference.change_ratio == 0:
+        return None
+    return (difference.change_ratio > 0) == (column.better == "higher")
+
+
+def label(row: Row) -> str:
+    """Name a row, and say where its run did not complete."""
+    status = {run.record.status for run in row.runs} - {"completed"}
+    return f"{row.label} [{', '.join(sorted(status))}]" if status else row.label
+
 
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 NARROWEST = 60
 NAME_WIDTH = 28  # of a run's name, before it wraps
 GAP = 2
 LEGEND = {
-    "bands": "Within the bands: what sensors and factors may be off by is more than the runs differ.",
+    "intervals": "Not told apart: what sensors and factors may be off by is more than the runs differ.",
     "spread": "Within the spread: repeats of one configuration differ as much (95 % interval of the means).",
-    "unknown": "No band: what the sensors may be off by is not told, so nothing is said of the difference.",
-    "exact": "No remark: told apart, or a figure that has no band (metrics, time, memory, use, money at one price); "
+    "unknown": "No interval: what the sensors may be off by is not told, so nothing is said of the difference.",
+    "exact": "No remark: told apart, or a figure without an interval (metrics, time, memory, use, money at one price); "
     "by how much a repeat would differ, only repeats can tell.",
 }
 OF_TRAINING = ("_per_second", "_per_sample", "_per_token")  # the ends of the keys of figures of the training phase
@@ -53,7 +168,7 @@ def terminal(comparison: Comparison, width: int | None = None, *, color: bool = 
 
 
 def _parts(comparison: Comparison, width: int | None) -> list[RenderableType]:
-    how = _words.words(comparison)
+    how = words(comparison)
     parts: list[RenderableType] = []
     for table in _tables(comparison, how, width):
         parts += [table, ""]
@@ -66,21 +181,21 @@ def _tables(comparison: Comparison, how: dict[str, Words], width: int | None) ->
     columns, rows = comparison.columns, comparison.rows
     if width is None:
         return [_by_row(comparison, columns, how, lines=False)]
-    needed = {one.key: _width(one, comparison, how[one.key]) for one in columns}
-    name = min(NAME_WIDTH, max(len(_words.label(row)) for row in rows))
-    if name + sum(GAP + one for one in needed.values()) <= width:
+    needed = {column.key: _width(column, comparison, how[column.key]) for column in columns}
+    name = min(NAME_WIDTH, max(len(label(row)) for row in rows))
+    if name + sum(GAP + column_width for column_width in needed.values()) <= width:
         return [_by_row(comparison, columns, how, lines=True)]
     if len(rows) <= MOST_ACROSS:
         return _across(comparison, how, width)
     tables: list[Table] = []
     block: list[Column] = []
     used = name
-    for one in columns:
-        if block and used + GAP + needed[one.key] > width:
+    for column in columns:
+        if block and used + GAP + needed[column.key] > width:
             tables.append(_by_row(comparison, block, how, lines=True))
             block, used = [], name
-        block.append(one)
-        used += GAP + needed[one.key]
+        block.append(column)
+        used += GAP + needed[column.key]
     return [*tables, _by_row(comparison, block, how, lines=True)]
 
 
@@ -92,8 +207,8 @@ def _width(column: Column, comparison: Comparison, how: Words) -> int:
 def _lines(column: Column, row: Row, comparison: Comparison, how: Words) -> list[str]:
     """Return a cell's lines: its figure, the spread of its repeats, the difference, the verdict."""
     cell = row.cells[column.key]
-    told = _words.change(column, row, comparison.rows[comparison.baseline])
-    return [line for line in (_words.value(cell, how), _words.spread(cell, how), *told) if line]
+    changes = change(column, row, comparison.rows[comparison.baseline])
+    return [line for line in (value(cell, how), spread(cell, how), *changes) if line]
 
 
 def _table(*, header: bool = True) -> Table:
@@ -110,7 +225,7 @@ def _by_row(comparison: Comparison, columns: Sequence[Column], how: dict[str, Wo
         title = how[column.key].title
         table.add_column(title.replace(", ", "\n") if lines else title, justify="right", no_wrap=True)
     for at, row in enumerate(comparison.rows):
-        name = Text(_words.label(row), style="bold" if at == comparison.baseline else "")
+        name = Text(label(row), style="bold" if at == comparison.baseline else "")
         if at == comparison.baseline:
             name.append("\nbaseline" if lines else " (baseline)", style="dim")
         table.add_row(name, *(_cell(column, row, comparison, how, lines=lines) for column in columns))
@@ -122,9 +237,9 @@ def _across(comparison: Comparison, how: dict[str, Words], width: int) -> list[T
     columns, rows = comparison.columns, comparison.rows
     first = rows[comparison.baseline]
     others = [row for row in rows if row is not first]
-    titles = max(len(how[one.key].title) for one in columns)
-    names = min(NAME_WIDTH, max(len(_words.label(row)) for row in rows), (width - titles) // 3 - GAP)
-    cells = (line for one in columns for row in rows for line in _lines(one, row, comparison, how[one.key]))
+    titles = max(len(how[column.key].title) for column in columns)
+    names = min(NAME_WIDTH, max(len(label(row)) for row in rows), (width - titles) // 3 - GAP)
+    cells = (line for column in columns for row in rows for line in _lines(column, row, comparison, how[column.key]))
     inner = max(names, *map(len, cells))
     many = max(1, (width - titles - GAP - inner) // (inner + GAP))
     tables = []
@@ -133,7 +248,7 @@ def _across(comparison: Comparison, how: dict[str, Words], width: int) -> list[T
         table = _table()
         table.add_column("", no_wrap=True)
         for row in shown:
-            name = Text(_words.label(row), style="bold" if row is first else "")
+            name = Text(label(row), style="bold" if row is first else "")
             name.append("\nbaseline" if row is first else "", style="dim")
             table.add_column(name, justify="right", overflow="fold", max_width=max(inner, 12), min_width=inner)
         for column in columns:
@@ -146,13 +261,13 @@ def _across(comparison: Comparison, how: dict[str, Words], width: int) -> list[T
 def _cell(column: Column, row: Row, comparison: Comparison, how: dict[str, Words], *, lines: bool) -> Text:
     cell, words = row.cells[column.key], how[column.key]
     between = "\n" if lines else " "
-    text = Text(_words.value(cell, words), style="dim" if cell.figure.value is None else "")
-    if spread := _words.spread(cell, words):
-        text.append(f"{between}{spread}")
-    told = [word for word in _words.change(column, row, comparison.rows[comparison.baseline]) if word]
-    if told:
-        style = {True: "green", False: "red", None: "dim"}[_words.better(column, row.differences.get(column.key))]
-        text.append("\n" + "\n".join(told) if lines else f" ({', '.join(told)})", style=style)
+    text = Text(value(cell, words), style="dim" if cell.figure.value is None else "")
+    if spread_text := spread(cell, words):
+        text.append(f"{between}{spread_text}")
+    changes = [word for word in change(column, row, comparison.rows[comparison.baseline]) if word]
+    if changes:
+        style = {True: "green", False: "red", None: "dim"}[better(column, row.differences.get(column.key))]
+        text.append("\n" + "\n".join(changes) if lines else f" ({', '.join(changes)})", style=style)
     return text
 
 
@@ -171,7 +286,7 @@ def remarks(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 def _scope(comparison: Comparison) -> str:
     """Say which figures are of the whole run, and which of its training phase."""
-    training = [one.title for one in comparison.columns if one.key.endswith(OF_TRAINING)]
+    training = [column.title for column in comparison.columns if column.key.endswith(OF_TRAINING)]
     apart = f"; {', '.join(training)}: the training phase alone" if training else ""
     return f"Duration, energy, carbon, cost and use: the whole run, set-up and evaluation included{apart}."
 
@@ -181,8 +296,13 @@ def _members(row: Row) -> str:
 
 
 def judged(comparison: Comparison) -> list[str]:
-    """Return how it was judged whether rows can be told apart, a line each."""
-    verdicts = {one.verdict for row in comparison.rows for one in row.differences.values() if one is not None}
+    """Return the rules by which differences were judged, a line each."""
+    verdicts = {
+        difference.verdict
+        for row in comparison.rows
+        for difference in row.differences.values()
+        if difference is not None
+    }
     lines = [LEGEND[verdict] for verdict in LEGEND if verdict in verdicts]
     return [*lines, *comparison.rules]
 
@@ -190,11 +310,11 @@ def judged(comparison: Comparison) -> list[str]:
 def fronts(comparison: Comparison) -> list[str]:
     """Say which rows no other beats in quality and in what it takes; fronts of the same rows in one line."""
     joined: dict[tuple[str, str], list[str]] = {}
-    for one in comparison.fronts:
-        left = len(comparison.rows) - len(one.known)
+    for front in comparison.fronts:
+        left = len(comparison.rows) - len(front.known)
         without = f"; {left} without both figures" if left else ""
-        best = ", ".join(comparison.rows[at].label for at in sorted(one.best)) + without
-        joined.setdefault((one.quality.title, one.why or best), []).append(one.takes.title)
+        best = ", ".join(comparison.rows[at].label for at in sorted(front.best)) + without
+        joined.setdefault((front.quality.title, front.why or best), []).append(front.takes.title)
     return [f"{quality} against {'; '.join(takes)}: {best}" for (quality, best), takes in joined.items()]
 
 
@@ -203,25 +323,108 @@ def _list(lines: Sequence[str]) -> Table:
     table.add_column("")
     table.add_column("", overflow="fold")
     for line in lines:
-        table.add_row("-", printable.line(line))
+        table.add_row("-", redaction.printable_line(line))
     return table
 
 
 def escape(text: str) -> str:
     """Make text safe for one cell or one line of Markdown."""
-    flat = printable.line(text)
+    flat = redaction.printable_line(text)
     return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def markdown(comparison: Comparison) -> str:
     """Render a Markdown table with a row a run, and what must be said beside it."""
-    how = _words.words(comparison)
-    titles = ["run", *(how[one.key].title for one in comparison.columns)]
+    how = words(comparison)
+    titles = ["run", *(how[column.key].title for column in comparison.columns)]
     lines = [f"| {' | '.join(map(escape, titles))} |", f"| --- |{' ---: |' * len(comparison.columns)}"]
     for at, row in enumerate(comparison.rows):
-        name = _words.label(row) + (" (baseline)" if at == comparison.baseline else "")
-        cells = [name, *(_cell(one, row, comparison, how, lines=False).plain for one in comparison.columns)]
+        name = label(row) + (" (baseline)" if at == comparison.baseline else "")
+        cells = [name, *(_cell(column, row, comparison, how, lines=False).plain for column in comparison.columns)]
         lines.append(f"| {' | '.join(map(escape, cells))} |")
     for title, said in remarks(comparison):
         lines += ["", f"{title}:", "", *(f"- {escape(line)}" for line in said)]
     return "\n".join(lines) + "\n"
+
+
+def table(comparison: Comparison) -> str:
+    """Render CSV: a row a run, SI units, unrounded; empty is not known."""
+    several = {
+        column.key for column in comparison.columns for row in comparison.rows if row.cells[column.key].count > 1
+    }
+    stream = io.StringIO()
+    rows = [_flat(comparison, at, several) for at in range(len(comparison.rows))]
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writerow({name: redaction.csv_cell(name) for name in rows[0]})
+    writer.writerows({name: redaction.csv_cell(cell) for name, cell in row.items()} for row in rows)
+    return stream.getvalue()
+
+
+def _flat(comparison: Comparison, at: int, several: set[str]) -> dict[str, str | float | int | None]:
+    row = comparison.rows[at]
+    flat: dict[str, str | float | int | None] = {
+        "name": row.label,
+        "path": ";".join(run.path for run in row.runs),
+        "run_id": ";".join(run.record.run_id for run in row.runs),
+        "status": ";".join(sorted({run.record.status for run in row.runs})),
+        "runs": len(row.runs),
+        "baseline": "yes" if at == comparison.baseline else "no",
+    }
+    for column in comparison.columns:
+        cell, difference = row.cells[column.key], row.differences.get(column.key)
+        flat[column.key] = cell.figure.value
+        flat |= {f"{column.key}_low": cell.figure.low, f"{column.key}_high": cell.figure.high}
+        if column.key in several:
+            flat |= {f"{column.key}_spread": cell.spread, f"{column.key}_count": cell.count}
+        flat |= {
+            f"{column.key}_change_ratio": difference.change_ratio if difference else None,
+            f"{column.key}_change_low_ratio": difference.low_ratio if difference else None,
+            f"{column.key}_change_high_ratio": difference.high_ratio if difference else None,
+            f"{column.key}_verdict": VERDICTS[difference.verdict] if difference else "",
+        }
+    return flat
+
+
+def as_json(comparison: Comparison) -> str:
+    """Render JSON: the same figures as the CSV's, with reasons, warnings and fronts."""
+    columns, rows = comparison.columns, comparison.rows
+    document = {
+        "baseline": rows[comparison.baseline].label,
+        "rows": [
+            {
+                "name": row.label,
+                "runs": [{"name": run.label, "path": run.path, "run_id": run.record.run_id} for run in row.runs],
+                "figures": {column.key: _figure_entry(row, column.key) for column in columns},
+            }
+            for row in rows
+        ],
+        "not_known": dict(comparison.unknown),
+        "warnings": list(comparison.warnings),
+        "judged": judged(comparison),
+        "pareto_fronts": [
+            {
+                "takes": front.takes.key, "quality": front.quality.key, "better": front.quality.better,
+                "rows": [rows[at].label for at in sorted(front.best)], "why_none": front.why,
+            }
+            for front in comparison.fronts
+        ],
+    }  # fmt: skip
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _figure_entry(row: Row, key: str) -> dict[str, object]:
+    cell, difference = row.cells[key], row.differences.get(key)
+    entry: dict[str, object] = {
+        "value": cell.figure.value, "low": cell.figure.low, "high": cell.figure.high, "why": cell.figure.why,
+        "count": cell.count, "spread": cell.spread,
+    }  # fmt: skip
+    if difference is not None:
+        low, high = (
+            ratio if ratio is not None and abs(ratio) != float("inf") else None
+            for ratio in (difference.low_ratio, difference.high_ratio)
+        )
+        entry["change"] = {
+            "ratio": difference.change_ratio, "low_ratio": low, "high_ratio": high,
+            "verdict": VERDICTS[difference.verdict],
+        }  # fmt: skip
+    return entry

@@ -1,1 +1,1 @@
-"""What a training will use, before it runs."""
+"""Estimation of what a training will use, before it runs."""

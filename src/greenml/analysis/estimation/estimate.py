@@ -1,4 +1,4 @@
-"""What a run will use, before it runs: from the machine's rated power and a time."""
+"""Estimation of a training's time, energy, emissions and cost from a machine size and GPU hours; and its text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import greenml.sensors.estimate as models
-from greenml import assumptions
-from greenml.analysis import _gpu_power
+from greenml import redaction
+from greenml.accounting import assumptions
+from greenml.accounting.check import check
+from greenml.analysis import _gpu_power, _prose
 from greenml.errors import SettingsError
-from greenml.factors import skus
-from greenml.facts import Sku, Source
-from greenml.record import (
+from greenml.factors import processors, skus
+from greenml.factors.types import Sku, Source
+from greenml.record.schema import (
     LONGEST_SECONDS,
     DeviceRecord,
     Factors,
@@ -26,6 +28,7 @@ from greenml.record import (
     Totals,
     Usage,
 )
+from greenml.reports import _format
 from greenml.settings import Settings
 from greenml.units import BYTES_PER_GIB, SECONDS_PER_HOUR
 
@@ -40,7 +43,7 @@ class Part:
     Attributes:
         name: GPU, set-up, 10,000 steps.
         seconds: of a stage; None for a device, which takes the whole time.
-        energy_joules: with its band.
+        energy_joules: with its interval.
         how: how it was reckoned.
     """
 
@@ -58,7 +61,7 @@ class Estimate:
         title: of what.
         seconds: how long it takes; the cost follows from it.
         parts: what the IT energy is the sum of.
-        it_energy_joules, facility_energy_joules, emissions_grams, cost_usd: in all, each with its band.
+        it_energy_joules, facility_energy_joules, emissions_grams, cost_usd: in all, each with its interval.
         factors: what they were reckoned with.
         assumes: what was taken for granted, a sentence each.
         notes: of the accounting: a price that is missing.
@@ -100,7 +103,7 @@ def of_machine(
     Raises:
         SettingsError: something is missing, or a value is wrong.
     """
-    settings = assumptions.check(Settings(**{name: value for name, value in changes.items() if value is not None}))
+    settings = check(Settings(**{name: value for name, value in changes.items() if value is not None}))
     sku = skus.find(settings.sku) if settings.sku else None
     nodes = settings.nodes or 1
     card, count = _cards(sku, nodes, gpus, gpu_model)
@@ -118,7 +121,7 @@ def of_machine(
         assumes.append(f"{unused:g} more GPUs of {sku.name} idle at {card.idle_watts:.0f} W each, and are billed.")
     if sku is not None:
         cpu, dram = _host(sku, nodes, seconds)
-        devices += [one for one, _ in (cpu, dram) if one is not None]
+        devices += [device for device, _ in (cpu, dram) if device is not None]
         assumes += [words for _, words in (cpu, dram)]
     else:
         assumes.append("CPU and DRAM are not counted: no SKU says what the machine has.")
@@ -136,7 +139,7 @@ def of_machine(
         factors=record.factors,
         assumes=tuple(assumes),
         notes=tuple(note.text for note in record.notes),
-        sources=tuple(_ref(one) for one in (card.source, _gpu_power.LOAD_SOURCE)),
+        sources=tuple(_ref(source) for source in (card.source, _gpu_power.LOAD_SOURCE)),
     )
 
 
@@ -210,11 +213,11 @@ def _host(
         "DRAM: not counted, its size is not known.",
     )
     if sku.vcpus:
-        rated_watts, cores = models.rated(sku.cpu_model)
-        watts_per_thread = models.DEFAULT_WATTS_PER_THREAD
-        gain, model = models.UNREAD_CPU_GAIN_RATIO, "a CPU of no known model"
-        if rated_watts and cores:
-            watts_per_thread, model = rated_watts / (cores * THREADS_PER_CORE), sku.cpu_model
+        rating = processors.cpu_of_sku(sku.cpu_model)
+        threads = (rating.threads_per_core if rating else None) or THREADS_PER_CORE
+        watts_per_thread, _, _ = models.thread_watts(rating, threads)
+        gain = models.UNREAD_CPU_GAIN_RATIO
+        model = sku.cpu_model if rating and rating.watts_per_core else "a CPU of no known model"
         watts = nodes * sku.vcpus * watts_per_thread * (1 + models.IDLE_RATIO) / 2
         cpu = _device("cpu", sku.cpu_model or "CPU", seconds, (watts, watts * (1 - gain), watts * (1 + gain)))
         cpu_words = (
@@ -231,7 +234,7 @@ def _host(
 
 
 def _device(kind: Any, name: str, seconds: float, watts: tuple[float, float, float]) -> DeviceRecord:  # noqa: ANN401
-    value, low, high = (one * seconds for one in watts)
+    value, low, high = (watt * seconds for watt in watts)
     usage = Usage(energy_joules=value, energy_low_joules=low, energy_high_joules=high, covered_seconds=seconds)
     return DeviceRecord(id=kind, kind=kind, name=name, host="", method="estimate", sensor="estimate", usage=usage)
 
@@ -255,7 +258,71 @@ def _blank(seconds: float, devices: list[DeviceRecord]) -> RunRecord:
 def _parts(total: Totals, words: list[str]) -> list[Part]:
     quantities = (total.gpu_energy_joules, total.cpu_energy_joules, total.dram_energy_joules)
     return [
-        Part(kind.upper(), None, quantity, next((one for one in words if one.startswith(f"{kind.upper()}:")), ""))
+        Part(kind.upper(), None, quantity, next((word for word in words if word.startswith(f"{kind.upper()}:")), ""))
         for kind, quantity in zip(KINDS, quantities, strict=True)
         if quantity.value is not None
     ]
+
+
+def render(made: Estimate, width: int = 100) -> str:
+    """Render an estimate.
+
+    Args:
+        made: what to print.
+        width: columns of the sentences.
+    """
+    rows = [
+        (
+            "Time",
+            _format.duration(made.seconds.value or 0.0),
+            _format.interval_of(made.seconds, _format.duration),
+            _how(made.seconds),
+        ),
+        ("IT energy", *_figures(made.it_energy_joules, _format.energy)),
+        ("with PUE", *_figures(made.facility_energy_joules, _format.energy)),
+        ("Emissions", *_figures(made.emissions_grams, _format.mass)),
+        *((f"Cost, {_format.tier(tier)}", *_figures(cost, _format.money)) for tier, cost in made.cost_usd.items()),
+    ]
+    if not made.cost_usd:
+        rows.append(("Cost", _format.NOT_KNOWN, "", "no price"))
+    lines = [f"Estimate: {redaction.printable_line(made.title)}. Nothing of it was measured.", ""]
+    lines += _prose.indented(_prose.table(("", "expected", "interval", "known how"), rows, frozenset({1})))
+    staged = any(part.seconds is not None for part in made.parts)
+    head = ("of which", *(("time",) if staged else ()), "energy", "interval", *(("how",) if staged else ()))
+    parts = [
+        (
+            part.name,
+            *((_format.duration(part.seconds or 0.0),) if staged else ()),
+            _format.figure(part.energy_joules, _format.energy),
+            _format.interval_of(part.energy_joules, _format.energy),
+            *((part.how,) if staged else ()),
+        )
+        for part in made.parts
+    ]
+    lines += ["", *_prose.indented(_prose.table(head, parts, frozenset({1, 2} if staged else {1})))]
+    lines += ["", "Assumed", *_prose.points(made.assumes, width)]
+    factors = made.factors
+    other = factors.other_basis
+    named = (
+        ("Carbon intensity", factors.carbon_intensity),
+        *(((f"On the {other.basis} basis", other),) if other is not None else ()),
+        ("PUE", factors.pue),
+    )
+    written = [
+        *(f"{name}: {_format.factor(factor) if factor else _format.NOT_KNOWN}" for name, factor in named),
+        *(f"Price of a node per hour: {_format.price(tier, price)}" for tier, price in factors.prices.items()),
+        *(f"Note: {note}" for note in made.notes),
+        *(f"Source: {_format.source(source)}{f', {source.url}' if source.url else ''}" for source in made.sources),
+    ]
+    lines += ["", "Factors and sources", *_prose.points(written, width)]
+    return redaction.printable_lines("\n".join(lines) + "\n")
+
+
+def _how(quantity: Quantity) -> str:
+    return f"{quantity.basis}, partial" if quantity.value is not None and quantity.why else quantity.basis
+
+
+def _figures(quantity: Quantity, write: object) -> tuple[str, str, str]:
+    if quantity.value is None:
+        return _format.NOT_KNOWN, "", quantity.why
+    return write(quantity.value), _format.interval_of(quantity, write), _how(quantity)  # type: ignore[operator, arg-type]

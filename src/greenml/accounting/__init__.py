@@ -1,0 +1,1 @@
+"""Energy, money, carbon and water of a record: totals from measured figures and factors."""

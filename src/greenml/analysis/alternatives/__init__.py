@@ -1,1 +1,0 @@
-"""What a run would have emitted and cost elsewhere, or at another time."""

@@ -1,0 +1,77 @@
+"""The energy fields of the EU's Model Documentation Form for general-purpose AI models, as Markdown.
+
+Source: Model Documentation Form of the General-Purpose AI Code of Practice, 10 July 2025; Regulation (EU) 2024/1689,
+Annex XI, section 1, point 2 (d) and (e). The form asks for MWh and FLOP with two significant figures at least, and
+defines no boundary: it is stated.
+"""
+
+from __future__ import annotations
+
+from greenml.analysis.disclosure import text
+from greenml.analysis.disclosure.model import (
+    SECONDS_PER_DAY,
+    TRAINING_STAGES,
+    Model,
+    Run,
+    added,
+    wall_clock_seconds,
+)
+from greenml.redaction import printable_line
+from greenml.reports import _format
+
+DAYS_PER_MONTH = 365.25 / 12
+TRAINING_MONTHS = ((1, "less than 1 month"), (3, "1 to 3 months"), (6, "3 to 6 months"))
+
+
+def render(model: Model) -> str:
+    """Write the fields as a Markdown table, with the method and the figures of each stage."""
+    runs = model.of(TRAINING_STAGES)
+    energy = added([run.energy_joules for run in runs])
+    stated = text.interval(energy)
+    fields = [
+        ("Model", printable_line(model.name)),
+        ("Number of parameters", _count(model.number("parameters"), "")),
+        (
+            "Amount of energy used for training",
+            text.megawatt_hours(energy) + (f" (95 % interval: {stated})" if stated else ""),
+        ),
+        ("Computation used for training", _count(model.number("flops"), " FLOP")),
+        *_times(runs),
+    ]
+    rows = "\n".join(f"| {name} | {value} |" for name, value in fields)
+    stages = "\n".join(
+        f"| {stage} | {count} | {text.megawatt_hours(joules)} | {text.interval(joules) or 'not known'} |"
+        for stage, count, joules, _ in text.by_stage(model)
+    )
+    return (
+        "# Model Documentation Form: computation and energy\n\n"
+        f"| Field | Value |\n| --- | --- |\n{rows}\n\n"
+        f"## Measurement methodology\n\n{text.method(runs, energy) if runs else 'No run of training was given.'}\n\n"
+        f"## What each stage used\n\n| Stage | Runs | Energy | 95 % interval |\n| --- | --- | --- | --- |\n{stages}\n"
+    )
+
+
+def _count(value: float | None, unit: str) -> str:
+    """Write a large count with two significant figures at least: ``4.06e8``."""
+    if value is None:
+        return "unknown"
+    digits = f"{value:.2e}".replace("e+0", "e").replace("e+", "e")
+    return f"{digits}{unit}"
+
+
+def _times(runs: list[Run]) -> list[tuple[str, str]]:
+    if not runs:
+        none = "N/A (no run of training was given)"
+        return [("Training time (wall clock)", none), ("Training time (hardware)", none)]
+    days = wall_clock_seconds(runs) / SECONDS_PER_DAY
+    months = days / DAYS_PER_MONTH
+    wide = next((words for most, words in TRAINING_MONTHS if months < most), "more than 6 months")
+    gpu_seconds = [run.gpu_seconds for run in runs]
+    known = [seconds for seconds in gpu_seconds if seconds is not None]
+    hardware = f"{_format.number(sum(known) / SECONDS_PER_DAY, 3)} GPU days" if known else "unknown"
+    if known and len(known) < len(gpu_seconds):
+        hardware = f"at least {hardware} ({len(gpu_seconds) - len(known)} runs without a number of GPUs)"
+    return [
+        ("Training time (wall clock)", f"{_format.number(days, 3)} days ({wide})"),
+        ("Training time (hardware)", hardware),
+    ]

@@ -1,1 +1,0 @@
-"""How a printed figure came about, step by step."""

@@ -1,0 +1,1 @@
+"""A study: one command over a table of variants, and what their differences are."""

@@ -1,0 +1,1 @@
+"""Emissions and cost of a run elsewhere, or at another time."""

@@ -1,0 +1,129 @@
+"""Reads the Hugging Face Trainer's output folder: metrics, state, arguments, DeepSpeed config.
+
+Only JSON is read. ``training_args.bin`` is a pickle, which could run anything: it is never loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from greenml.errors import RecordError
+from greenml.record.importers._part import Part, read_json
+from greenml.record.schema import LONGEST_SECONDS, Note, PhaseRecord
+from greenml.redaction import redact
+
+RESULTS = (
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "predict_results.json",
+    "test_results.json",
+)
+DOCUMENTS = ("trainer_state", "training_args", "ds_config")
+RUNTIMES = {
+    "train_runtime": "train",
+    "eval_runtime": "eval",
+    "predict_runtime": "predict",
+    "test_runtime": "test",
+}
+
+
+def load(folder: Path) -> Part:
+    """Read a Trainer's output folder, or one of its checkpoints.
+
+    What the folder itself lacks is taken from its newest ``checkpoint-N``. Without a file of results, the state's
+    ``log_history`` has the run times and the last metrics.
+
+    Raises:
+        RecordError: it is not a folder, holds none of the files, or one of them is not JSON.
+    """
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: not a folder; give the Trainer's output_dir")
+    results = [folder / name for name in RESULTS if (folder / name).is_file()]
+    places = [folder, *_checkpoints(folder)[-1:]]
+    documents: dict[str, Path] = {}
+    for name in DOCUMENTS:
+        known = [path for place in places if (path := place / f"{name}.json").is_file()]
+        documents |= {name: known[0]} if known else {}
+    if not results and not documents:
+        wanted = ", ".join((*RESULTS, *(f"{name}.json" for name in DOCUMENTS)))
+        raise RecordError(f"{folder}: none of the Trainer's files is here, nor in a checkpoint-N: {wanted}")
+    trainer = {name: _clean(read_json(path)) for name, path in documents.items()}
+    metrics: dict[str, Any] = _logged(trainer.get("trainer_state", {}))
+    for path in reversed(results):  # all_results.json last: it has the last word
+        metrics |= _clean(read_json(path))
+    params: dict[str, Any] = trainer.get("training_args", {})
+    if "ds_config" not in trainer and isinstance(params.get("deepspeed"), dict):
+        trainer["ds_config"] = params["deepspeed"]
+    phases = [
+        PhaseRecord(path=name, count=1, seconds=seconds, spans=[], usage={})
+        for key, name in RUNTIMES.items()
+        if (seconds := _seconds(metrics.get(key))) is not None
+    ]
+    ended = max(_written(path) for path in (*results, *documents.values()))
+    notes = [Note(code="dates", text="Start and end of the run are guessed from the dates of the Trainer's files.")]
+    if not results and phases:
+        text = (
+            "No file of results is here: run times and metrics are those of the state's log_history, the last of each. "
+            "Earlier evaluations are not in the run time of eval."
+        )
+        notes.append(Note(code="trainer-log", text=text))
+    return Part(
+        started=ended - timedelta(seconds=math.fsum(phase.seconds for phase in phases)),
+        ended=ended,
+        phases=phases,
+        metrics=metrics,
+        params=params,
+        trainer=trainer,
+        notes=notes,
+    )
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the folder's checkpoints, the one of the most steps last."""
+    steps = {
+        path: int(number)
+        for path in folder.glob("checkpoint-*")
+        if path.is_dir() and (number := path.name.rpartition("-")[2]).isascii() and number.isdigit()
+    }
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def _logged(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the last value of each metric that the state's log holds, but for its position (epoch, step)."""
+    history = state.get("log_history")
+    entries = [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+    return {
+        name: value
+        for entry in entries
+        for name, value in entry.items()
+        if name not in {"epoch", "step"} and isinstance(value, int | float | str)
+    }
+
+
+def _written(path: Path) -> datetime:
+    return datetime.fromtimestamp(int(path.stat().st_mtime), tz=timezone.utc)
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_SECONDS:
+        return None
+    return float(value)
+
+
+def _clean(content: dict[str, Any]) -> dict[str, Any]:
+    """Mask secrets, and write NaN and infinity as text: JSON has no number for them."""
+    return {key: _clean_value(redact(value, key)) for key, value in content.items()}
+
+
+def _clean_value(value: object) -> object:
+    if isinstance(value, dict):
+        return _clean(value)
+    if isinstance(value, list):
+        return [_clean_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value

@@ -1,0 +1,478 @@
+"""Redaction: what may be shown of a text. Secrets become ``***``; what would steer a terminal becomes a space.
+
+A text is a secret for one of two reasons: the name that it stands under means one (``hf_token``, ``password``), or its
+shape does whatever the name (``hf_...``, a JWT, a URL with a password). Numbers, booleans and None are never secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+MASK = "***"
+
+# Names. A name is split into words at its signs and its capitals: "hfToken", "HF_TOKEN" and "--hf-token" are alike.
+
+_WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+"
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Words that mean a secret wherever they stand in a name.
+_ALWAYS = _set(
+    "password passwords passwd passphrase passphrases passcode passwort secret secrets credential credentials"
+    " creds authorization apikey apikeys"
+)
+# Words that mean a secret as the last of a name.
+_LAST = _set("pwd auth oauth jwt bearer cookie cookies sas dsn connstr webhook psk totp")
+# A name that ends so is of something about the secret: where it lies, how long it is.
+_ABOUT = _set(
+    "name names file files filename path paths dir folder type kind length len size limit count policy field"
+    " fields column columns env var variable url uri endpoint host provider required enabled method mode scheme"
+    " format expiry expires ttl prefix suffix level version strategy backend manager store error errors accuracy"
+)
+# Fields of a trace's lines that hold what people and programs gave.
+_GIVEN_FIELDS = _set("name settings command metrics params facts found note text phase error")
+# Words that add nothing to what a name means.
+_NEUTRAL = _set("value values str text plain b64 base64 encoded raw hex hash prod dev staging default current")
+_KEY_OF = _set(
+    "api access secret account shared private subscription signing sign encryption encrypt decryption master auth"
+    " service storage license licence ssh deploy admin app hf hub huggingface wandb openai anthropic claude gemini"
+    " azure aws google gcp cohere mistral comet neptune clearml kaggle client consumer session host server webhook"
+    " hmac fernet rsa aes pem tls ssl gpg pgp openrouter groq together replicate pinecone langsmith langchain"
+    " sendgrid stripe twilio datadog dd ingest ngc nvidia runpod instrumentation functions cosmos maps write token"
+    " jwt root watttime electricitymaps"
+)
+_TOKENS_OF = _set(
+    "access api auth oauth refresh hf hub bearer github gitlab wandb secret huggingface session security slack"
+    " personal service deploy login client csrf"
+)
+# A token after one of these words is a piece of text, as tokenizers and trainers have them.
+_TEXT_TOKEN = _set(
+    "pad padding eos bos unk unknown sep separator cls class mask masked special additional added extra sentinel"
+    " start end stop first last next prev previous new max min num n k top per by avg mean total each word subword"
+    " sub byte char unit prompt prefix suffix middle infix fim placeholder initializer instance trigger concept"
+    " modifier image audio video visual vision speech text patch register object query lang language target source"
+    " src tgt task domain style control blank silence timestamp delimiter newline space empty null eot eod eoh boi"
+    " eoi boa eoa bov eov begin think thinking reasoning thought turn assistant system tool function call header"
+    " forced decoder encoder generated sampled draft input output label answer context doc document passage entity"
+    " rare common latent compressed global local memory mem beacon pool pooling single multi fake original soft"
+    " virtual oov stopping de pre re un inter cross row"
+)
+_PASS_OF = _set(
+    "db database user smtp mail email ftp sftp mysql pg postgres redis admin root sudo proxy http login mongo"
+    " rabbitmq ssh ldap jdbc amqp mqtt imap my"
+)
+_PAT_OF = _set("github gitlab gh git azure devops ado ext vsts")
+_FLAGS = _set("use no needs require requires enable with skip has is")
+# A last word that means a secret after some words, or unless it is after some.
+_AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_OF, "pat": _PAT_OF}
+_NOT_AFTER = {"token": _TEXT_TOKEN, "auth": _FLAGS, "oauth": _FLAGS}
+_COMPOUND = (
+    r"\w*(?:password|passwd|passphrase|secret|apikey|credentials|connectionstring)|passw(?:or)?d\w+"
+    r"|(?:db|my|mysql|pg|postgres|root|admin|user)pwd|(?:http|basic|proxy|api)auth"
+)
+_PAIRS = frozenset(
+    [("connection", "string"), ("conn", "string"), ("connection", "str"), ("conn", "str"), ("auth", "header"),
+     ("webhook", "url"), ("webhook", "uri"), ("sas", "url"), ("sas", "uri"), ("auth", "data")]
+)  # fmt: skip
+_UNREAL = frozenset(["none", "null", "true", "false", ""])  # written out: no text, so no secret
+_PLACEHOLDER = r"<[A-Z_]+>"  # transformers writes <HUB_TOKEN> for what it hides itself
+
+
+@lru_cache(maxsize=4096)
+def is_secret_name(name: str) -> bool:
+    """Tell whether a name means that a text under it is a secret: ``hf_token`` does, ``pad_token`` does not."""
+    words = [word.lower() for word in re.findall(_WORD, name)]
+    while len(words) > 1 and (words[-1].isdigit() or words[-1] in _NEUTRAL):
+        words.pop()
+    if not words:
+        return False
+    before, last = (words[-2] if len(words) > 1 else ""), words[-1]
+    if (before, last) in _PAIRS:
+        return True
+    if last == "id" and before in {"secret", "key"}:  # VAULT_SECRET_ID, AWS_ACCESS_KEY_ID
+        words.pop()
+        before, last = (words[-2] if len(words) > 1 else ""), words[-1]
+    if last in _ABOUT:
+        return False
+    return any(word in _ALWAYS for word in words) or _last_word_is_secret(before, last)
+
+
+def _last_word_is_secret(before: str, last: str) -> bool:
+    if last in _AFTER:
+        return before in _AFTER[last]
+    if last in _NOT_AFTER:
+        return before not in _NOT_AFTER[last]
+    return last in _LAST or _is_compound(last)
+
+
+def _is_compound(word: str) -> bool:
+    """Tell whether a secret's word ends in words that nobody set apart: hftoken, mysqlpassword, sharedaccesskey."""
+    if re.fullmatch(_COMPOUND, word):
+        return word != "passwordless"
+    return any(
+        word.endswith(end) and len(word) > len(end) and _last_word_is_secret(word[: -len(end)], end)
+        for end in ("token", "pass")
+    ) or (word.endswith("key") and any(word[:-3].endswith(name) for name in _KEY_OF if len(name) > 2))
+
+
+# Shapes. Each with texts of which one stands in whatever has the shape, so that most text is looked through quickly.
+# Patterns are text, which re compiles and keeps at the first use: most runs need few of them.
+
+_LEFT = r"(?<![A-Za-z0-9])"
+_SHAPES = {
+    needle: _LEFT + pattern
+    for needles, pattern in (
+        ("hf_", r"hf_(?:[A-Za-z0-9]{16,}|(?=[A-Za-z]*\d)(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{8,})"),  # Hugging Face
+        ("api_org_", r"api_org_[A-Za-z0-9]{16,}"),
+        (
+            "sk-",
+            r"sk-(?:(?:ant|proj|or|svcacct|admin|lf|kimi)-[\w-]{8,}|[A-Za-z0-9]{16,}[\w-]*|(?=[\w-]*\d)[\w-]{20,})",
+        ),
+        ("k_live_ k_test_ gsk_", r"(?:[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|gsk_[A-Za-z0-9]{20,})"),  # Stripe, Groq
+        ("whsec_", r"whsec_[\w+/=-]{16,}"),
+        ("ghp_ gho_ ghu_ ghs_ ghr_", r"gh[pousr]_[A-Za-z0-9]{16,}"),  # GitHub
+        ("github_pat_", r"github_pat_\w{16,}"),
+        (
+            "glpat- glptt- gldt- glrt- glrtr- glcbt- glft- glimt- glagent- glsoat- gloas- glffct-",
+            r"gl(?:pat|ptt|dt|rt|rtr|cbt|ft|imt|agent|soat|oas|ffct)-[\w-]{16,}",
+        ),  # GitLab
+        ("xox", r"xox[a-z](?:\.xox[a-z])?-[\w-]{8,}"),  # Slack
+        ("xapp-", r"xapp-\d-[\w-]{8,}"),
+        ("AKIA ASIA ABIA ACCA", r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{12,}(?![A-Za-z0-9])"),  # AWS
+        ("AIza", r"AIza[\w-]{30,}"),  # Google
+        ("ya29.", r"ya29\.[\w-]{10,}"),
+        ("GOCSPX-", r"GOCSPX-[\w-]{16,}"),
+        ("1//0", r"1//0[\w-]{24,}"),
+        ("LTAI", r"LTAI[A-Za-z0-9]{16,}"),  # Alibaba
+        ("eyJ", r"eyJ[\w-]{8,}(?:\.[\w-]*){2,4}"),  # JSON web tokens
+        ("npm_", r"npm_[A-Za-z0-9]{30,}"),
+        ("pypi-", r"pypi-[\w-]{40,}"),
+        ("SG.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),  # SendGrid
+        ("key-", r"(?<![\w-])key-[0-9a-f]{32}(?![0-9a-f])"),  # Mailgun
+        ("r8_", r"r8_[A-Za-z0-9]{20,}"),  # Replicate
+        ("xai- pplx- nvapi- tskey- dop_v1_ doo_v1_", r"(?:xai|pplx|nvapi|tskey|do[op]_v1)[-_][\w-]{20,}"),
+        ("dapi", r"dapi[0-9a-f]{32}"),  # Databricks
+        ("hvs. hvb.", r"hv[sb]\.[\w-]{20,}"),  # Vault
+        ("lsv2_", r"lsv2_(?:pt|sk)_[0-9a-f_]{16,}"),  # LangSmith
+        ("glsa_ glc_", r"gl(?:sa|c)_[\w=+/]{16,}"),  # Grafana
+        ("dckr_pat_", r"dckr_pat_[\w-]{16,}"),
+        ("sntry", r"sntry[su]_[\w=+/-]{16,}"),
+        ("shp", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{24,}"),
+        ("ATATT3x ATCTT3x", r"AT[AC]TT3x[\w=-]{16,}"),  # Atlassian
+        ("dp.pt. dp.st.", r"dp\.[ps]t\.[\w.-]{16,}"),
+        ("wandb_v1_", r"wandb_v1_\w{16,}"),
+        ("ak- as-", r"a[ks]-[A-Za-z0-9]{22}(?![\w-])"),  # Modal
+        ("8Q~ 7Q~", r"[A-Za-z0-9_.~-]{3}[78]Q~[\w.~-]{28,}"),  # Microsoft Entra
+        ("AGE-SECRET-KEY-", r"AGE-SECRET-KEY-1[A-Z0-9]{16,}"),
+        (":AA", r"\d{8,10}:AA[\w-]{30,}"),  # Telegram
+        ("==", r"(?<![+/])[A-Za-z0-9+/]{86}==(?!=)"),  # 64 bytes: Azure storage, Cosmos DB
+    )
+    for needle in needles.split()
+}
+_NEEDLES = "|".join(map(re.escape, _SHAPES))
+_PRIVATE_KEY = (
+    r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
+)
+_WEBHOOK = (
+    r"(https://(?:hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/"
+    r"|(?:\w+\.)?discord(?:app)?\.com/api/webhooks/"
+    r"|[\w.-]+\.webhook\.office\.com/|outlook\.office\.com/webhook/|api\.telegram\.org/bot))[^\s\"'<>)]+"
+)
+_USER = r"(?<![\w])([A-Za-z][\w+.-]*)://(?:([^\s/?#\"'<>\\]+)@|([^\s/?#:@\"'<>]*:(?!\d{1,5}/)[^\s\"'<>@]*)@)"
+# Schemes in which the part before "@" names a container; and those in which a name alone logs nobody in.
+_CONTAINERS = frozenset(["abfs", "abfss", "wasb", "wasbs", "adl", "azureml"])
+_LOGINS = frozenset(["http", "https", "ftp", "ftps", "redis", "rediss"])
+_SIGNED = (
+    r"(?i)((?:[?&;]|&amp;)(?:sig|signature|key|code|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog"
+    r"-signature|x-goog-credential)=)[^&\s\"'<>]+|((?<![\w])sig=)(?=[^&\s\"']{16})[^&\s\"'<>]+"
+)
+_SCHEME = "(?i)" + _LEFT + r"(bearer|basic)(\s+)([\w.~+/-]{6,}=*)"
+_WANDB = r"(?i)(wandb[^\n]{0,60}?)(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
+_HEX40 = r"[0-9a-f]{40}"
+_NETRC = r"(\bmachine\s+\S+\s+(?:login\s+\S+\s+)?password\s+)\S+"
+_IS = r"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)\s+[\"']?)[^\s\"',;]+"
+_HEADER = r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*[\"']?\s*[:=]\s*)(\\*[\"'])?([^\"'\r\n\\]+)"
+# name=value, name: value, "name": "value". A bare value ends at a space, a quote, or a sign that a next name follows.
+_NAME = (
+    r"""(?P<name>(?<![\w.-])(?:(?i:api|access|secret|account|private|client|connection)\ (?i:key|token|secret|string)"""
+    r"""|-{0,2}[A-Za-z_][\w.-]{0,99}))"""
+    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,3}(?:=>|:=|[=:])\s{0,3})"""
+)
+_VALUE = (
+    r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""
+    r"""|(?:[^\s&;,"'}]|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""
+)
+_OPTION = r"""(?<![\w-])(--?[A-Za-z][\w.-]*)(\s+)("[^"]*"|'[^']*'|[^\s"'-][^\s]*)"""
+_PLAIN_NUMBER = r"(?i)[-+]?[\d.]+(?:e[-+]?\d+)?"
+# Variables whose values are masked in a command whatever their length and look.
+_OWN_VARIABLES = ("ELECTRICITY_MAPS_TOKEN", "WATTTIME_USERNAME", "WATTTIME_PASSWORD")
+
+
+def redact(value: Any, name: str = "") -> Any:  # noqa: ANN401  JSON of any kind
+    """Return JSON-like data with the secrets in it masked; the same object where there is none.
+
+    Args:
+        value: a text, number, list or mapping, nested as it may be.
+        name: that it stands under.
+    """
+    if isinstance(value, str):
+        return _redact_named(value, name)
+    if isinstance(value, Mapping):
+        return _redact_mapping(value, name)
+    if isinstance(value, list | tuple):
+        return _redact_list(value, name)
+    return value
+
+
+def _redact_named(text: str, name: str) -> str:
+    if not text or text == MASK:
+        return text
+    if name and is_secret_name(name):
+        path = name.lower().endswith("credentials") and re.fullmatch(r"[/~.][\w./~-]*\.\w{2,5}", text)
+        return text if re.fullmatch(_PLACEHOLDER, text) or path else MASK
+    if re.fullmatch(_HEX40, text) and "wandb" in name.lower() and not re.search("commit|sha|hash|git", name.lower()):
+        return MASK
+    return redact_text(text)
+
+
+def _redact_mapping(values: Mapping[Any, Any], name: str) -> Any:  # noqa: ANN401
+    """Redact a mapping; what is nested under a secret's name is secret, as is the value of a name beside it."""
+    inherited = name if name and is_secret_name(name) else ""
+    # {"name": "HF_TOKEN", "value": ...}, as Kubernetes and AzureML write variables
+    beside = next((word for key in ("name", "key") if isinstance(word := values.get(key), str)), "")
+    made: dict[Any, Any] = {}
+    for key, value in values.items():
+        under = inherited or (beside if str(key).lower() == "value" and is_secret_name(beside) else str(key))
+        made[redact_text(key) if isinstance(key, str) else key] = redact(value, under)
+    return values if made == values and len(made) == len(values) else made
+
+
+def _redact_list(values: Sequence[Any], name: str) -> Any:  # noqa: ANN401
+    texts = [value for value in values if isinstance(value, str)]
+    made: list[Any]
+    if name and is_secret_name(name):
+        made = [redact(value, name) for value in values]
+    elif len(texts) == len(values) and any(text.startswith("-") for text in texts):
+        made = redact_command(texts)
+    elif len(values) == 2 and texts and values[0] == texts[0] and is_secret_name(texts[0]):
+        made = [values[0], redact(values[1], texts[0])]
+    else:
+        made = [redact(value, name) for value in values]
+    return values if list(values) == made else made
+
+
+def redact_text(text: str) -> str:
+    """Return a text with its secrets masked: those with the shape of one, and those after a secret's name."""
+    if len(text) < 5:  # no secret, with a name before it, is shorter
+        return text
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            content = json.loads(text)
+            made = redact(content)
+            return text if made == content else json.dumps(made, ensure_ascii=False)
+    for secret in _environment_secrets:
+        text = text.replace(secret, MASK)
+    for needle in set(re.findall(_NEEDLES, text)):
+        text = re.sub(_SHAPES[needle], MASK, text)
+    for needle, pattern, replacement in _STEPS:
+        if needle in text:
+            text = re.sub(pattern, replacement, text)
+    return _mask_pairs(re.sub(_HEADER, _without_header, text)) if "=" in text or ":" in text else text
+
+
+def _without_login(match: re.Match[str]) -> str:
+    scheme, login = match[1], match[2] or match[3]
+    if scheme.lower() in _CONTAINERS or login == MASK:
+        return match[0]
+    if ":" not in login and (scheme.lower().split("+")[-1] not in _LOGINS or login == "git"):
+        return match[0]
+    return f"{scheme}://{MASK}@"
+
+
+def _without_scheme(match: re.Match[str]) -> str:
+    """Mask what follows "Bearer" or "Basic", unless it is a word of a sentence."""
+    text = match[3]
+    if match[1].lower() == "bearer":
+        secret = any(sign.isdigit() for sign in text) or (len(text) >= 16 and not text.islower())
+    else:
+        try:
+            secret = b":" in base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            secret = False
+    return f"{match[1]}{match[2]}{MASK}" if secret else match[0]
+
+
+def _without_header(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}{match[3] or ''}{MASK}"
+
+
+def _without_option(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}{MASK}" if is_secret_name(match[1]) and not _harmless(match[1], match[3]) else match[0]
+
+
+def _mask_pairs(text: str) -> str:
+    """Mask the value after each name that means a secret."""
+    parts, end = [], 0
+    for match in re.finditer(_NAME, text):
+        name, sign = match["name"], match["sign"]
+        if match.start() < end or not is_secret_name(name):
+            continue
+        after = re.compile(_VALUE).match(text, match.end())
+        value = after[0] if after is not None else ""
+        bare = value.strip("\\\"'")
+        number = match["quoted"] and bare == value and re.fullmatch(_PLAIN_NUMBER, bare)
+        # A parser's complaint: "unexpected token: else"
+        word = sign.strip() == ":" and name.lower() == "token" and bare.isalpha() and bare.islower()
+        if not bare or number or word or _harmless(name, bare):
+            continue
+        start = match.end() + len(value) - len(value.lstrip("\\\"'"))
+        parts += [text[end:start], MASK]
+        end = start + len(bare)
+    return "".join([*parts, text[end:]])
+
+
+def _harmless(name: str, value: str) -> bool:
+    """Tell whether a value that is written out is none: None, a flag, or how many tokens."""
+    if value.lower() in _UNREAL or value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None:
+        return True
+    return "token" in name.lower() and value.isdigit() and len(value) <= 6  # "token=128"
+
+
+def redact_command(words: Sequence[str]) -> list[str]:
+    """Return a command line with its secrets masked, as of ``--hf-token X``, ``HF_TOKEN=X`` and ``curl -u me:X``."""
+    _read_environment()
+    known = [key for name in _OWN_VARIABLES if len(key := os.environ.get(name, "").strip()) >= 8]
+    shown: list[str] = []
+    masks_next = False
+    for position, given in enumerate(words):
+        word = given
+        for key in known:
+            word = word.replace(key, MASK)
+        name, equals, value = word.partition("=")
+        if masks_next and not word.startswith("-"):
+            shown.append(word if word.lower() in _UNREAL else MASK)
+            masks_next = False
+            continue
+        masks_next = False
+        if equals and value and re.fullmatch(r"[-+~]{0,2}[\w.@/-]+", name) and is_secret_name(name):
+            shown.append(word if _harmless(name, value) else f"{name}={MASK}")
+            continue
+        if word.startswith("-") and not equals:
+            user = word in {"-u", "--user"} and ":" in "".join(words[position + 1 : position + 2])
+            masks_next = user or is_secret_name(word)
+        under = word.lstrip("-").partition("=")[2] if equals else word
+        if equals and under and "wandb" in name.lower() and re.fullmatch(_HEX40, under):
+            shown.append(f"{name}={MASK}")
+        elif re.fullmatch(_HEX40, word) and any(
+            "wandb" in earlier.lower() for earlier in words[max(0, position - 3) : position]
+        ):
+            shown.append(MASK)
+        else:
+            shown.append(redact_text(word))
+    return shown
+
+
+_environment_secrets: list[str] = []
+
+
+def _read_environment() -> None:
+    """Keep the values of this process's variables that are secrets, where they are too long and odd to be words."""
+    values = (os.environ[name] for name in os.environ if is_secret_name(name))
+    _environment_secrets[:] = [
+        text for text in values if len(text) >= 12 and "/" not in text and re.search(r"\d", text)
+    ]
+
+
+_read_environment()
+
+
+# In order, each where its first text is in what is looked through.
+_STEPS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
+    ("PRIVATE KEY", _PRIVATE_KEY, MASK),
+    ("://", _WEBHOOK, rf"\1{MASK}"),
+    ("://", _USER, _without_login),
+    ("=", _SIGNED, lambda match: (match[1] or match[2]) + MASK),
+    ("wandb", _WANDB, rf"\1{MASK}"),
+    ("WANDB", _WANDB, rf"\1{MASK}"),
+    (" ", _SCHEME, _without_scheme),
+    (" password ", _NETRC, rf"\1{MASK}"),
+    (" ", _IS, rf"\1{MASK}"),
+    ("-", _OPTION, _without_option),
+)
+
+
+def redact_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line of a trace, or its header, with the secrets masked in what people and programs gave."""
+    made = dict(line)
+    for name in made.keys() & _GIVEN_FIELDS:
+        words = made[name] if name == "command" and isinstance(made[name], list) else None
+        texts = words is not None and all(isinstance(word, str) for word in words)
+        made[name] = redact_command(made[name]) if texts else redact(made[name])
+    return made
+
+
+class RedactingFilter(logging.Filter):
+    """Masks the secrets in what a logger says."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask a record in place; let all pass."""
+        text = record.getMessage()
+        made = redact_text(text)
+        if made != text:
+            record.msg, record.args = made, ()
+        return True
+
+
+# What may be shown: text without characters that steer a terminal or are none.
+
+_FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
+def printable_lines(text: str) -> str:
+    """Return a text with its line breaks, and spaces for what would steer a terminal: escapes, bells, turned text.
+
+    Halves of characters, which UTF-8 has not, become spaces too.
+    """
+    return "\n".join(map(_clean, text.split("\n")))
+
+
+def printable_line(text: str) -> str:
+    """Return a text on one line, without what would steer a terminal."""
+    return " ".join(_clean(text).split())
+
+
+def _clean(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def csv_cell(value: Any) -> Any:  # noqa: ANN401  a text or a number
+    """Return a value as a cell of a CSV file; before a text that a spreadsheet would run as a formula, an apostrophe.
+
+    Numbers stay numbers, also those that are written as text.
+
+    Source: OWASP, CSV injection (= + - @, tab and carriage return at the start, and their full-width forms).
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable_line(value)
+    if value[:1] not in _FORMULA and text[:1] not in _FORMULA:
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

@@ -1,0 +1,153 @@
+"""The frame of the HTML pages: templates, style, scripts and the content security policy.
+
+A page is one file. It opens from disk, reads well on a phone, on paper and in a dark scheme, and asks no network.
+
+**Text.** The templates (``*.html.j2``) escape what they are given. Nothing from a record is ever marked as safe: only
+files of this package are (``_static``). Text that Plotly shows (names, ticks, hovers) goes through ``plotly_text``,
+because Plotly reads some HTML of its own.
+
+**Charts.** A ``Chart`` is a Plotly figure of plain lists and dicts with a label that says in words what it shows.
+Colours are names of the palette, written ``"var(--series-1)"``, so that a chart follows the colour scheme and prints
+on white. Charts with the same ``group`` zoom together, and a group's check boxes show and hide the traces whose
+``meta`` is the box's key.
+
+**Scripts.** All charts are drawn before the document's ``load`` event, so that a page that is printed at once is
+whole. Then ``<html data-charts="drawn">`` is set and ``performance.mark("charts-drawn")`` made. ``window.greenml`` has
+``figures`` (a Map of each plot's element to its figure) and ``draw(element)``. The policy names each script by its
+hash and forbids everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+PACKAGE = "greenml.reports.page"
+PLOTLY = "plotly-cartesian.min.js"  # the published file, which tools/fetch_plotly.py fetches and checks
+
+LIGHT = {
+    "--page": "#f6f7f5", "--surface": "#ffffff", "--raised": "#f0f2ef", "--text": "#161c19", "--muted": "#535e58",
+    "--line": "#dde2de", "--grid": "#e6eae7", "--accent": "#0b6e4f", "--accent-soft": "#e2f1ea",
+    "--warn": "#8a4b00", "--warn-soft": "#fdf1de", "--bad": "#a3261d", "--gap": "#8b958f",
+    "--series-1": "#0067a5", "--series-2": "#c04a00", "--series-3": "#00795a", "--series-4": "#a8437f",
+    "--series-5": "#8a6a00", "--series-6": "#3c8fc7", "--series-7": "#6f5bc0", "--series-8": "#5f6a64",
+    "--shade-1": "#e3ecf6", "--shade-2": "#fceee3", "--shade-3": "#dff1e8", "--shade-4": "#f7e7f1",
+    "--shade-5": "#f4eed5", "--shade-6": "#ebe7f8",
+}  # fmt: skip
+DARK = {
+    "--page": "#101412", "--surface": "#181d1a", "--raised": "#212724", "--text": "#e7ece9", "--muted": "#a6b1ab",
+    "--line": "#303833", "--grid": "#29302c", "--accent": "#5ccf9f", "--accent-soft": "#17332a",
+    "--warn": "#f1bd6d", "--warn-soft": "#33280f", "--bad": "#ff9288", "--gap": "#77827c",
+    "--series-1": "#5db4ef", "--series-2": "#ff9457", "--series-3": "#3fcb9d", "--series-4": "#ee93c6",
+    "--series-5": "#e8bd3f", "--series-6": "#a9d6f7", "--series-7": "#b8a4ff", "--series-8": "#b3bcb7",
+    "--shade-1": "#1b2d3d", "--shade-2": "#33251c", "--shade-3": "#183226", "--shade-4": "#35212f",
+    "--shade-5": "#302b17", "--shade-6": "#28243d",
+}  # fmt: skip
+SERIES = tuple(f"var(--series-{number})" for number in range(1, 9))  # told apart by colour-blind eyes, in this order
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart that Plotly draws.
+
+    Attributes:
+        figure: of plain lists and dicts, None where nothing is known.
+        label: what it shows, for those who do not see it; the figures themselves belong in a table.
+        title, unit: the heading above it; no heading where the title is empty.
+        group: of charts that zoom together and share check boxes.
+        caption: under it.
+        height: in CSS pixels.
+    """
+
+    figure: Mapping[str, Any]
+    label: str
+    title: str = ""
+    unit: str = ""
+    group: str = ""
+    caption: str = ""
+    height: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to a web page; the label alone where the address is not one (``javascript:`` and such)."""
+
+    label: str
+    url: str = ""
+
+    @property
+    def is_web(self) -> bool:
+        """Whether the address is one of the web."""
+        return re.match(r"https?://[^\s]+$", self.url) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script of a page, with the hash that the content security policy names it by."""
+
+    text: Markup
+    sha256: str
+
+
+def plotly_text(value: object) -> str:
+    """Make text safe for Plotly's names, ticks and hovers, where some tags and entities would be obeyed."""
+    flat = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
+
+
+def render(template: str, *, charts: bool, package: str = PACKAGE, **context: object) -> str:
+    """Render a page.
+
+    Args:
+        template: its file, which extends ``base.html.j2``.
+        charts: whether it holds any; without one the charting library is left out.
+        package: whose ``templates`` folder holds the template.
+        context: what the template reads.
+    """
+    scripts = [_script(name) for name in ((PLOTLY, "page.js") if charts else ("page.js",))]
+    themes = {"light": LIGHT, "dark": DARK}
+    page = environment(package).get_template(template)
+    return page.render(style=style(), scripts=scripts, themes=themes, **context)
+
+
+@cache
+def environment(package: str = PACKAGE) -> Environment:
+    """Return the templates' environment: everything is escaped, and a name that is not known is an error."""
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, PACKAGE))]
+    made = Environment(
+        autoescape=True, loader=ChoiceLoader(loaders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return made
+
+
+@cache
+def _static(name: str) -> Markup:
+    """Return a file of this package, which is the only text that is not escaped."""
+    content = (files(PACKAGE) / "static" / name).read_text(encoding="utf-8")
+    return Markup(content)  # noqa: S704
+
+
+@cache
+def _script(name: str) -> Script:
+    text = _static(name)
+    return Script(text, base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii"))
+
+
+def style() -> Markup:
+    """Return the style that all pages share, in a light and a dark scheme."""
+
+    def block(colors: Mapping[str, str]) -> str:
+        return " ".join(f"{name}: {value};" for name, value in colors.items())
+
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}"
+    return Markup(f":root {{ {block(LIGHT)} }}\n{dark}\n") + _static("page.css")  # noqa: S704

@@ -1,0 +1,1 @@
+"""One run: its processes, its folder of traces, and the record that they become."""

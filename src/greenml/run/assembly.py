@@ -1,0 +1,422 @@
+"""Traces to the measured part of a run record: attempts, devices, phases, timeline. Nobody has to be alive."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from greenml.accounting import hourly, totals
+from greenml.energy import integrate
+from greenml.energy.curve import EnergyCurve
+from greenml.energy.usage import Joined, Part, Phase, Span, timeline, union, usage
+from greenml.factors.types import IntensitySeries
+from greenml.record.schema import (
+    AttemptRecord,
+    DeviceRecord,
+    Environment,
+    Factors,
+    Host,
+    Note,
+    PlaceRecord,
+    RunRecord,
+    Usage,
+)
+from greenml.run.attempts import Attempt, by_attempt, host, load, status
+from greenml.trace import progress as training_progress
+from greenml.trace.types import Trace
+
+METHODS = ("counter", "estimate", "gauge", None)  # of a device that processes saw in different ways, the first counts
+UNCOVERED_SECONDS = 2.0  # a device that misses more than this of the run is noted
+
+
+DeviceKey = tuple[str, str]  # the name of its machine, and its id
+
+
+def _parts(attempts: Sequence[Attempt]) -> tuple[dict[DeviceKey, list[Part]], list[Note]]:
+    """Build each device's curve in each attempt, from all processes that measured it."""
+    parts: dict[DeviceKey, list[Part]] = defaultdict(list)
+    notes: list[Note] = []
+    for attempt in attempts:
+        segments: dict[DeviceKey, list[tuple[Trace, str]]] = defaultdict(list)
+        for trace in attempt.traces:
+            for key, device in trace.devices.items():
+                segments[host(trace), device.id].append((trace, key))
+        for device_key, sources in segments.items():
+            sources.sort(key=lambda source: _first_seconds(*source))
+            first_trace = sources[0][0]
+            # As the first process saw it, but for one that could not read its energy, or not its counter.
+            device = min((trace.devices[key] for trace, key in sources), key=lambda seen: METHODS.index(seen.method))
+            samples = [trace.rollups.get(key, []) for trace, key in sources]
+            known = integrate.curve_of(device, samples)
+            rollups = sorted((rollup for segment in samples for rollup in segment), key=lambda item: item.end_seconds)
+            ends = [rollup.end_seconds for rollup in rollups]
+            shift = attempt.shift(first_trace)
+            parts[device_key].append(Part(device, shift, known, rollups, ends, attempt.span, device_key[0]))
+            notes += [Note(code=code, text=text) for code, text in known.notes]
+    _add_unread(parts, attempts)
+    return parts, notes
+
+
+@dataclass(frozen=True, slots=True)
+class DatedCurve:
+    """A device's energy in one attempt, by the wall clock.
+
+    Attributes:
+        curve: on its machine's clock.
+        unix_offset: that clock + this = Unix seconds, as the attempt's times in the record.
+    """
+
+    curve: EnergyCurve
+    unix_offset: float
+
+    @property
+    def span(self) -> Span:
+        """From its first reading to its last, Unix seconds."""
+        return self.curve.times_seconds[0] + self.unix_offset, self.curve.times_seconds[-1] + self.unix_offset
+
+    def between(self, unix_start: float, unix_end: float) -> float:
+        """Return the joules between two moments."""
+        return self.curve.between(unix_start - self.unix_offset, unix_end - self.unix_offset)
+
+
+def dated_curves(run_dir: Path) -> dict[DeviceKey, list[DatedCurve]]:
+    """Return the curves of a run's devices, one an attempt, for what runs beside each other have in common.
+
+    Raises:
+        RecordError: no trace can be read.
+    """
+    dated: dict[DeviceKey, list[DatedCurve]] = defaultdict(list)
+    for attempt in by_attempt(load(run_dir)[0]):
+        for device_key, parts in _parts([attempt])[0].items():
+            dated[device_key] += [
+                DatedCurve(part.known.curve, part.shift - attempt.begin + attempt.unix_start)
+                for part in parts
+                if part.known.curve is not None
+            ]
+    return dict(dated)
+
+
+def _first_seconds(trace: Trace, key: str) -> float:
+    rollups = trace.rollups.get(key)
+    return rollups[0].start_seconds if rollups else math.inf
+
+
+def _add_unread(parts: Mapping[DeviceKey, list[Part]], attempts: Sequence[Attempt]) -> None:
+    """Add the attempts on a device's machine in which it was not read: a gap, unless another device stood in for it.
+
+    A device of the same kind stands in: other GPUs were chosen, or a model took the place of RAPL.
+    """
+    for (machine, _), device_parts in parts.items():
+        device = device_parts[0].device
+        for attempt in attempts:
+            if machine not in attempt.hosts or any(part.life == attempt.span for part in device_parts):
+                continue
+            stands_in = any(
+                part.known.curve is not None and part.device.kind == device.kind and part.life == attempt.span
+                for (other_machine, _), other_parts in parts.items() if other_machine == machine
+                for part in other_parts
+            )  # fmt: skip
+            if not stands_in:
+                device_parts.append(Part(device, 0.0, integrate.Known(None, None), [], [], attempt.span, machine))
+        device_parts.sort(key=lambda part: part.life)
+
+
+def _phases(attempts: Sequence[Attempt]) -> dict[str, Phase]:
+    """Return each phase as the first process that has it, by precedence, saw it."""
+    phases: dict[str, Phase] = defaultdict(Phase)
+    for attempt in attempts:
+        seen: set[str] = set()
+        for trace in attempt.traces:
+            shift, paths = attempt.shift(trace), set()
+            for span in trace.spans:
+                if span.path in seen:
+                    continue
+                paths.add(span.path)
+                end = span.end_seconds if span.end_seconds is not None else trace.last_seconds
+                phase, on_run_clock = phases[span.path], (span.start_seconds + shift, end + shift)
+                phase.count += span.count
+                if span.seconds is None:
+                    phase.spans.append(on_run_clock)
+                else:
+                    phase.joined.append(
+                        Joined(
+                            on_run_clock, span.seconds, span.joules or {}, host(trace), span.count,
+                            span.interpolation_joules or {},
+                        )
+                    )  # fmt: skip
+            seen |= paths
+    return phases
+
+
+def _time(unix_seconds: float) -> datetime:
+    return datetime.fromtimestamp(unix_seconds, timezone.utc)
+
+
+def _device_record(name: str, machine: str, parts: Sequence[Part], usage: Usage) -> DeviceRecord:
+    last = next((part for part in reversed(parts) if part.known.curve is not None), parts[-1])
+    device = last.device
+    return DeviceRecord(
+        id=name,
+        kind=device.kind,
+        name=device.name,
+        host=machine,
+        method=last.known.method,
+        sensor=device.sensor,
+        calibration_ratio=device.calibration_ratio,
+        step_seconds=device.step_seconds,
+        sampled_ratio=device.sampled_ratio,
+        lag_seconds=device.lag_seconds,
+        share_ratio=device.share_ratio,
+        power_limit_watts=device.power_limit_watts,
+        memory_total_bytes=device.memory_total_bytes,
+        detail=dict(device.detail),
+        note=device.note,
+        usage=usage,
+    )
+
+
+def _greenml_version(trace: Trace) -> str:
+    packages = trace.facts.get("environment", {}).get("packages", {})
+    return str(packages.get("greenml") or trace.header.get("greenml_version", ""))
+
+
+def _index(device: DeviceRecord) -> int:
+    index = device.detail.get("index", "")
+    return int(index) if index.isdecimal() else 0
+
+
+def assemble(run_dir: Path, series: IntensitySeries | None = None) -> tuple[RunRecord, list[Attempt]]:
+    """Make the measured part of the record from whatever traces a run directory holds.
+
+    Energy is split by the hours of ``series``; by default, of the carbon intensity that a provider answered.
+
+    Returns:
+        The record without factors and totals, and the run's attempts, in their order.
+
+    Raises:
+        RecordError: no trace can be read.
+    """
+    traces, notes = load(run_dir)
+    attempts = by_attempt(traces)
+    parts_by_key, curve_notes = _parts(attempts)
+    several = len({machine for machine, _ in parts_by_key}) > 1
+    names = {key: f"{key[0]}/{key[1]}" if several else key[1] for key in parts_by_key}
+    parts = {names[key]: device_parts for key, device_parts in parts_by_key.items()}
+    spans = [attempt.span for attempt in attempts]
+    seconds = sum(attempt.seconds for attempt in attempts)
+    devices = [
+        _device_record(names[key], key[0], device_parts, usage(device_parts, spans))
+        for key, device_parts in parts_by_key.items()
+    ]
+    order = ("gpu", "cpu", "dram", "host", "process")
+    devices.sort(key=lambda device: (device.host, order.index(device.kind), _index(device), device.id))
+    phases = _phases(attempts)
+    last = attempts[-1]
+    run_status, error = status(last)
+    record = RunRecord(
+        greenml_version=_greenml_version(last.lead),
+        run_id=str(traces[0].header.get("run_id", "")),
+        name=next(
+            (str(trace.header["name"]) for trace in last.traces if trace.header.get("name")),
+            "",
+        ),
+        status=run_status,
+        error=error,
+        started=_time(attempts[0].unix_start),
+        ended=None if run_status == "running" else _time(last.unix_end),
+        duration_seconds=seconds,
+        attempts=[_attempt(attempt) for attempt in attempts],
+        hosts=_hosts(traces),
+        place=PlaceRecord(),
+        devices=devices,
+        phases=[phase.record(path, parts) for path, phase in phases.items()],
+        factors=_hours(series, attempts, [part for device_parts in parts.values() for part in device_parts], phases),
+        params=_merged(attempts, "params"),
+        metrics=_merged(attempts, "metrics"),
+        trainer=_trainer(attempts) | _lost_work(attempts, parts, devices),
+        environment=_environment(last.lead),
+        timeline=timeline(parts, seconds),
+        notes=_notes(attempts, notes + curve_notes) + _gaps(devices, parts),
+    )
+    return record, attempts
+
+
+def _hours(
+    series: IntensitySeries | None, attempts: Sequence[Attempt], parts: Sequence[Part], phases: dict[str, Phase]
+) -> Factors:
+    """Tell the run's and each phase's energy apart by the hours of a carbon intensity."""
+    traces = [trace for attempt in attempts for trace in reversed(attempt.traces)]
+    series = series or hourly.joined_series(answer for trace in traces for answer in trace.intensities)
+    if series is None:
+        return Factors()
+    windows = [hourly.AttemptWindow(attempt.begin, attempt.unix_start, attempt.seconds) for attempt in attempts]
+    spans = {path: (union(phase.spans), phase.joined) for path, phase in phases.items()}
+    spans["run"] = ([attempt.span for attempt in attempts], [])
+    scopes = {path: hourly.uses(parts, *span) for path, span in spans.items()}
+    return Factors(intensity_series=hourly.apportion(series, windows, scopes))
+
+
+def _attempt(attempt: Attempt) -> AttemptRecord:
+    attempt_status, error = status(attempt)
+    return AttemptRecord(
+        number=attempt.number,
+        started=_time(attempt.unix_start),
+        ended=None if attempt_status == "running" else _time(attempt.unix_end),
+        seconds=attempt.seconds,
+        status=attempt_status,
+        error=error,
+        hosts=attempt.hosts,
+        processes=len(attempt.traces),
+        launcher=str(attempt.lead.header.get("launcher", "")),
+    )
+
+
+def _hosts(traces: Sequence[Trace]) -> list[Host]:
+    facts = {host(trace): trace.header.get("host_facts", {}) for trace in traces}
+    return [
+        Host(name=name, **{key: value for key, value in host_facts.items() if key in Host.model_fields})
+        for name, host_facts in sorted(facts.items())
+    ]
+
+
+def _merged(attempts: Sequence[Attempt], what: str) -> dict[str, object]:
+    """Merge what the processes logged: a later attempt replaces an earlier one, a lower rank a higher one."""
+    merged: dict[str, object] = {}
+    for attempt in attempts:
+        for trace in reversed(attempt.traces):
+            merged.update(getattr(trace, what))
+    return merged
+
+
+def _trainer(attempts: Sequence[Attempt]) -> dict[str, object]:
+    """Merge what the processes logged of their trainers.
+
+    Beside it stand ``counts`` of the work done, ``progress`` and ``history`` of the metrics over time, and
+    ``disk_written_bytes``.
+    """
+    trainer: dict[str, object] = {}
+    for attempt in attempts:
+        for trace in reversed(attempt.traces):
+            trainer.update(trace.facts.get("trainer", {}))
+    counts = training_progress.counts(trace for attempt in attempts for trace in attempt.traces)
+    progress = training_progress.series((attempt.shift, attempt.traces) for attempt in attempts)
+    history = training_progress.history((attempt.shift, attempt.traces) for attempt in attempts)
+    written = [_written(attempt) for attempt in attempts]
+    if written and None not in written:
+        trainer["disk_written_bytes"] = sum(value or 0.0 for value in written)
+    more = {"counts": counts, "progress": progress, "history": history}
+    return trainer | {name: value for name, value in more.items() if value}
+
+
+def _written(attempt: Attempt) -> float | None:
+    """Return how much an attempt's processes wrote to disk; None where one of them did not log it.
+
+    A parent that watches tells for all processes of its machine.
+    """
+    watched = {host(trace) for trace in attempt.traces if trace.header.get("watches")}
+    telling = [trace for trace in attempt.traces if trace.header.get("watches") or host(trace) not in watched]
+    values = [trace.facts.get("disk", {}).get("written_bytes") for trace in telling]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return float(sum(numbers)) if numbers and len(numbers) == len(values) else None
+
+
+def _lost_work(
+    attempts: Sequence[Attempt], parts: Mapping[str, Sequence[Part]], devices: Sequence[DeviceRecord]
+) -> dict[str, object]:
+    """Return what earlier attempts did after the checkpoint from which a later attempt went on: it is done twice.
+
+    An attempt's first step is that of its checkpoint, 0 where it resumed from none.
+    """
+    first_steps = {
+        attempt.number: next(
+            (done["step"] for trace in attempt.traces for _, done in trace.progress if "step" in done), None
+        )
+        for attempt in attempts
+    }
+    resumed_step: int | None = None
+    spans: list[Span] = []
+    unseen = False
+    for attempt in reversed(attempts):
+        if resumed_step is not None and first_steps[attempt.number] is not None:
+            saved_seconds = _reached_seconds(attempt, resumed_step)
+            unseen = unseen or (saved_seconds is None and not spans)
+            if saved_seconds is not None and saved_seconds < attempt.span[1]:
+                spans.append((saved_seconds, attempt.span[1]))
+        step = first_steps[attempt.number]
+        if step is not None:
+            resumed_step = int(step) if resumed_step is None else min(resumed_step, int(step))
+    last_step = next((step for step in reversed(list(first_steps.values())) if step is not None), None)
+    if unseen:
+        return {"lost_work": {"seconds": None, "energy_joules": None, "resumed_step": last_step}}
+    if not spans:
+        return {}
+    phase = Phase(spans=sorted(spans)).record("lost", parts)
+    by_id = {device.id: device for device in devices}
+    used = [(by_id[name], device_usage) for name, device_usage in phase.usage.items()]
+    joules = totals.totals("lost", phase.seconds, used, Factors(), 1).it_energy_joules.value
+    return {"lost_work": {"seconds": phase.seconds, "energy_joules": joules, "resumed_step": last_step}}
+
+
+def _reached_seconds(attempt: Attempt, step: int) -> float | None:
+    """Return when an attempt had done a step, on the run's clock: when its checkpoint was saved, where that is known.
+
+    Returns:
+        The attempt's first moment where it began with that step, or later; its end where all that it did is kept; None
+        where it did not come to that step.
+    """
+    lead = next((trace for trace in attempt.traces if any("step" in done for _, done in trace.progress)), None)
+    if lead is None:
+        return None
+    steps = [(seconds, done["step"]) for seconds, done in lead.progress if "step" in done]
+    if status(attempt)[0] == "completed" and (step == 0 or steps[-1][1] <= step):
+        return attempt.span[1]  # another training followed, or the same one went on from its end
+    if steps[0][1] >= step:
+        return attempt.span[0]
+    saved = [seconds for seconds, saved_step in lead.saved if saved_step == step]
+    reached = [seconds for seconds, done in steps if done >= step]
+    moment = saved[-1] if saved else reached[0] if reached else None
+    return None if moment is None else moment + attempt.shift(lead)
+
+
+def _environment(lead: Trace) -> Environment:
+    facts = lead.facts.get("environment", {})
+    header = lead.header
+    return Environment(
+        **{key: value for key, value in facts.items() if key in Environment.model_fields},
+        launcher=str(header.get("launcher", "")),
+        world_size=header.get("world_size"),
+        jobs=dict(header.get("jobs", {})),
+        command=list(header.get("command", [])),
+    )
+
+
+def _notes(attempts: Sequence[Attempt], notes: list[Note]) -> list[Note]:
+    for attempt in attempts:
+        for trace in attempt.traces:
+            notes += [
+                Note(code=code, text=text, seconds=round(when + attempt.shift(trace), 3))
+                for when, code, text in trace.notes
+            ]
+            killed = trace.status is None and not trace.alive
+            if killed and trace is not attempt.lead and attempt.lead.status is not None:
+                process = f"process {trace.header.get('pid')} on {host(trace)}"
+                text = f"{process} was killed; what it measured until then is counted"
+                seconds = round(trace.last_seconds + attempt.shift(trace), 3)
+                notes.append(Note(code="process-killed", text=text, seconds=seconds))
+    unique = {(note.code, note.text): note for note in notes}
+    return sorted(unique.values(), key=lambda note: note.seconds if note.seconds is not None else -1.0)
+
+
+def _gaps(devices: Sequence[DeviceRecord], parts: Mapping[str, Sequence[Part]]) -> list[Note]:
+    notes = []
+    for device in devices:  # over the attempts that it took part in: in others it used nothing, or another stood in
+        seconds = sum(part.life[1] - part.life[0] for part in parts[device.id])
+        missed = seconds - (device.usage.covered_seconds or 0.0)
+        if device.usage.energy_joules is not None and missed > UNCOVERED_SECONDS:
+            text = f"{device.name} {device.id}: its energy is not known for {missed:.1f} s of {seconds:.1f} s"
+            notes.append(Note(code="not-covered", text=text))
+    return notes

@@ -1,0 +1,146 @@
+"""How a process with a run forks and ends: the hooks of ``os.fork`` and the exit functions. No signal handler is taken.
+
+A forked child has one thread: the one that forked. What another thread was in the middle of stays half done in the
+child. An import is the worst case: its lock is held by a thread that is not there, and the child's next import of that
+module never returns. So a fork waits, for a bounded time, until no thread of greenml is within an import, within a call
+of the GPU driver's library, or between the fork and the exec of a command that it starts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Protocol
+
+from greenml.redaction import redact_text
+
+_IMPORT = "<frozen importlib._bootstrap>"
+# What a thread may be in the middle of: the code's file, the function's name ("" for any), and how long a fork waits.
+_UNSAFE = ((_IMPORT, "", 30.0), ("pynvml.py", "", 0.1), ("subprocess.py", "_execute_child", 0.5))
+_WITHIN_IMPORT_SECONDS = 0.5  # how long a fork waits that is made by an import: the other import may wait for that one
+
+
+class Stoppable(Protocol):
+    """A run that is going on."""
+
+    def stop(self, status: str, error: str | None) -> object:
+        """End it."""
+
+    def note(self, text: str, code: str) -> None:
+        """Keep a sentence for its reports."""
+
+    def forget(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+
+
+_active: dict[Stoppable, object] = {}  # the runs that go on, which nobody else may hold, and where each was started
+_hooked = False
+interrupted = False  # the interpreter ends by Ctrl-C: an import, as any exec(), would make it forget that
+
+
+def add(run: Stoppable, started_at: object = None) -> None:
+    """End a run at the interpreter's exit, unless it was discarded by then.
+
+    Args:
+        run: that has started.
+        started_at: the key by which ``end_earlier`` finds it; None where it must not.
+    """
+    global _hooked  # noqa: PLW0603  exit functions are a process's
+    if not _hooked:
+        _hooked = True
+        atexit.register(_at_exit)
+    _active[run] = started_at
+
+
+def discard(run: Stoppable) -> None:
+    """Leave a run alone at the exit: it ended."""
+    _active.pop(run, None)
+
+
+def go_first() -> None:
+    """End the runs before all that registered with ``atexit`` by now: a tracker that they write to, for one."""
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+
+
+def end_earlier(started_at: object) -> None:
+    """End the runs that were started at the same place: a notebook's start cell is being run again."""
+    for run, place in list(_active.items()):
+        if place is not None and place == started_at:
+            run.note("this run was ended when another was started in its place", "started-again")
+            run.stop("completed", None)
+
+
+def _at_exit() -> None:
+    global interrupted  # noqa: PLW0603
+    status, error = outcome(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+    interrupted = status == "interrupted"
+    for run in list(_active):
+        run.stop(status, error)
+
+
+def _before_fork() -> None:
+    begun, most_seconds = time.monotonic(), float("inf")
+    while min(_unsafe_seconds(), most_seconds) > time.monotonic() - begun:
+        most_seconds = _WITHIN_IMPORT_SECONDS if within_import() else most_seconds
+        time.sleep(0.001)
+
+
+def within_import() -> bool:
+    """Return whether this thread is within an import: a signal's handler that interrupted it cannot use the module."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != _IMPORT:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _unsafe_seconds() -> float:
+    """Return how long a fork should wait for what the other threads of greenml are doing now; 0 for nothing."""
+    this_thread = threading.get_ident()
+    frames = sys._current_frames()  # the only way to see other threads; CPython has it, and PyPy
+    return max((_unsafe_seconds_of(frame) for thread, frame in frames.items() if thread != this_thread), default=0.0)
+
+
+def _unsafe_seconds_of(frame: FrameType | None) -> float:
+    seconds = 0.0
+    while frame is not None:
+        name = frame.f_code.co_filename
+        for file, function, wait_seconds in _UNSAFE:
+            if name.endswith(file) and function in ("", frame.f_code.co_name):
+                seconds = max(seconds, wait_seconds)
+        if seconds and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "greenml":
+            return seconds
+        frame = frame.f_back
+    return 0.0  # nothing of the kind, or it is not greenml that does it
+
+
+def _in_child() -> None:
+    for run in list(_active):
+        run.forget()
+    _active.clear()
+
+
+if hasattr(os, "register_at_fork"):  # before the first run: another thread may fork while this one starts it
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
+
+
+def outcome(error: BaseException | None) -> tuple[str, str | None]:
+    """Return the status of a run that ended by an exception (or by none), and the exception in a line."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "completed", None
+    if isinstance(error, GeneratorExit):  # whoever read the generator needed no more of it
+        return "completed", None
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "KeyboardInterrupt"
+    kind = type(error).__name__
+    if kind == "CancelledError":  # of asyncio, which is not imported for its name
+        return "interrupted", kind
+    try:
+        text = redact_text(str(error)[:20_000])  # before it is cut: the half of a secret is not told from other text
+    except Exception:  # noqa: BLE001  an exception of the training's own may not be printable
+        text = "(cannot be printed)"
+    return "failed", " ".join(f"{kind}: {text[:2000]}".split())[:500]

@@ -1,0 +1,680 @@
+"""The Python interface, track() and Run, which connects the stages of a measurement.
+
+``track()`` raises on misuse. Once it has started, nothing here raises into training code: trouble becomes a note.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenml.accounting.status import RunningTotals
+from greenml.errors import SettingsError
+from greenml.redaction import RedactingFilter, redact_text
+from greenml.run import cloud_metadata, environment, exit_hooks, job, membership
+from greenml.run.exit_hooks import outcome
+from greenml.run.phases import OpenPhases
+from greenml.run.recorder import Recorder
+from greenml.settings import Settings, resolve
+from greenml.trace.lines import Line, to_jsonable
+
+if TYPE_CHECKING:
+    from greenml.record.schema import RunRecord
+    from greenml.run.live.follower import BackgroundTotals
+    from greenml.sinks import Delivery
+
+log = logging.getLogger("greenml")
+log.addFilter(RedactingFilter())
+Function = TypeVar("Function", bound=Callable[..., Any])
+MOST_TROUBLES = 20  # notes of calls that had no effect
+
+
+def track(
+    output: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    sku: str | None = None,
+    region: str | None = None,
+    tier: str | None = None,
+    nodes: int | None = None,
+    gpus: str | list[int | str] | None = None,
+    interval: float | None = None,
+    carbon_intensity: float | None = None,
+    price_per_hour: float | None = None,
+    pue: float | None = None,
+    intensity: str | os.PathLike[str] | None = None,
+    market_intensity: float | None = None,
+    lifetime_years: float | None = None,
+    basis: str | None = None,
+    sinks: list[str] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Measure a block of code: a context manager, a decorator, or a run to ``start()`` and ``stop()``.
+
+    What is not given here is looked for in the environment (``GREENML_SKU`` ...), then in ``[tool.greenml]`` of
+    pyproject.toml.
+
+    Args:
+        output: where the record goes, a file that ends in .json or a folder; ``run.json`` by default. A record that
+            is there already is kept: the new one is then named ``run-2.json``.
+        name: of the run.
+        sku: the cloud's machine size, for the price: ``ND40rs_v2``. ``greenml skus`` lists them.
+        region: where it runs: ``westus2``, ``SWE``; ``auto`` asks the cloud's link-local metadata service.
+        tier: which price was paid: ``dedicated``, ``low_priority`` or ``spot``.
+        nodes: machines billed; as many as took part by default.
+        gpus: ``all`` of the node, or a list of indices, UUIDs or UUID prefixes; those CUDA shows by default.
+        interval: seconds between readings; what the sensors need by default (1 s where a counter or the driver's sample
+            buffer carries the energy, 0.1 s or less where power must be polled).
+        carbon_intensity: g CO2e per kWh, in place of the tables.
+        price_per_hour: USD per node and hour, in place of the tables.
+        pue: power usage effectiveness, in place of the tables.
+        intensity: who is asked for the carbon intensity as the run goes on: ``electricity_maps``, ``watttime``,
+            ``uk_grid``, or a CSV file of yours; nobody by default (docs/intensity.md).
+        market_intensity: g CO2e per kWh of a contract, beside the location's.
+        lifetime_years: of the hardware, for its share of embodied carbon.
+        basis: of the carbon intensity: ``direct`` (at the power plants, scope 2; the default) or ``lifecycle`` (with
+            fuel supply and the building of plants). The other one is shown beside it.
+        sinks: where figures go while the run goes on, and the record at its end: ``mlflow``, ``wandb``, ``trackio``,
+            ``tensorboard``, ``prometheus:9400``, ``opentelemetry``; nowhere by default (docs/sinks.md).
+        resume: add an attempt to the run that is at ``output``, if one is.
+
+    Raises:
+        SettingsError: a value is wrong, or the output cannot be written; one line says what would be right.
+    """
+    arguments: dict[str, Any] = {name: value for name, value in locals().items() if name != "resume"}
+    arguments["intensity"] = None if intensity is None else str(intensity)
+    return Run(checked_settings(arguments), resume=resume)
+
+
+def checked_settings(arguments: Mapping[str, Any]) -> Settings:
+    """Resolve the settings of a run and check them against the tables, the machine and the sinks.
+
+    Raises:
+        SettingsError: a value is wrong.
+    """
+    settings = resolve(arguments)
+    if settings.known_from.keys() - {"output", "name", "gpus", "interval", "nodes", "sinks"}:  # a factor was named
+        from greenml.accounting.check import check
+
+        settings = check(settings)
+    if settings.gpus is not None:
+        from greenml.sensors import check_gpus
+
+        check_gpus(settings.gpus)
+    if settings.sinks:
+        from greenml import sinks as sink_folder
+
+        sink_folder.check(settings.sinks)
+    return settings
+
+
+def _guarded(method: Function) -> Function:
+    """Make a method of a run one that never raises: what it raised is a note."""
+
+    @functools.wraps(method)
+    def guarded(run: Run, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  as the method has it
+        try:
+            return method(run, *arguments, **keywords)
+        except Exception as error:  # noqa: BLE001  a fault of ours, or a wrong argument, never ends a training
+            run._trouble(method.__name__, error)
+            return None
+
+    return guarded  # type: ignore[return-value]
+
+
+class Run:
+    """A run that is being measured. Made by ``track()``.
+
+    Every method may be called from any thread, and from a signal's handler at any moment. None but ``start()`` raises:
+    what cannot be done is a note in the record.
+
+    Args:
+        settings: resolved.
+        resume, watches, command: as for ``track()``; of ``greenml run``.
+        identity: returns who this process is.
+        origin_seconds: a time at which the sensors are read, with every whole second before and after it; any by
+            default.
+        join: the folder of traces of a run that this process belongs to, whoever it is.
+
+    Attributes:
+        output: where the record goes, once started.
+        record: the record, once stopped; None where another process of the run writes it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        resume: bool = False,
+        watches: bool = False,
+        command: list[str] | None = None,
+        identity: Callable[[], job.Job] = job.current,
+        origin_seconds: float | None = None,
+        join: Path | None = None,
+    ) -> None:
+        self._folder = _working_folder()
+        self.settings = replace(settings, output=_absolute(settings.output, self._folder))
+        self.output = self.settings.output
+        self.record: RunRecord | None = None
+        self._resume, self._watches, self._command = resume, watches, command
+        self._identity, self._origin_seconds, self._join = identity, origin_seconds, join
+        self._membership: membership.Membership | None = None
+        self._recorder: Recorder | None = None
+        self._live: BackgroundTotals | None = None
+        self._delivery: Delivery | None = None
+        self._pid, self._scoped = 0, False
+        self._rank: int | None = None
+        self._cards: set[Path] = set()
+        self._outcome: tuple[str, str | None] | None = None  # how the run ends, once it is being stopped
+        self._writes = 0  # how often the record was begun to be written
+        self._troubles: set[str] = set()
+        self._last_totals: RunningTotals | None = None
+        self._owed = False  # it was ended within an import, where no record can be made
+        self._unwritten = False  # the log has a line that the record was not written
+        self._renew_locks()
+        self._phases = OpenPhases(lambda line: self._write(line, edge=True))
+
+    def _renew_locks(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a signal's handler may stop the run that this thread is stopping
+        self._totals_lock, self._gather_lock = threading.Lock(), threading.Lock()  # never waited for
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run's traces, once started."""
+        return self._membership.run_dir if self._membership is not None else membership.run_dir_of(self.output)
+
+    def start(self, since_seconds: float | None = None) -> Run:
+        """Begin to measure; returns within two seconds whatever the hardware does.
+
+        Args:
+            since_seconds: ``time.monotonic()`` of when the run began, if that was before now: its time is billed.
+
+        A run that the same module started with the same output in the same thread, outside of a ``with`` block, and
+        that still goes on, is ended first: the start cell of a notebook may be run twice.
+
+        Raises:
+            SettingsError: the output cannot be written.
+        """
+        if self._recorder is not None or self._outcome is not None:
+            return self
+        place = self._start_place(sys._getframe(1).f_globals.get("__name__"))
+        exit_hooks.end_earlier(place)
+        me, now = self._identity(), time.monotonic()
+        begun = min(now, since_seconds if since_seconds is not None else now)
+        header = {
+            **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
+            "start_seconds": begun, "unix_seconds": time.time() - (now - begun), "watches": self._watches,
+            "name": to_jsonable(self.settings.name), "settings": to_jsonable(self.settings.as_header()),
+            "command": to_jsonable(self._command or environment.command()),
+            "host_facts": {**environment.host(), "cloud": cloud_metadata.cloud()},
+        }  # fmt: skip
+        named = os.environ if self._join is None else {membership.RUN_DIR_VARIABLE: str(self._join)}
+        self._membership, writer = membership.join_run(
+            self.settings.output, me, header, resume=self._resume, environment=named
+        )
+        self._pid, self._rank = os.getpid(), me.rank
+        self.output = _absolute(self._membership.output, self._folder)
+        if self.output != self.settings.output and not os.environ.get(membership.RUN_DIR_VARIABLE):
+            log.warning(
+                "greenml: %s belongs to another run; this one goes to %s", _shown(self.settings.output),
+                _shown(self.output),
+            )  # fmt: skip
+        recorder = Recorder(
+            self.settings, self._membership, writer, self._folder, watches=self._watches,
+            origin_seconds=self._origin_seconds,
+        )  # fmt: skip
+        self._recorder = recorder
+        exit_hooks.add(self, place)
+        try:
+            recorder.start()
+        except Exception as error:  # noqa: BLE001  "can't start new thread": the run has its time and no energy
+            self._trouble("start", error)
+        if self.settings.sinks:
+            self._start_sinks(float(header["unix_seconds"]))
+        return self
+
+    @_guarded
+    def _start_sinks(self, unix_seconds: float) -> None:
+        """Open the sinks, in the lead process alone. What they need is imported here: a fork waits for imports."""
+        if self._rank not in (None, 0):
+            return
+        if os.environ.get(membership.RUN_DIR_VARIABLE) and not self._watches:
+            if self.settings.known_from.get("sinks") == "argument":  # else 'greenml run' has them, too
+                self._note_once("sink", "only 'greenml run' delivers to the sinks of its run; give it --sink")
+            return
+        from greenml import sinks
+        from greenml.run.live.follower import LiveRun
+
+        assert self._membership is not None  # noqa: S101  started
+        name = redact_text(str(to_jsonable(self.settings.name)))
+        info = sinks.RunInfo(self._membership.run_id, name, unix_seconds)
+        self._delivery = sinks.Delivery(
+            self.settings.sinks, info, LiveRun(self.run_dir).now,
+            lambda code, text: self._write({"note": code, "text": text}), self._keep_joined,
+        )  # fmt: skip
+        self._delivery.look()
+        self._delivery.start()
+
+    def _keep_joined(self, joined: dict[str, str]) -> None:
+        """Keep which runs of trackers the sinks write to, and end this run before those at Python's exit."""
+        from greenml.sinks import JOINED
+
+        self._write({"facts": {"trainer": {JOINED: joined}}})
+        exit_hooks.go_first()
+
+    @_guarded
+    def offer(self, *loggers: object) -> None:
+        """Show the sinks loggers that are open, such as a ``SummaryWriter`` of TensorBoard: they write there.
+
+        What is active in this thread (an MLflow, Weights & Biases or Trackio run) is found without it, here and at the
+        start of each phase.
+        """
+        if self._delivery is not None and self._is_active():
+            self._delivery.look(*loggers)
+
+    def _start_place(self, module: str | None) -> object:
+        """Return the key of where this run is started; None for one that ends with its block or command."""
+        if self._scoped or self._watches:
+            return None
+        return str(_absolute(self.settings.output, self._folder)), threading.current_thread(), module
+
+    def stop(
+        self, status: str = "completed", error: str | None = None, end_seconds: float | None = None
+    ) -> RunRecord | None:
+        """End the measurement and write the record.
+
+        Called while it is at work, by another thread or by a signal's handler, it completes the same end: the status
+        that was given first stands.
+
+        Args:
+            status: completed, failed or interrupted.
+            error: what went wrong, in a line.
+            end_seconds: ``time.monotonic()`` of when the run ended, if that was before now: what came after is not
+                part of it.
+
+        Returns:
+            The record; None in a process of many that leaves it to another.
+        """
+        if not self._is_active():
+            return self.record
+        with self._lock:
+            recorder = self._recorder
+            if recorder is None:
+                return self.record
+            if self._outcome is None:
+                self._outcome = (str(to_jsonable(status)), None if error is None else str(to_jsonable(error)))
+            try:
+                self._phases.end_all()
+                if self._delivery is not None:
+                    self._delivery.settle()
+                if self._live is not None:
+                    self._live.stop()
+                recorder.stop(*self._outcome, end_seconds)
+            except Exception as trouble:  # noqa: BLE001  the record is made from what the trace has
+                self._trouble("stop", trouble)
+            record = self._finish()
+            if self._owed:  # called by a signal's handler within an import: the next call makes it, or Python's exit
+                return None
+            if self._delivery is not None and record is not None:
+                record = self._close_sinks(self._delivery, record)
+            if self._recorder is not None:  # else a signal's handler ended it meanwhile, and has the later record
+                self.record, self._recorder = record, None
+                exit_hooks.discard(self)
+            return self.record
+
+    def _close_sinks(self, delivery: Delivery, record: RunRecord) -> RunRecord:
+        """Give the sinks the record; a sink that does not take it is noted in the record, which is returned."""
+        self._delivery = None
+        try:
+            from greenml.record import file as record_file
+
+            texts = delivery.close(record_file.redacted(record))
+            if texts:
+                from greenml import files
+                from greenml.record.schema import Note
+
+                notes = [*record.notes, *(Note(code="sink", text=text) for text in texts)]
+                record = record.model_copy(update={"notes": notes})
+                with files.locked(self.run_dir / "lock"):
+                    record_file.write(record, self.output)
+        except Exception as error:  # noqa: BLE001  the record is written already
+            log.warning("greenml: the sinks were not closed: %s", exit_hooks.outcome(error)[1])
+        return record
+
+    def _finish(self) -> RunRecord | None:
+        """Write the record, if this process speaks for the run or is the last of it."""
+        assert self._membership is not None  # noqa: S101  only a started run gets here
+        record: RunRecord | None = None
+        self._owed = False
+        try:
+            if exit_hooks.interrupted and not self._cards and _finish_elsewhere(self.output):
+                return None
+            from greenml.run import finish
+
+            for _ in range(3):
+                self._writes += 1
+                number = self._writes
+                if self._rank not in (None, 0) and any(trace.alive for trace in finish.traces(self.run_dir)):
+                    return None
+                record = finish.finish(self.run_dir, self.output, self._cards)
+                self._owed = False
+                if number == self._writes:
+                    return record
+                # A signal's handler wrote a later record meanwhile, and this one may have taken its place: once more.
+        except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
+            if exit_hooks.within_import():
+                self._owed = True
+            elif not self._unwritten and self.run_dir.is_dir():  # else that was said, or the folder was taken away
+                self._unwritten, shown = True, _shown(self.output)
+                log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
+            return None
+        return record
+
+    def discard(self) -> None:
+        """End a run of which nothing is to be kept: its trace goes, and its folder if nothing else is in it."""
+        recorder, self._recorder = self._recorder, None
+        self._outcome = ("discarded", None)
+        exit_hooks.discard(self)
+        if self._delivery is not None:
+            self._delivery.abandon()
+        if recorder is not None:
+            recorder.stop("failed", None)
+            recorder.discard()
+
+    def __enter__(self) -> Run:
+        self._scoped = True
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop(*outcome(error))
+
+    def __call__(self, function: Function) -> Function:
+        """Measure every call of a function, each a run of its own.
+
+        A coroutine, a generator or an asynchronous generator is measured from its first step until it ends, is closed
+        or raises; calls that run at the same time are runs of their own.
+        """
+        from greenml.run import calls
+
+        return calls.tracked(function, lambda: Run(self.settings, resume=self._resume))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Mark a stretch of the run, such as ``train``; nests (``train/eval``) and repeats.
+
+        Phases nest within a thread, and within an asyncio task; those of tasks that run at once lie side by side.
+        """
+        number = self.begin_phase(name)
+        try:
+            yield
+        finally:
+            self.end_phase(number)
+
+    def begin_phase(self, name: str, since_seconds: float | None = None) -> int:
+        """Begin a phase where a ``with`` block does not fit.
+
+        Args:
+            name: of the phase.
+            since_seconds: ``time.monotonic()`` of when it began, if that was before now.
+
+        Returns:
+            The number that ``end_phase`` takes.
+        """
+        self.offer()
+        try:
+            return self._phases.begin(name, since_seconds) if self._is_active() else -1
+        except Exception as error:  # noqa: BLE001  a fault of ours, or a wrong argument, never ends a training
+            self._trouble("begin_phase", error)
+            return -1
+
+    @_guarded
+    def end_phase(self, number: int, until_seconds: float | None = None) -> None:
+        """End a phase that ``begin_phase`` began; a second time does nothing.
+
+        Args:
+            number: that ``begin_phase`` returned.
+            until_seconds: ``time.monotonic()`` of when it ended, if that was before now.
+        """
+        if self._is_active():
+            self._phases.end(number, until_seconds)
+
+    @_guarded
+    def log(self, metrics: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401  results of any kind
+        """Keep results; of a name logged twice the later one."""
+        self._keep("metrics", "metrics", metrics, more)
+
+    @_guarded
+    def params(self, params: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401
+        """Keep hyperparameters; of a name given twice the later one."""
+        self._keep("params", "params", params, more)
+
+    @_guarded
+    def describe(self, **trainer: Any) -> None:  # noqa: ANN401  what a framework knows of itself
+        """Keep what ran: the trainer's arguments, the model, the engine; a later value of a name replaces it."""
+        if trainer and self._is_active():
+            self._write({"facts": {"trainer": self._jsonable("describe", trainer)}})
+
+    @_guarded
+    def count(self, **counts: float) -> None:
+        """Keep what this process has worked through so far, such as ``samples`` and ``tokens``; ranks are summed."""
+        values = {name: to_jsonable(value) for name, value in counts.items()}
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        if numbers and self._is_active():
+            self._write({"facts": {"counts": numbers}})
+
+    @_guarded
+    def progress(self, step: int, steps: int | None = None, *, saved: bool = False) -> None:
+        """Tell how far training is, for those who watch: ``step`` done of ``steps``; cheap enough for every step.
+
+        Args:
+            step: the last that is done.
+            steps: how many there will be; None where that is not known.
+            saved: a checkpoint holds this step. If the run is resumed from it, the record tells what the work after
+                it took, which is done twice.
+        """
+        recorder = self._recorder
+        done, all_steps = _whole(step), _whole(steps)
+        if done is not None and recorder is not None and self._is_active():
+            recorder.progress(done, all_steps, saved=bool(saved))
+
+    @_guarded
+    def read_devices(self) -> None:
+        """Ask for a reading of the devices now, without waiting for it: a moment that figures will be asked for."""
+        if self._recorder is not None and self._is_active():
+            self._recorder.mark()
+
+    @_guarded
+    def save(self, so_far: str | None = None) -> RunRecord | None:
+        """Write the record as it stands; the run goes on.
+
+        Args:
+            so_far: the status that the run has if its process ends without another word from here on.
+        """
+        if not self._is_active():
+            return None
+        if so_far:
+            self._write({"so_far": so_far})
+        return self._finish()
+
+    @_guarded
+    def gather(self, timeout_seconds: float = 30.0, so_far: str | None = None) -> RunRecord | None:
+        """Fetch the traces of nodes that do not see this run's folder, and write the record as it stands.
+
+        Every rank calls it. It goes through torch.distributed, if that is initialised, and ends after the timeout.
+        ``so_far`` is as for ``save()``. Returns the record; None where another rank writes it.
+        """
+        if not self._is_active() or not self._gather_lock.acquire(blocking=False):
+            return None  # the latter: within gather(), as a signal's handler calls it
+        try:
+            from greenml.run import gather
+
+            if so_far:
+                self._write({"so_far": so_far})
+            self._write({"facts": {}}, edge=True)  # asks for the devices' readings up to now
+            gathered = gather.gather(self.run_dir, timeout_seconds=timeout_seconds)
+            for line in gathered.lines:
+                self._write(line)
+            return self._finish() if gathered.rank == 0 else None
+        finally:
+            self._gather_lock.release()
+
+    @_guarded
+    def card(self, path: str | os.PathLike[str]) -> None:
+        """Put the tables of the run as it stands into a model card, between markers; again when the run ends."""
+        card = _absolute(Path(path), _working_folder())
+        self._cards.add(card)
+        if self._is_active():  # the last process of the run to end writes the card, and may be another
+            self._write({"facts": {"cards": {str(card): True}}})
+        self.save()
+
+    def totals(self) -> RunningTotals:
+        """Return what the whole run, every process of it, used up to now; cheap enough for every logging step.
+
+        Returns:
+            Seconds, joules, watts, grams CO2e and USD by tier; None where it is not known, and of a run that ended.
+        """
+        unknown = self._last_totals or RunningTotals(0.0, None, None, None, {})
+        if not self._totals_lock.acquire(blocking=False):
+            return unknown  # another thread asks at this moment, or this one does and a signal's handler asks again
+        try:
+            recorder = self._recorder
+            if self._live is None and recorder is not None and self._is_active():
+                from greenml.run.live.follower import BackgroundTotals
+
+                self._live = BackgroundTotals(self.run_dir, lambda: recorder.place)
+            if self._live is None:
+                return unknown
+            self._last_totals = self._live.totals() if recorder is not None else self._live.end()
+            return self._last_totals
+        except Exception as error:  # noqa: BLE001  as in begin_phase
+            self._trouble("totals", error)
+            return unknown
+        finally:
+            self._totals_lock.release()
+
+    @_guarded
+    def note(self, text: str, code: str = "user") -> None:
+        """Keep a sentence that every report of this run prints."""
+        if self._is_active():
+            plain = to_jsonable(text)
+            self._write({"note": str(to_jsonable(code)), "text": plain if isinstance(plain, str) else str(plain)})
+
+    def _keep(self, kind: str, name: str, values: object, more: Mapping[str, Any]) -> None:
+        """Keep values given as a mapping, as keywords or both; what is no mapping stands under the argument's name."""
+        if not self._is_active() or (values is None and not more):
+            return
+        self.offer()
+        if values is None:
+            values = {}
+        elif not isinstance(values, Mapping) and not hasattr(values, "keys"):
+            values = {name: values}
+        plain = self._jsonable(kind, values)
+        self._write({kind: {**(plain if isinstance(plain, dict) else {name: plain}), **self._jsonable(kind, more)}})
+
+    def _jsonable(self, call: str, values: Any) -> Any:  # noqa: ANN401  what a user gave
+        cuts: list[str] = []
+        plain = to_jsonable(
+            values if isinstance(values, Mapping) or not hasattr(values, "keys") else dict(values), cuts
+        )
+        for cut in cuts[:3]:
+            self._note_once("value-cut", f"{call}: {cut}")
+        return plain
+
+    def _trouble(self, method: str, error: Exception) -> None:
+        """Note that a call had no effect, once a kind."""
+        text = exit_hooks.outcome(error)[1]
+        if self._note_once("call-failed", f"Run.{method}() had no effect: {text}"):
+            log.warning("greenml: Run.%s() had no effect: %s", method, text)
+
+    def _note_once(self, code: str, text: str) -> bool:
+        if text in self._troubles or len(self._troubles) > MOST_TROUBLES:
+            return False
+        self._troubles.add(text)
+        if self._is_active():
+            self._write({"note": code, "text": text})
+        return True
+
+    def _write(self, line: Line, *, edge: bool = False) -> None:
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.write(line, edge=edge)
+
+    def _is_active(self) -> bool:
+        """Tell whether this process measures the run; a forked child neither writes nor finishes its parent's run."""
+        return self._pid == os.getpid() and self._recorder is not None
+
+    def forget(self) -> None:
+        """In a forked child: let go of what belongs to the parent; threads that hold the locks are not here."""
+        recorder, self._recorder, self._delivery = self._recorder, None, None
+        self._renew_locks()
+        if recorder is not None:
+            recorder.forget()
+
+
+def _whole(value: object) -> int | None:
+    """Return a count as a whole number; None for None and for what is none."""
+    try:
+        return None if value is None else int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _working_folder() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return None
+
+
+def _absolute(path: Path, folder: Path | None) -> Path:
+    """Return a path that holds after ``os.chdir()`` too.
+
+    Raises:
+        SettingsError: it is relative, and the working folder is gone.
+    """
+    if path.is_absolute():
+        return path
+    if folder is None:
+        raise SettingsError(f"'{path}' is relative, and the working folder was removed; give an absolute path")
+    return folder / path
+
+
+def _shown(path: Path) -> str:
+    """Return a path as a person would write it here."""
+    folder = _working_folder()
+    return str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else str(path)
+
+
+def _finish_elsewhere(output: Path) -> bool:
+    """Write a record by a process of its own; tells whether that succeeded.
+
+    For an interpreter that ends by Ctrl-C: it forgets that in any ``exec()``, which an import is, and would exit with 1
+    in place of the signal. Nothing is to be imported here.
+    """
+    return "greenml.run.finish" not in sys.modules and finish_elsewhere(output)
+
+
+def finish_elsewhere(output: Path) -> bool:
+    """Write the record as it stands by a process of its own; tells whether that succeeded, within a minute."""
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return False
+    try:
+        paths = os.pathsep.join(path for path in sys.path if path)
+        done = subprocess.run(
+            [sys.executable, "-m", "greenml", "finish", str(output)], stdin=subprocess.DEVNULL, check=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0

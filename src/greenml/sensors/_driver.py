@@ -1,0 +1,173 @@
+"""Calls of NVML: the library's life, which several sensors share, and the calls whose arrays are used again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pynvml
+
+from greenml.sensors._sample_buffer import Stamped
+
+RESTART_SECONDS = 5.0
+CODES = "dILQqiH"  # by nvmlValueType_t: double, unsigned int, long, long long, long long, int, unsigned short
+OTHER_VALUE = 1  # an unknown type of value is read as an unsigned int
+NUMBERS = [struct.Struct(f"@{code}") for code in CODES]
+# nvmlSample_t: a time stamp, and a union of 8 bytes that holds a value.
+SAMPLE_LAYOUTS = [struct.Struct(f"@Q{code}{8 - struct.calcsize(code)}x") for code in CODES]
+SAMPLE_BYTES = 16
+FIELD_LAYOUT = struct.Struct("@IIqqII8s")  # nvmlFieldValue_t: field, scope, time, latency, type, return code, value
+MEMORY_LAYOUT = struct.Struct("@I4xQQQQ")  # nvmlMemory_v2_t: version, total, reserved, free, used
+MEMORY_VERSION = MEMORY_LAYOUT.size | 2 << 24
+
+
+class Library:
+    """Ends the library with its last user, but never while a call is under way: that call may hang.
+
+    No lock is held across a call into the library, so ``release`` returns at once.
+
+    Args:
+        start: the library's own start; its error is the caller's to translate.
+        stop: its own end.
+        error: what both raise.
+
+    Attributes:
+        generation: number of restarts; handles of an earlier generation are void.
+        facts: what was found out of it, for all of its users.
+    """
+
+    def __init__(self, start: Callable[[], object], stop: Callable[[], object], error: type[Exception]) -> None:
+        self._start, self._stop, self._error = start, stop, error
+        self._lock = threading.Lock()
+        self._users, self._calls, self._restarted_seconds = 1, 0, float("-inf")
+        self.generation = 0
+        self.facts: dict[str, bool] = {}
+        start()
+        self._started = True
+
+    def hold(self) -> None:
+        """Keep it for one more user."""
+        self._count(users=1)
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._count(users=-1)
+
+    def __enter__(self) -> None:  # it is kept for the length of a call: ``with library:``
+        with self._lock:
+            self._calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count(calls=-1)
+
+    def restart(self) -> None:
+        """Start it again, within ``call``; at most every ``RESTART_SECONDS``."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._restarted_seconds < RESTART_SECONDS:
+                return
+            self._restarted_seconds, was_started, self._started = now, self._started, False
+        with contextlib.suppress(self._error):
+            if was_started:
+                self._stop()
+        with contextlib.suppress(self._error):
+            self._start()
+            self._started = True
+            self.generation += 1
+
+    def _count(self, users: int = 0, calls: int = 0) -> None:
+        with self._lock:
+            self._users, self._calls = self._users + users, self._calls + calls
+            ended = self._started and self._users == 0 and self._calls == 0
+            self._started = self._started and not ended
+        if ended:
+            with contextlib.suppress(self._error):
+                self._stop()
+
+
+class FieldCall:
+    """``nvmlDeviceGetFieldValues`` for one set of fields, each with its scope, in one array that is used again."""
+
+    def __init__(self, fields: Sequence[tuple[int, int]]) -> None:
+        self._count = len(fields)
+        self._memory = ctypes.create_string_buffer(
+            b"".join(FIELD_LAYOUT.pack(field, scope, 0, 0, 0, 0, b"") for field, scope in fields),
+            FIELD_LAYOUT.size * len(fields),
+        )
+
+    def __call__(self, handle: object) -> list[tuple[int, float]]:
+        """Return (the field's return code, its number) in the order of the fields.
+
+        Raises:
+            NVMLError: the call as a whole failed.
+        """
+        _checked("nvmlDeviceGetFieldValues", handle, self._count, self._memory)
+        return [
+            (code, float(NUMBERS[_value_type(value_type)].unpack_from(value)[0]))
+            for _, _, _, _, value_type, code, value in FIELD_LAYOUT.iter_unpack(self._memory)
+        ]
+
+
+class SampleCall:
+    """``nvmlDeviceGetSamples`` for one kind of samples; the driver is asked only once how many it holds."""
+
+    def __init__(self, kind: int) -> None:
+        self._kind, self._capacity, self._memory = kind, 0, ctypes.create_string_buffer(0)
+
+    def __call__(self, handle: object, since: int) -> Stamped:
+        """Return (microseconds, value) of the samples later than a stamp.
+
+        Raises:
+            NVMLError: the call failed; nothing new is an error as well.
+        """
+        value_type, count = ctypes.c_uint(0), ctypes.c_uint(self._capacity)
+        sizes = ctypes.byref(value_type), ctypes.byref(count)
+        kind, stamp = ctypes.c_uint(self._kind), ctypes.c_ulonglong(since)
+        if not self._capacity:
+            _checked("nvmlDeviceGetSamples", handle, kind, stamp, *sizes, None)
+            self._capacity = count.value
+            self._memory = ctypes.create_string_buffer(SAMPLE_BYTES * self._capacity)
+        try:
+            _checked("nvmlDeviceGetSamples", handle, kind, stamp, *sizes, self._memory)
+        except pynvml.NVMLError as error:
+            if error.value == pynvml.NVML_ERROR_INSUFFICIENT_SIZE:
+                self._capacity = 0  # the driver's buffer has grown
+            raise
+        layout = SAMPLE_LAYOUTS[_value_type(value_type.value)]
+        samples = memoryview(self._memory)[: SAMPLE_BYTES * min(count.value, self._capacity)]
+        return list(layout.iter_unpack(samples))
+
+
+class MemoryCall:
+    """``nvmlDeviceGetMemoryInfo_v2``: without what the driver keeps for itself."""
+
+    def __init__(self) -> None:
+        self._memory = ctypes.create_string_buffer(MEMORY_LAYOUT.pack(MEMORY_VERSION, 0, 0, 0, 0), MEMORY_LAYOUT.size)
+
+    def __call__(self, handle: object) -> tuple[int, int]:
+        """Return the total and the used bytes.
+
+        Raises:
+            NVMLError: the call failed.
+        """
+        _checked("nvmlDeviceGetMemoryInfo_v2", handle, self._memory)
+        _, total, _, _, used = MEMORY_LAYOUT.unpack(self._memory)
+        return total, used
+
+
+def _value_type(value_type: int) -> int:
+    return value_type if value_type < len(CODES) else OTHER_VALUE
+
+
+def _checked(function: str, *arguments: object) -> None:
+    """Call a function of the library that ``pynvml`` loaded; an older one may lack it."""
+    try:
+        call = getattr(pynvml.nvmlLib, function)
+    except AttributeError:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND) from None
+    if code := call(*arguments):
+        raise pynvml.NVMLError(code)

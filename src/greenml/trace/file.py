@@ -1,0 +1,374 @@
+"""The trace: one file of JSON lines a process, appended as it happens, readable when cut off.
+
+The lines are described in ``greenml.trace.lines``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from greenml import files
+from greenml.errors import RecordError
+from greenml.files import ProcessLock, is_locked
+from greenml.redaction import redact_line
+from greenml.trace.late_samples import share_late
+from greenml.trace.lines import FORMAT, Line, LineReader, device_of, intensity_of, kind_of, loaded, rollups_of
+from greenml.trace.types import Device, Span, Trace
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MOUNTS = Path("/proc/self/mountinfo")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# A trace of another machine, on a file system that does not show that machine's locks, counts as alive while it was
+# written this recently. Every process writes once in two seconds.
+FRESH_SECONDS = 5.0
+FRESH_NFS_SECONDS = 30.0  # NFS without the server's locks: its clients keep writes back for as long
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
+
+
+def _text(line: Line) -> bytes:
+    return _ENCODER.encode(redact_line(line)).encode() + b"\n"
+
+
+class TraceWriter:
+    """Appends to this process's trace. Safe from several threads; nothing here waits on hardware.
+
+    A write that fails (a full disk) is remembered in ``failed`` and never raised: training goes on.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Create the file.
+
+        Raises:
+            OSError: it cannot be created.
+        """
+        self.path = path
+        self.failed = ""
+        self._lock = RLock()  # a handler of a signal may write while this thread writes
+        self._alive = ProcessLock(path.with_suffix(".alive"))
+        self._alive.acquire()
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        self._owed = _text({"greenml_trace": FORMAT, **header})  # without which no other line can be read
+        self._torn = False
+        self._append(b"")
+
+    def write(self, line: Line) -> bool:
+        """Append a line; tells whether it is in the file: not after ``close()``, in a forked child, on a full disk."""
+        try:
+            text = _text(line)
+        except (ValueError, RecursionError) as error:
+            self.failed = str(error)
+            return False
+        with self._lock:
+            return self._append(text)
+
+    def _append(self, text: bytes) -> bool:
+        if self._descriptor is None:
+            return False
+        whole = (b"\n" if self._torn else b"") + self._owed + text
+        try:
+            written = os.write(self._descriptor, whole)
+        except OSError as error:
+            self.failed = str(error)
+            return False
+        if written < len(whole):
+            self._torn, self.failed = True, "the disk was full within a line"
+            return False
+        self._owed, self._torn = b"", False
+        return True
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        with self._lock:
+            return 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+
+    def replace(self, lines: Iterable[Line], size_bytes: int) -> None:
+        """Put other lines in the place of the first ``size_bytes``; what came since stays. Atomic.
+
+        Threads that write meanwhile wait only while what came since is copied.
+        """
+        fresh = -1
+        try:
+            with contextlib.ExitStack() as held:
+                with files.replacing(self.path, sync=False) as descriptor:
+                    for line in lines:
+                        files.append(descriptor, json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n")
+                    os.fsync(descriptor)
+                    held.enter_context(self._lock)
+                    if self._descriptor is None:
+                        raise OSError(errno.EBADF, "the trace was closed meanwhile")
+                    with self.path.open("rb") as stream:
+                        stream.seek(size_bytes)
+                        files.append(descriptor, stream.read())
+                    fresh = os.dup(descriptor)
+                before, self._descriptor = self._descriptor, fresh
+                os.close(before)
+        except OSError as error:
+            if self._descriptor is not None:
+                self.failed = str(error)
+            if fresh >= 0 and self._descriptor != fresh:
+                os.close(fresh)
+
+    def close(self) -> None:
+        """Close the file and stop being alive."""
+        with self._lock:
+            self._close()
+        self._alive.release()
+
+    def forget(self) -> None:
+        """Close a forked child's side; the parent's goes on. Takes no lock: a thread that is not here may hold it."""
+        self._close()
+        self._alive.forget()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+def read_lines(
+    path: Path, size_bytes: int = -1, slices: Callable[[Iterable[Line]], Iterable[Line]] = iter
+) -> list[Line]:
+    """Read a trace's lines, or those of its first bytes; damaged ones, and a last one that was cut off, are left out.
+
+    Args:
+        path: of the trace.
+        size_bytes: how much of it to read; all by default.
+        slices: hands the lines on, with pauses if it likes.
+
+    Raises:
+        RecordError: not a trace, or of a newer format.
+    """
+    return _read_lines(path, size_bytes, slices)[0]
+
+
+def _read_lines(
+    path: Path, size_bytes: int = -1, slices: Callable[[Iterable[Line]], Iterable[Line]] = iter
+) -> tuple[list[Line], int]:
+    """Return a trace's lines, the header first, and how many were damaged."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(size_bytes)
+            modified_seconds = os.fstat(stream.fileno()).st_mtime
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
+    first, _, rest = content.partition(b"\n")
+    header = _header(path, first)
+    reader = LineReader()
+    lines = list(reader.read(json.dumps(header).encode()))
+    if not lines:
+        header = _with_times(header, rest, modified_seconds)
+        lines, reader.damaged = list(reader.read(json.dumps(header).encode())), 1
+    if not lines:
+        raise RecordError(f"{path}: not a trace (its header is damaged)")
+    whole = rest.rpartition(b"\n")[0]
+    lines += slices(reader.read(whole))
+    damaged = reader.damaged
+    lines += reader.read(rest[len(whole) :])
+    return lines, damaged  # the last line may have been cut off in the middle, as by a kill: that is no damage
+
+
+def _header(path: Path, text: bytes) -> Line:
+    """Return what a trace's first line holds, unchecked but for its format."""
+    try:
+        header = loaded(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or "greenml_trace" not in header:
+        raise RecordError(f"{path}: not a trace (no header)")
+    version = header["greenml_trace"]
+    if isinstance(version, int) and version > FORMAT:
+        raise RecordError(f"{path}: trace format {version}; this greenml reads {FORMAT}: upgrade it")
+    return header
+
+
+def _with_times(header: Line, rest: bytes, modified_seconds: float) -> Line:
+    """Return a damaged header with the times that the other lines and the file tell."""
+    reader = LineReader()
+    anything = {"greenml_trace": FORMAT, "start_seconds": 0.0, "unix_seconds": 0.0}
+    list(reader.read(json.dumps(anything).encode()))
+    times = sorted(line["t"] for line in reader.read(rest) if "t" in line)
+    if not times:
+        return header
+    start, unix = header.get("start_seconds"), header.get("unix_seconds")
+    if type(start) not in (int, float) or not 0 <= (start or 0) <= times[0]:
+        start = times[0]
+    if type(unix) not in (int, float) or not 0 <= (unix or 0) <= modified_seconds:
+        unix = modified_seconds - (times[-1] - start)
+    return {**header, "start_seconds": start, "unix_seconds": unix}
+
+
+def read_header(path: Path) -> Line:
+    """Read a trace's first line alone, without what is damaged in it.
+
+    Raises:
+        RecordError: not a trace.
+    """
+    try:
+        with path.open("rb") as stream:
+            text = stream.readline()
+    except OSError:
+        raise RecordError(f"{path}: not a trace (no header)") from None
+    header = next(LineReader().read(text), None)
+    if header is None:
+        raise RecordError(f"{path}: not a trace (no header)")
+    return header
+
+
+def anchor(header: Mapping[str, Any]) -> float:
+    """Return the unix time at the zero of a trace's clock, corrected where the host's time was found to be off."""
+    return float(header["unix_seconds"] + header.get("unix_offset_seconds", 0.0) - header["start_seconds"])
+
+
+def read(path: Path) -> Trace:  # noqa: C901, PLR0912  one branch a kind of line
+    """Read a trace.
+
+    Raises:
+        RecordError: not a trace, or of a newer format.
+    """
+    lines, damaged = _read_lines(path)
+    lines = share_late(lines)
+    trace = Trace(path=str(path), header=lines[0], last_seconds=lines[0]["start_seconds"], damaged_lines=damaged)
+    last: dict[str, float] = {}
+    open_spans: dict[int, tuple[str, float]] = {}
+    for line in lines[1:]:
+        if "t" in line:
+            trace.last_seconds = max(trace.last_seconds, line["t"])
+        match kind_of(line):
+            case "d":
+                for key, rollup in rollups_of(line, last):
+                    last[key] = rollup.end_seconds
+                    trace.rollups.setdefault(key, []).append(rollup)
+            case "device":
+                trace.devices[line["device"]] = device_of(line)
+            case "begin":
+                open_spans[line["begin"]] = (line["phase"], line["t"])
+            case "end":
+                if line["end"] in open_spans:
+                    trace.spans.append(_span(line, *open_spans.pop(line["end"]), trace.devices))
+            case "note":
+                trace.notes.append((line["t"], line["note"], line["text"]))
+            case "metrics":
+                trace.metrics.update(line["metrics"])
+                trace.logged.append((line.get("t", trace.last_seconds), line["metrics"]))
+            case "params":
+                trace.params.update(line["params"])
+            case "facts":
+                for name, finding in line["facts"].items():
+                    trace.facts[name] = {**trace.facts.get(name, {}), **finding}
+                if "counts" in line["facts"]:
+                    trace.progress.append((line.get("t", trace.last_seconds), line["facts"]["counts"]))
+            case "step":
+                trace.progress.append((line["t"], {"step": line["step"]}))
+                if line.get("saved"):
+                    trace.saved.append((line["t"], line["step"]))
+            case "intensity":
+                trace.intensities.append(intensity_of(line))
+            case "so_far":
+                trace.so_far = line["so_far"]
+            case "status":
+                trace.status, trace.error = line["status"], line.get("error")
+                end_seconds = line.get("end_seconds")
+                if end_seconds is not None:  # what was read after it is no part of the run
+                    trace.last_seconds = max(trace.header["start_seconds"], min(trace.last_seconds, end_seconds))
+    trace.spans += [Span(path_, begun, None) for path_, begun in open_spans.values()]
+    trace.spans.sort(key=lambda span: (span.start_seconds, span.path))
+    trace.alive = trace.status is None and is_alive(path, trace.header)
+    return trace
+
+
+def _span(line: Line, path: str, begun: float, devices: Mapping[str, Device]) -> Span:
+    joules, interpolation_joules = (
+        {devices[key].id: value for key, value in (line.get(name) or {}).items() if key in devices} or None
+        for name in ("j", "i")
+    )
+    return Span(
+        path, begun, max(begun, line["t"]), line.get("n", 1), line.get("s"), joules, interpolation_joules
+    )  # fmt: skip
+
+
+def boot_id() -> str:
+    """Return the identifier of this boot of this machine. Monotonic times can be compared within one boot only."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        # macOS, Windows: the time of the boot, to the minute
+        return f"{(time.time() - time.monotonic()) // 60:.0f}"
+
+
+def machine(header: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the key of the machine that a trace was written on, in one boot of it: one clock, one set of devices.
+
+    Linux gives each boot an identifier of its own, which all containers on the machine share, whatever their host names
+    are. Where there is none, the host name tells.
+    """
+    boot = str(header.get("boot_id") or "")
+    return ("", boot) if _UUID.fullmatch(boot) else (str(header.get("host") or ""), boot)
+
+
+def precedence(header: Mapping[str, Any], *, ended: bool = True) -> tuple[bool, int, bool, float, int]:
+    """Return the key that orders the processes of a run; the least is the lead process, whose word counts.
+
+    A parent that watches (``greenml run``) goes first, else the lowest rank, else the first that started.
+
+    Args:
+        header: of the process's trace.
+        ended: False for a process that never said how it ended: of equals, one that did goes before it.
+    """
+    rank, unix_seconds, pid = header.get("rank") or 0, header.get("unix_seconds") or 0.0, header.get("pid") or 0
+    return not header.get("watches"), int(rank), not ended, float(unix_seconds), int(pid)
+
+
+def is_alive(path: Path, header: Mapping[str, Any]) -> bool:
+    """Tell whether the process that writes a trace still runs.
+
+    Its kernel lock tells on its own machine, and on others where the file system shows locks to all of them. Elsewhere
+    the time of the last write tells.
+    """
+    if is_locked(path.with_suffix(".alive")):
+        return True
+    here = machine(header) == machine({"host": socket.gethostname(), "boot_id": boot_id()})
+    here = here or (machine(header)[0] == socket.gethostname())
+    fresh_seconds = 0.0 if here else _fresh_seconds(str(path.parent))
+    try:
+        return fresh_seconds > 0.0 and time.time() - path.stat().st_mtime < fresh_seconds
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=64)
+def _fresh_seconds(folder: str) -> float:
+    """Return how old a living process's last write may look in a folder; 0 where the file system shows its lock."""
+    mounts = []
+    try:
+        target = os.path.realpath(folder)
+        for row in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            mounted, _, source = row.partition(" - ")
+            point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), mounted.split()[4])
+            if target == point or target.startswith(point.rstrip("/") + "/"):
+                mounts.append((len(point), source.split()[0], source.split()[-1]))
+    except (OSError, IndexError, ValueError):
+        return FRESH_SECONDS
+    _, kind, options = max(mounts, default=(0, "", ""), key=lambda mount: mount[0])
+    if not kind.startswith("nfs"):
+        return FRESH_SECONDS
+    local = {"nolock", "local_lock=all", "local_lock=flock"} & set(options.split(","))
+    return FRESH_NFS_SECONDS if local else 0.0
+
+
+def paths(run_dir: Path) -> list[Path]:
+    """Return the traces of a run directory, in the order of their names."""
+    return sorted(run_dir.glob("*.jsonl"))
