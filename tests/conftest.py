@@ -1,18 +1,127 @@
-"""What every test shares: none reads or writes the cache of the person who runs it.
+"""What every test shares: a cache of its own, tiers, a seed for property tests, and quiet for what measures time.
 
-Hypothesis tries the same examples each time; ``HYPOTHESIS_PROFILE=search`` looks for new ones.
+``pytest`` runs everything; ``pytest -m "not slow"`` is the inner loop. Tests spend more than half of their time in
+waiting for programs, so there are two workers a processor. Tests marked ``alone`` measure time or load: while one of
+them runs, the other workers wait.
+
+Property tests search for new examples at every commit: the seed is made of the commit's hash and printed at the top;
+``--hypothesis-seed`` repeats a run.
 """
 
 from __future__ import annotations
 
+import compileall
+import fcntl
 import os
+import subprocess
+import tempfile
+from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("search", max_examples=1000, deadline=None)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+ROOT = Path(__file__).resolve().parent.parent
+SLOW_FOLDERS = ("end_to_end", "integrations", "simulated")  # they start real programs
+# These start many processes at once and keep all processors busy: two workers take them, one after the other.
+HEAVY = {
+    "test_study_smoke.py": 1, "test_notebooks.py": 1,
+    "test_summarization.py": 2, "test_study_runs.py": 2, "test_ray.py": 2, "test_serving_example.py": 2,
+}  # fmt: skip
+# Every other file is the work of one worker: the longest begin first. Any other order works too.
+LONGEST = (
+    "test_search_strategies.py", "test_track.py", "test_half_known_gpus.py", "test_trainer.py", "test_watch.py",
+    "test_transformers.py", "test_bench_serve.py", "test_lightning.py", "test_slurm.py", "test_sinks_faults.py",
+    "test_sinks_trackers.py", "test_forks.py", "test_stress.py", "test_pages.py", "test_gathering.py",
+    "test_intensity_during_a_run.py", "test_lifecycle.py", "test_benchmarks.py", "test_beside.py",
+)  # fmt: skip
+
+hypothesis.settings.register_profile("commit", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("search", max_examples=1000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "commit"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers():
+    return min(8, 2 * (os.cpu_count() or 1))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # once, also where Python writes no bytecode: hundreds of programs import it
+        compileall.compile_dir(ROOT / "src", quiet=2)
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = seed_of_the_commit()
+
+
+class Scheduling(LoadFileScheduling):
+    """Each file is the work of one worker; the heavy ones, together, are that of two."""
+
+    def _split_scope(self, nodeid):
+        name = nodeid.split("::", 1)[0]
+        return f"heavy {HEAVY[Path(name).name]}" if Path(name).name in HEAVY else name
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def seed_of_the_commit():
+    """An integer of the commit's hash; 0 outside of a git checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return str(int(done.stdout[:8], 16)) if done.returncode == 0 else "0"
+
+
+def pytest_report_header(config):
+    return f"property tests: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave the slow folders unread where none of their tests would run."""
+    if config.option.markexpr == "not slow" and collection_path.name in SLOW_FOLDERS:
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that start programs as slow; the long files go first, those with a test that runs alone go last.
+
+    A test that waits to be alone lets no other begin: beside a file of minutes, it would hold up all workers.
+    """
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").parts[0] in SLOW_FOLDERS:
+            item.add_marker("slow")
+    last = {item.path for item in items if item.get_closest_marker("alone") is not None}
+    items.sort(key=lambda item: (item.path in last, *_turn(item)))
+
+
+def _turn(item):
+    name = item.path.name
+    return (
+        item.get_closest_marker("alone") is not None,
+        item.get_closest_marker("slow") is None,
+        HEAVY.get(name, 3),
+        LONGEST.index(name) if name in LONGEST else len(LONGEST),
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Let a test run beside those of other workers, or alone, from its set-up to its tear-down.
+
+    Who waits to be alone holds the gate, so that nobody else comes into the room.
+    """
+    worker = getattr(item.config, "workerinput", None)
+    if worker is None:  # one process
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    folder = Path(tempfile.gettempdir())
+    gate_path, room_path = (folder / f"greenml-tests-{worker['testrunuid']}.{name}" for name in ("gate", "room"))
+    with gate_path.open("w") as gate, room_path.open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

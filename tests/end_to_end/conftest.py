@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from greenml import record_file as records
+from greenml.record import file as records
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from greenml import record_file as records
+from greenml.record import file as records
 
 
 def test_exit_code_and_report(greenml, record):
@@ -59,19 +60,91 @@ def test_a_tracker_inside_joins_with_its_phases(greenml, record, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "inner.json").exists()
     made = record()
-    assert [one.path for one in made.phases] == ["train"]
+    assert [phase.path for phase in made.phases] == ["train"]
     assert made.metrics == {"rouge1": 54.8}
     assert made.attempts[0].processes == 2
-    assert [one.kind for one in made.devices].count("cpu") == 1
+    assert [device.kind for device in made.devices].count("cpu") == 1
     assert made.place.region == "westus2"
     assert made.phase("train").usage["cpu-estimate"].energy_joules > 0 or made.devices[0].method == "counter"
 
 
-def test_a_command_that_is_not_there(greenml):
-    done = greenml("run", "--", "no-such-program-here")
-    assert done.returncode == 127
-    assert "no-such-program-here: No such file or directory" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("word", "code", "reason"),
+    [
+        ("no-such-program-here", 127, "No such file or directory"),
+        ("./no-such-program-here", 127, "No such file or directory"),
+        ("/tmp", 126, "Is a directory"),
+        ("./data.txt", 126, "Permission denied"),
+        ("./no-interpreter", 126, "Exec format error"),
+    ],
+)
+def test_a_command_that_cannot_be_run_takes_no_name(greenml, tmp_path, word, code, reason):
+    (tmp_path / "data.txt").write_text("not a program")
+    (tmp_path / "no-interpreter").write_bytes(b"\x7fELF, and nothing else")
+    (tmp_path / "no-interpreter").chmod(0o755)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = greenml("run", "--", word, "x.py")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"greenml: {word}: {reason}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert greenml("run", "--quiet", "--", sys.executable, "-c", "pass").returncode == 0
+    assert (tmp_path / "run.json").exists()
+
+
+COUNTS_INTERRUPTS = """
+import signal, sys, time
+count = 0
+def handler(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, handler)
+open("up", "w").close()
+until = time.monotonic() + 60
+while not count and time.monotonic() < until:
+    time.sleep(0.02)
+time.sleep(1.0)  # a second one would come by now
+open("count", "w").write(str(count))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+@pytest.mark.parametrize("standard_input", ["terminal", "pipe", "/dev/null"])
+@pytest.mark.parametrize("sender", ["terminal", "kill", "kill, in the foreground of a terminal"])
+def test_one_ctrl_c_is_one_interrupt(tmp_path, plain_environment, standard_input, sender):
+    """From a terminal the command has it already, whatever its standard input is; another process's is passed on."""
+    import pty
+
+    command = [sys.executable, "-m", "greenml", "run", "--quiet", "--", sys.executable, "-c", COUNTS_INTERRUPTS]
+    controls = sender != "kill"
+    if standard_input == "terminal" and not controls:
+        pytest.skip("without a terminal there is none on standard input")
+    primary, secondary = pty.openpty()
+    # A session of its own; with a terminal, that is its controlling one, as of a login.
+    code = "import os, sys, fcntl, termios; os.setsid()\n"
+    code += f"if {controls}: fcntl.ioctl({secondary}, termios.TIOCSCTTY, 0)\n"
+    code += f"if {standard_input == 'terminal'}: os.dup2({secondary}, 0)\n"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
+    given = {"pipe": subprocess.PIPE}.get(standard_input, subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, env=plain_environment, stdin=given,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[secondary],
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "up").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        if sender == "terminal":
+            os.write(primary, b"\x03")
+        else:
+            child.send_signal(signal.SIGINT)
+        child.wait(60)
+    finally:
+        child.kill()
+        if child.stdin:
+            child.stdin.close()
+        os.close(primary)
+        os.close(secondary)
+    assert (tmp_path / "count").read_text() == "1"
+    assert records.read(tmp_path / "run.json").status == "completed"
 
 
 def test_options_after_the_command_are_the_commands(greenml, record):

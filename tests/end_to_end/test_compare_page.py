@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from greenml import assumptions, record_file
+from greenml.accounting import assumptions
 from greenml.cli import main
-from greenml.record import DeviceRecord, Doubts, Factors, Host, PlaceRecord, RunRecord, Usage
+from greenml.record import file as record_file
+from greenml.record.schema import DeviceRecord, Factors, Host, PlaceRecord, RunRecord, UncertaintyBudget, Usage
 from greenml.settings import Settings
 
 START = datetime(2026, 3, 1, 10, tzinfo=timezone.utc)
@@ -23,10 +24,10 @@ def run(name: str, kilowatt_hours: float, seconds: float, rouge: float, number: 
     joules = kilowatt_hours * 3.6e6
     usage = Usage(
         energy_joules=joules, energy_low_joules=joules * 0.95, energy_high_joules=joules * 1.05,
-        doubts=Doubts(gain_joules=0.05 * joules), utilization_ratio=0.8, memory_max_bytes=30e9,
+        uncertainty=UncertaintyBudget(calibration_joules=0.05 * joules), utilization_ratio=0.8, memory_max_bytes=30e9,
     )  # fmt: skip
     device = DeviceRecord(
-        id=f"GPU-{number}", kind="gpu", name=EVIL, host="node", method="counter", sensor="nvml", gain_ratio=0.05,
+        id=f"GPU-{number}", kind="gpu", name=EVIL, host="node", method="counter", sensor="nvml", calibration_ratio=0.05,
         usage=usage,
     )  # fmt: skip
     fields = {
@@ -135,7 +136,7 @@ def test_differences_are_said_with_what_can_be_told(opened):
     rows = {name: row.inner_text() for name, row in zip(names(tab), tab.query_selector_all("tbody tr"), strict=True)}
     assert "+100.0%" in rows["large"]
     assert "0.9500 to 1.050" not in rows["base"]
-    tab.get_by_label("Show the bands").check()
+    tab.get_by_label("Show the intervals").check()
     assert "0.9500 to 1.050" in tab.locator("tbody tr").first.inner_text()
     judged = tab.locator("#how-differences-were-judged").inner_text()
     assert "no sensor is known to be the baseline's" in judged
@@ -144,6 +145,22 @@ def test_differences_are_said_with_what_can_be_told(opened):
 @pytest.mark.parametrize("how", [{}, {"color_scheme": "dark"}, {"width": 390, "height": 844}])
 def test_it_is_accessible_and_fits(opened, violations, how):
     tab = opened(**how)
-    tab.get_by_label("Show the bands").check()
+    tab.get_by_label("Show the intervals").check()
     assert violations(tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")  # wide tables scroll in their own box
+
+
+def test_a_print_has_the_table_both_charts_and_no_controls(opened):
+    pdfium = pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed")
+    tab = opened(color_scheme="dark")
+    document = pdfium.PdfDocument(tab.pdf())
+    text = "".join(page.get_textpage().get_text_range() for page in document)
+    document.close()
+    assert "Show the intervals" not in text
+    assert "energy, kWh" in text
+    assert text.count("runs Pareto front baseline") == 2  # the legend of each chart
+    # What is a button on the screen would be left out where a heading is repeated on a further page.
+    tab.emulate_media(media="print")
+    look = "heading => { const style = getComputedStyle(heading); return [style.position, style.backgroundColor]; }"
+    assert tab.locator(".runs thead th").first.evaluate(look) == ["static", "rgba(0, 0, 0, 0)"]
+    assert tab.locator(".runs thead button").first.evaluate("button => getComputedStyle(button).display") == "contents"

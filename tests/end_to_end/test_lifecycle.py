@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,26 +15,30 @@ import pytest
 
 
 def test_phases_nest_repeat_and_add_up(program, record):
-    program("""
-        import greenml, time
+    done = program("""
+        import greenml, json, time
         with greenml.track() as run:
+            begun = time.monotonic()
             for _ in range(3):
                 with run.phase("train"):
                     time.sleep(0.3)
                     with run.phase("eval"):
                         time.sleep(0.1)
+            trained = time.monotonic()
             with run.phase("predict"):
                 time.sleep(0.2)
+            print(json.dumps([trained - begun, time.monotonic() - trained]))
             run.params(lr=3e-5, layers=[1, 2], nested={"a": None})
             run.log({"loss": 0.5}); run.log(loss=0.25, bad=float("nan"))
             run.note("by hand")
     """)
     made = record()
-    assert [(one.path, one.count) for one in made.phases] == [("train", 3), ("train/eval", 3), ("predict", 1)]
+    assert [(phase.path, phase.count) for phase in made.phases] == [("train", 3), ("train/eval", 3), ("predict", 1)]
     train, inner, predict = made.phases
-    assert train.seconds == pytest.approx(1.2, abs=0.15)
-    assert inner.seconds == pytest.approx(0.3, abs=0.1)
-    assert predict.seconds == pytest.approx(0.2, abs=0.1)
+    trained, predicted = json.loads(done.stdout)
+    assert 1.2 <= train.seconds <= trained
+    assert 0.3 <= inner.seconds <= train.seconds - 0.9
+    assert 0.2 <= predict.seconds <= predicted
     assert made.params == {"lr": 3e-5, "layers": [1, 2], "nested": {"a": None}}
     assert made.metrics == {"loss": 0.25, "bad": "nan"}
     assert [note.text for note in made.notes if note.code == "user"] == ["by hand"]
@@ -41,7 +46,7 @@ def test_phases_nest_repeat_and_add_up(program, record):
         if device.usage.energy_joules is not None:
             top = sum(one.usage[device.id].energy_joules for one in (train, predict))
             assert top <= device.usage.energy_joules * (1 + 1e-9)
-            assert top >= 0.8 * device.usage.energy_joules
+            assert top >= 0.5 * device.usage.energy_joules
             assert inner.usage[device.id].energy_joules < train.usage[device.id].energy_joules
 
 
@@ -72,6 +77,7 @@ def test_endings(program, record, form, ending, status, error, code):
 def test_a_killed_run_can_be_finished(tmp_path, plain_environment, greenml, record, number):
     code = "import greenml, time\nwith greenml.track(sku='ND40rs_v2', region='westus2') as run:\n"
     code += "    with run.phase('train'):\n        print('up', flush=True); time.sleep(60)"
+    started = time.monotonic()
     child = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=plain_environment, stdout=subprocess.PIPE, text=True
     )
@@ -88,7 +94,7 @@ def test_a_killed_run_can_be_finished(tmp_path, plain_environment, greenml, reco
     assert greenml("finish", "run.json").returncode == 0
     made = record()
     assert made.status == "killed"
-    assert made.duration_seconds == pytest.approx(2.4, abs=1.2)
+    assert 1.0 < made.duration_seconds < time.monotonic() - started  # its last second is lost
     assert made.total("train").cost_usd["dedicated"].value > 0
 
 
@@ -110,13 +116,14 @@ def test_resume_adds_up(program, record):
     program(code.format(2.0, 2))
     both = record()
     assert both.run_id == first.run_id
-    assert [one.number for one in both.attempts] == [1, 2]
-    assert both.duration_seconds == pytest.approx(sum(one.seconds for one in both.attempts))
-    assert both.phase("train").seconds == pytest.approx(3.0, abs=0.2)
+    assert [attempt.number for attempt in both.attempts] == [1, 2]
+    assert both.duration_seconds == pytest.approx(sum(attempt.seconds for attempt in both.attempts))
+    assert 3.0 <= both.phase("train").seconds <= both.duration_seconds
+    assert first.phase("train").seconds + 2.0 <= both.phase("train").seconds
     assert both.metrics == {"step": 2}
     assert both.total().cost_usd["dedicated"].value == pytest.approx(both.duration_seconds)
-    cpu = next(one for one in both.devices if one.kind == "cpu")
-    assert cpu.usage.covered_seconds == pytest.approx(both.duration_seconds, abs=0.3)
+    cpu = next(device for device in both.devices if device.kind == "cpu")
+    assert both.phase("train").seconds - 1.0 < cpu.usage.covered_seconds <= both.duration_seconds  # sensors start first
 
 
 def test_children_neither_write_nor_finish_their_parents_run(program, record):
@@ -150,7 +157,7 @@ def test_children_neither_write_nor_finish_their_parents_run(program, record):
             main()
     """)
     assert done.stdout == "completed\n"
-    assert [one.path for one in record().phases] == ["parent"]
+    assert [phase.path for phase in record().phases] == ["parent"]
     assert record().metrics == {}
     assert record().attempts[0].processes == 1
 
@@ -182,7 +189,7 @@ def test_an_orphan_does_not_keep_the_claims(tmp_path, plain_environment, program
         os.killpg(first.pid, signal.SIGKILL)
         first.stdout.close()
     assert {len(list((tmp_path / "run.trace").glob("*.alive")))} <= {0, 1}
-    cpu = next(one for one in record().devices if one.kind == "cpu")
+    cpu = next(device for device in record().devices if device.kind == "cpu")
     assert cpu.usage.covered_seconds > 0.8
 
 
@@ -291,7 +298,32 @@ def test_a_signal_s_handler_may_speak_to_the_run(program, record):
     made = record()
     assert made.status == "completed"
     assert made.metrics == {"loss": 1.0, "saved": True}
-    assert {"step", "saving"} <= {one.path.rpartition("/")[2] for one in made.phases}
+    assert {"step", "saving"} <= {phase.path.rpartition("/")[2] for phase in made.phases}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_a_handler_that_ends_the_run_within_an_import_loses_no_record(program, record):
+    """What makes the record is being imported when the signal comes: it is made as soon as that can be."""
+    done = program(
+        """
+        import importlib.abc, os, signal, sys
+        import greenml
+        first, second = greenml.track("first.json").start(), greenml.track("second.json").start()
+        signal.signal(signal.SIGUSR1, lambda *_: (first.stop("interrupted"), second.save()))
+        class Signals(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "pydantic":
+                    sys.meta_path.remove(self)
+                    os.kill(os.getpid(), signal.SIGUSR1)
+        sys.meta_path.insert(0, Signals())
+        second.save()
+        print(second.stop().status, first.record)
+        """
+    )
+    assert done.stderr == ""
+    assert done.stdout == "completed None\n"
+    assert record("first.json").status == "interrupted"  # made at the end of the process
+    assert record("second.json").status == "completed"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size")
@@ -311,7 +343,7 @@ def test_a_disk_that_is_full_for_a_while_costs_that_while_alone(program, record)
     )
     made = record()
     assert made.status == "completed"
-    cpu = next(one for one in made.devices if one.kind == "cpu")
+    cpu = next(device for device in made.devices if device.kind == "cpu")
     assert cpu.usage.covered_seconds > 1.5
 
 
@@ -351,3 +383,84 @@ def test_what_no_run_can_be_is_one_line(greenml, words, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_nothing_heavy_is_imported_before_the_record_is_made(program):
+    done = program("""
+        import sys, time
+        import greenml
+        run = greenml.track(sku="ND40rs_v2", region="westus2").start()
+        time.sleep(1.5)
+        print(sorted({"pydantic", "requests", "rich", "click"} & set(sys.modules)))
+        print(run.stop().status)
+    """)
+    assert done.stdout == "[]\ncompleted\n"
+
+
+def test_a_record_lands_where_it_was_asked_for_and_no_call_raises(program, record, tmp_path):
+    done = program("""
+        import datetime, os
+        import greenml
+        os.mkdir("elsewhere")
+        class Unprintable:
+            def __str__(self): raise RuntimeError("no")
+        tracked = greenml.track("asked.json")
+        os.chdir("elsewhere")
+        run = tracked.start()
+        os.chdir("/")
+        run.progress(1, None); run.progress("x", object())
+        itself = {}; itself["itself"] = itself
+        run.log({Unprintable(): Unprintable(), 3: 1 + 2j, "bytes": b"b"}, loops=itself, day=datetime.date(2026, 1, 2))
+        run.params(text="x" * 100_000_000)
+        run.log(1, 2, 3); run.card(None); run.end_phase("none"); run.begin_phase("p", "never")
+        run.note(Unprintable())
+        run.stop()
+    """)
+    assert "Traceback" not in done.stderr
+    made = record("asked.json")
+    assert made.status == "completed"
+    assert (made.metrics["3"], made.metrics["bytes"], made.metrics["day"]) == ("(1+2j)", "b'b'", "2026-01-02")
+    assert len(made.params["text"]) < 10_010
+    assert "params: a text of 100,000,000 characters was cut to 10,000" in [note.text for note in made.notes]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_coroutines_and_generators_are_measured_until_they_end(program, record):
+    done = program("""
+        import asyncio, time
+        import greenml
+        @greenml.track("coroutine.json")
+        async def work(x):
+            await asyncio.sleep(0.3)
+            return x
+        @greenml.track("generator.json")
+        def numbers():
+            got = yield 1
+            time.sleep(0.3)
+            yield got
+        @greenml.track("failing.json")
+        async def failing():
+            yield 1
+            raise ValueError("no")
+        async def main():
+            print(await asyncio.gather(work(1), work(2)))
+            try:
+                async for _ in failing(): pass
+            except ValueError: print("raised")
+            with greenml.track("phases.json") as run:
+                async def task(name):
+                    with run.phase(name):
+                        await asyncio.sleep(0.05)
+                        with run.phase("inner"): await asyncio.sleep(0.05)
+                with run.phase("outer"):
+                    await asyncio.gather(task("a"), task("b"))
+        asyncio.run(main())
+        reader = numbers(); next(reader); print(reader.send(5)); reader.close()
+    """)
+    assert done.stdout == "[1, 2]\nraised\n5\n"
+    for name in ("coroutine.json", "coroutine-2.json", "generator.json"):
+        made = record(name)
+        assert (made.status, made.duration_seconds >= 0.3) == ("completed", True)
+    assert (record("failing.json").status, record("failing.json").error) == ("failed", "ValueError: no")
+    paths = {phase.path for phase in record("phases.json").phases}
+    assert paths == {"outer", "outer/a", "outer/b", "outer/a/inner", "outer/b/inner"}

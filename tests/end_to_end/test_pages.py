@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import greenml as package
-from greenml import record_file as records
-from greenml.record import Attempt, Factors, Note, PhaseRecord, PlaceRecord, RunRecord
+from greenml.record import file as records
+from greenml.record.schema import AttemptRecord, Factors, Note, PhaseRecord, PlaceRecord, RunRecord
 from greenml.reports import html
 
 PAGES = Path(__file__).parents[2] / "benchmarks" / "pages.py"
@@ -105,7 +105,7 @@ def test_the_command_writes_a_page_that_draws_what_was_measured(run, greenml, tm
         "plots => plots.map(plot => { const box = plot.querySelector('svg.main-svg').getBoundingClientRect();"
         " return [box.width, box.height, plot.querySelectorAll('g.trace').length]; })"
     )
-    assert len(drawn) == 9  # three over time, three by phase, three by device
+    assert len(drawn) == 3  # power, utilization and memory
     assert all(width > 200 and height > 100 and traces >= 1 for width, height, traces in drawn)
     series = next(one for one in run.timeline.series if one.device == run.devices[3].id)
     assert run.devices[3].detail["index"] == "3"
@@ -243,23 +243,23 @@ def test_many_gpus_are_a_map_of_which_one_can_be_picked(cluster, show):
     assert page.locator("#time image").count() == 3  # drawn, one a quantity
     means = next(one for one in shown if one.get("name") == "mean of 64 GPUs")
     watts = [one.power_watts for one in cluster.timeline.series if "GPU-" in one.device]
-    assert means["y"][200] == pytest.approx(sum(one[200] for one in watts) / 64, rel=1e-3)
+    assert means["y"][200] == pytest.approx(sum(watt[200] for watt in watts) / 64, rel=1e-3)
     least = next(one for one in shown if one.get("name") == "least of 64")
-    assert least["y"][200] == pytest.approx(min(one[200] for one in watts), rel=1e-3)
+    assert least["y"][200] == pytest.approx(min(watt[200] for watt in watts), rel=1e-3)
     page.get_by_label("One GPU as a line").select_option("node-3 GPU 5")
     picked = next(one for one in figure(page, "Power")["data"] if one.get("meta") == "picked")
     assert picked["visible"] is True
-    device = next(one for one in cluster.devices if one.host == "node-3" and one.detail.get("index") == "5")
+    device = next(device for device in cluster.devices if device.host == "node-3" and device.detail.get("index") == "5")
     own = next(one.power_watts for one in cluster.timeline.series if one.device == device.id)
     assert picked["y"] == [float(f"{value:.4g}") for value in own]
 
 
 def hostile(run):
     """The run with what is not text but HTML, for a browser and for Plotly, wherever a run can put text."""
-    devices = [one.model_copy(update={"name": EVIL, "id": one.id}) for one in run.devices]
-    phases = [one.model_copy(update={"path": f"{EVIL.replace('/', '|')}{n}"}) for n, one in enumerate(run.phases)]
+    devices = [device.model_copy(update={"name": EVIL, "id": device.id}) for device in run.devices]
+    phases = [phase.model_copy(update={"path": f"{EVIL.replace('/', '|')}{n}"}) for n, phase in enumerate(run.phases)]
     totals = [run.totals[0]] + [
-        one.model_copy(update={"scope": phase.path}) for one, phase in zip(run.totals[1:], phases, strict=True)
+        total.model_copy(update={"scope": phase.path}) for total, phase in zip(run.totals[1:], phases, strict=True)
     ]
     return run.model_copy(
         update={
@@ -269,7 +269,7 @@ def hostile(run):
             "environment": run.environment.model_copy(
                 update={"command": [EVIL], "packages": {EVIL: EVIL}, "git_commit": EVIL}
             ),
-            "hosts": [one.model_copy(update={"name": EVIL}) for one in run.hosts],
+            "hosts": [host.model_copy(update={"name": EVIL}) for host in run.hosts],
             "place": run.place.model_copy(update={"region": EVIL, "display_name": EVIL, "billing_name": EVIL}),
         }
     )  # fmt: skip
@@ -284,16 +284,16 @@ def test_what_a_run_says_stays_text(run, show):
     assert page.locator("main b").count() == 0
     assert page.locator("#notes li").first.text_content().startswith(EVIL)
     assert EVIL in page.locator("#training th").all_text_contents()
-    # Plotly obeys some HTML of its own: the names of phases in ticks and hovers are text there too.
-    ticks = page.locator("#phases .ytick text").all_text_contents()
-    assert any("<" in one for one in ticks)
-    box = page.locator("#phases .plot").first
-    box.scroll_into_view_if_needed()
-    bar = box.locator("g.point path").nth(1).bounding_box()
-    page.mouse.move(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 2)
-    page.wait_for_selector("#phases .hoverlayer text")
-    assert "<script>window.hacked=1;alert(1)<" in page.locator("#phases .hoverlayer").first.text_content()
-    assert "<b>bold<|b> $x$" in page.locator("#phases .hoverlayer").first.text_content()
+    names = page.locator("#phases .bars.energy .name").all_text_contents()
+    assert sorted(names) == sorted(phase.path for phase in record.phases)
+    # Plotly obeys some HTML of its own: the name of the phase in a hover is text there too.
+    area = page.locator("[data-group=time] > .plot .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.1503, box["y"] + box["height"] / 2)
+    page.wait_for_selector("#time .hoverlayer .legend text")
+    assert "<script>window.hacked=1;alert(1)<" in page.locator("#time .hoverlayer").first.text_content()
+    assert "<b>bold<|b> $x$" in page.locator("#time .hoverlayer").first.text_content()
     assert page.locator(".hoverlayer a").count() == 0
 
 
@@ -388,6 +388,96 @@ def test_printing_shows_charts_and_no_buttons(run, show):
     assert page.get_by_role("button", name="Zoom in").is_visible()
 
 
+def test_all_charts_are_there_when_the_page_has_loaded(cluster, browser, tmp_path):
+    """Who prints at the moment of the load event gets every chart: nothing is drawn later."""
+    path = tmp_path / "report.html"
+    path.write_text(html.render(cluster), encoding="utf-8")
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.add_init_script(
+        """addEventListener("load", () => {
+          window.atLoad = [...document.querySelectorAll(".plot")].map(plot =>
+            plot.querySelectorAll("svg.main-svg .scatterlayer .trace, svg.main-svg .heatmaplayer image").length);
+        })"""
+    )
+    page.goto(path.as_uri(), wait_until="load")
+    counts = page.evaluate("window.atLoad")
+    assert len(counts) == 3
+    assert min(counts) >= 4  # lines of several kinds and the map
+    context.close()
+
+
+def test_a_headless_print_has_all_charts(run, show, greenml, tmp_path, browser):
+    """``--pdf``, a print right at the load, has the curves of every chart and every bar."""
+    pdfium = pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed")
+    records.write(run, tmp_path / "run.json")
+    done = greenml("report", "run.json", "--pdf", "out.pdf")
+    assert (done.returncode, done.stdout) == (0, "out.pdf: written\n"), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pdf", "run.json"]
+    document = pdfium.PdfDocument(tmp_path / "out.pdf")
+    text = "".join(page.get_textpage().get_text_range() for page in document)
+    assert text.count("4 min") == 3  # a tick of each chart over time
+    assert all(f"{title}, {unit}" in text for title, unit in (("Power", "W"), ("Utilization", "%"), ("Memory", "GB")))
+    assert "Zoom in" not in text
+    assert str(tmp_path) not in text  # no address of the file
+    # Each chart draws the fourth GPU's line in the fourth colour.
+    paths = [
+        item
+        for page in document
+        for item in page.get_objects(filter=[pdfium.raw.FPDF_PAGEOBJ_PATH], max_depth=9)
+        if stroke(pdfium, item) == (0xA8, 0x43, 0x7F)
+    ]
+    assert len(paths) >= 3
+    document.close()
+
+
+def stroke(pdfium, item):
+    """The colour that a path of a PDF is drawn with."""
+    red, green, blue, alpha = (pdfium.raw.c_uint() for _ in range(4))
+    pdfium.raw.FPDFPageObj_GetStrokeColor(item, red, green, blue, alpha)
+    return red.value, green.value, blue.value
+
+
+def test_a_pdf_without_a_browser_names_the_cure(run, greenml, tmp_path):
+    records.write(run, tmp_path / "run.json")
+    done = greenml("report", "run.json", "--pdf", "out.pdf", PATH=str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "needs Chromium, Chrome or Edge" in line
+    assert "apt-get install chromium" in line
+    assert "--html" in line
+    assert not (tmp_path / "out.pdf").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 0", "exit status 0"),
+        ("echo 'cannot open display' >&2; exit 3", "cannot open display"),
+        ('for word; do case "$word" in --print-to-pdf=*) echo no > "${word#*=}";; esac; done', "exit status 0"),
+    ],
+)
+def test_a_browser_that_makes_no_pdf_is_one_line(run, greenml, tmp_path, script, reason):
+    browser = tmp_path / "bin" / "chromium"
+    browser.parent.mkdir()
+    browser.write_text(f"#!/bin/sh\n{script}\n")
+    browser.chmod(0o755)
+    records.write(run, tmp_path / "run.json")
+    done = greenml("report", "run.json", "--pdf", "out.pdf", PATH=str(browser.parent))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"made no PDF ({reason})" in line
+    assert "--html" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "run.json"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.png", "pdf", "out.pdf.html"])
+def test_a_pdf_has_a_name_that_says_so(greenml, name):
+    done = greenml("report", "run.json", "--pdf", name)
+    assert done.returncode != 0
+    assert f"--pdf {name}: the name must end in .pdf" in done.stderr
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_headline_can_be_seen(run, show, width):
     """A picture of the headline: each figure has its ink inside its own card, on the card's own ground."""
@@ -396,10 +486,10 @@ def test_the_headline_can_be_seen(run, show, width):
     page = show(run, width=width, reduced_motion="reduce")
     cards = [one.bounding_box() for one in page.locator(".cards > div").all()]
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in cards)
-    for number, one in enumerate(cards):
+    for number, card in enumerate(cards):
         for other in cards[number + 1 :]:
-            apart_x = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
-            apart_y = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+            apart_x = card["x"] + card["width"] <= other["x"] or other["x"] + other["width"] <= card["x"]
+            apart_y = card["y"] + card["height"] <= other["y"] or other["y"] + other["height"] <= card["y"]
             assert apart_x or apart_y
     if width == 1280:
         assert len({round(box["y"]) for box in cards}) == 1  # side by side
@@ -463,7 +553,7 @@ def test_an_imported_run_says_why_it_has_no_course(show, tmp_path, greenml):
         )
     )
     assert figures["GPU energy"] == "0.6802 kWh"
-    assert figures["Emissions of train"] == "178.0 g CO2e"
+    assert figures["train emissions"] == "178.0 g CO2e"
     assert figures["CPU energy"] == "not measured"
     results = page.locator("#training").inner_text()
     assert "eval_rouge1" in results
@@ -471,7 +561,7 @@ def test_an_imported_run_says_why_it_has_no_course(show, tmp_path, greenml):
 
 def test_attempts_are_marked_and_cut_phases_are_told(run, show):
     attempts = [
-        Attempt(number=n, started=START, ended=START + timedelta(seconds=300), seconds=300.0, status="completed")
+        AttemptRecord(number=n, started=START, ended=START + timedelta(seconds=300), seconds=300.0, status="completed")
         for n in (1, 2)
     ]
     phases = [
@@ -480,7 +570,7 @@ def test_attempts_are_marked_and_cut_phases_are_told(run, show):
         )
     ]
     page = show(run.model_copy(update={"attempts": attempts, "phases": phases}))
-    assert [one["x0"] for one in figure(page, "Power")["layout"]["shapes"]] == [pytest.approx(5.0)]
+    assert [shape["x0"] for shape in figure(page, "Power")["layout"]["shapes"]] == [pytest.approx(5.0)]
     words = page.locator("#time p").first.inner_text()
     assert "a further attempt began" in words
     assert "Of train the record holds the first stretches only" in words
@@ -492,8 +582,15 @@ def test_the_figures_of_a_page_can_be_read_without_scripts(run, browser, tmp_pat
     context = browser.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()
     page.goto(path.as_uri())
-    assert "The charts need JavaScript." in page.locator("noscript").inner_text()
+    assert "The charts over time need JavaScript." in page.locator("noscript").inner_text()
     assert page.locator("#phases tbody tr").count() == len(run.phases) + 2
+    bars = page.locator("#phases .bars.energy .value").evaluate_all("all => all.map(bar => bar.getBBox().width)")
+    whole = page.locator("#phases .bars.energy .track").first.evaluate("track => track.getBBox().width")
+    outer = [run.total(phase.path).it_energy_joules for phase in run.phases if "/" not in phase.path]
+    most = max(energy.high for energy in outer)
+    assert [width / whole for width in bars[: len(outer)]] == pytest.approx(
+        [energy.value / most for energy in outer], abs=2e-3
+    )
     context.close()
 
 

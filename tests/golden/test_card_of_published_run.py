@@ -181,7 +181,7 @@ def test_a_card_written_by_hand(folder: Path):
     for result, split, prefix in zip(model["results"], ("validation", "test"), ("eval", "predict"), strict=True):
         assert result["task"] == {"type": "summarization"}
         assert result["dataset"] == {"name": "samsum", "type": "samsum", "split": split}
-        told_here = {one["name"]: one["value"] for one in result["metrics"]}
+        told_here = {metric["name"]: metric["value"] for metric in result["metrics"]}
         expected = {name: results[f"{prefix}_{key}"] for key, name in ROUGE_NAMES.items()}
         assert told_here == expected | {name: results[f"{prefix}_{name}"] for name in ("gen_len", "loss")}
 

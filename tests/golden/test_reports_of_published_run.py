@@ -8,7 +8,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from greenml import record_file
+from greenml.record import file as record_file
 from greenml.reports import csv, html, latex, terminal
 
 
@@ -29,7 +29,7 @@ def test_when_it_was_is_known_to_an_hour(folder: Path):
 
 
 def test_its_figures_are_of_eight_gpus(folder: Path):
-    gpus = [one.count for one in record_file.read(folder / "run.json").devices if one.kind == "gpu"]
+    gpus = [device.count for device in record_file.read(folder / "run.json").devices if device.kind == "gpu"]
     assert gpus == [8]
     greenml(folder, "compare", "run.json", "--where", "gpus=8")
 
@@ -65,3 +65,18 @@ def test_the_hours_make_the_same_of_it_as_a_start_and_as_a_report(folder: Path):
     emitted = re.search(r"^ *Emissions +([\d.]+ g) CO2e", report, re.MULTILINE)
     assert emitted is not None
     assert re.search(rf"the run .*{re.escape(emitted[1])} CO2e", starts), starts
+
+
+def test_its_two_meters_are_set_side_by_side(folder: Path):
+    """Azure Monitor counts the whole run, CodeCarbon the training: the published card sets one beside the other."""
+    text = greenml(folder, "reconcile", "run.json", "--with", "codecarbon:emissions.csv", "--markdown")
+    assert "| greenml | 0.6802 kWh" in text
+    assert "| CodeCarbon, all that it counts | 0.5982 kWh" in text
+    for words in (
+        "cannot be compared",
+        "of 30m 41.46s, the record's of 43m 51.05s",
+        "374 W on the mean, beside 1169 W",
+    ):
+        assert words in text
+    same = greenml(folder, "reconcile", "run.json", "--with", "azure:azure-monitor-GpuEnergyJoules.json")
+    assert "the record's own figure comes from this meter" in same

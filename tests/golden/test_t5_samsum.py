@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from greenml import importers, record_file
-from greenml.record import Factor, Factors, PlaceRecord, Quantity, RunRecord, SourceRef, Totals
+from greenml.record import file as record_file
+from greenml.record import importers
+from greenml.record.schema import Factor, Factors, PlaceRecord, Quantity, RunRecord, SourceRef, Totals
 from greenml.reports import markdown, terminal
 
 GOLDEN = Path(__file__).parent / "t5-3b-samsum"

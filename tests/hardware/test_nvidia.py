@@ -78,7 +78,7 @@ def test_energy_is_the_counters(handles, load, tmp_path):
     watcher.join()
     record = run.record
     uuid = pynvml.nvmlDeviceGetUUID(handles[0])
-    device = next(one for one in record.devices if one.id == uuid)
+    device = next(device for device in record.devices if device.id == uuid)
     usage = record.phase("load").usage[uuid]
     step = 0.15 * usage.power_max_watts
     print(f"{device.name}: counter {after - before:.1f} J, greenml {usage.energy_joules:.1f} J, method {device.method}")
@@ -96,5 +96,5 @@ def test_every_gpu_is_there_once(handles, tmp_path):
     with greenml.track(tmp_path / "run.json", gpus="all") as run:
         time.sleep(3)
     uuids = sorted(pynvml.nvmlDeviceGetUUID(handle) for handle in handles)
-    assert sorted(one.id for one in run.record.devices if one.kind == "gpu") == uuids
-    assert all(one.usage.energy_joules > 0 for one in run.record.devices if one.kind == "gpu")
+    assert sorted(device.id for device in run.record.devices if device.kind == "gpu") == uuids
+    assert all(device.usage.energy_joules > 0 for device in run.record.devices if device.kind == "gpu")

@@ -58,7 +58,7 @@ def train(trackers):
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(24, 3)), batch_size=4)
     model, optimizer, data = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), data)
     accelerator.init_trackers("test", config={"learning_rate": 0.1, "model": "line"})
-    green = next((one for one in trackers if isinstance(one, GreenTracker)), None)
+    green = next((tracker for tracker in trackers if isinstance(tracker, GreenTracker)), None)
     phase = green.tracker.begin_phase("train") if green else -1
     losses = []
     for step, (batch,) in enumerate(data):
@@ -83,7 +83,7 @@ def test_a_loop_keeps_its_configuration_and_results(tmp_path):
     record = greenml.open_record(tmp_path / "run.json")
     assert (tmp_path / "run.json").exists()
     assert record.status == "completed"
-    assert [one.path for one in record.phases] == ["train"]
+    assert [phase.path for phase in record.phases] == ["train"]
     assert record.metrics == {"loss": losses[-1], "step": 5}
     assert record.params == {"learning_rate": 0.1, "model": "line", "gradient_accumulation_steps": 2}
     ran = {"world_size": 1, "distributed_type": "NO", "mixed_precision": "no", "device": "cpu"}
@@ -155,11 +155,11 @@ def test_two_processes_leave_one_record(tmp_path):
     # accelerate launch --cpu starts one process, however many are asked for
     done = run(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "program.py")
     assert done.returncode == 0, done.stderr
-    assert [one.name for one in tmp_path.glob("*.json")] == ["run.json"]
+    assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")
     assert (record.status, record.attempts[0].processes) == ("completed", 2)
     assert (record.params["learning_rate"], record.metrics["loss"]) == (0.1, 0.5)
     assert record.trainer["ran"]["world_size"] == 2
-    devices = [(one.host, one.id) for one in record.devices]
+    devices = [(device.host, device.id) for device in record.devices]
     assert len(devices) == len(set(devices))
     assert json.loads((tmp_path / "run.json").read_text())["environment"]["world_size"] == 2

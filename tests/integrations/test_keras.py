@@ -53,9 +53,9 @@ def test_fit_evaluate_and_predict_are_one_run(tmp_path):
     record = green.stop()
 
     assert (tmp_path / "run.json").exists()
-    assert {one.path: one.count for one in so_far.phases} == {"train": 4, "eval": 3}
-    assert {one.path: one.count for one in record.phases} == {"train": 4, "eval": 4, "predict": 1}
-    spans = sorted(span for one in record.phases for span in one.spans)
+    assert {phase.path: phase.count for phase in so_far.phases} == {"train": 4, "eval": 3}
+    assert {phase.path: phase.count for phase in record.phases} == {"train": 4, "eval": 4, "predict": 1}
+    spans = sorted(span for phase in record.phases for span in phase.spans)
     assert all(before[1] <= after[0] + 0.001 for before, after in itertools.pairwise(spans))
     assert (record.status, len(record.attempts)) == ("completed", 1)
     [trace] = (tmp_path / "run.trace").glob("*.jsonl")  # how far it was, for those who watch
@@ -90,7 +90,7 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     assert green.stop().trainer["counts"] == {"epochs": 6.0, "steps": 24.0}
     fit(model, green, epochs=1)
     assert green.stop().trainer["counts"] == {"epochs": 1.0, "steps": 4.0}
-    assert sorted(one.name for one in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
 
 
 def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):
@@ -114,9 +114,9 @@ def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
         monkeypatch.setattr("greenml.sensors.discover", broken)
     elif fault == "run":
         for method in ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save"):
-            monkeypatch.setattr(f"greenml.run.Run.{method}", broken)
+            monkeypatch.setattr(f"greenml.run.track.Run.{method}", broken)
     elif fault == "start":
-        monkeypatch.setattr("greenml.run.Run.start", broken)
+        monkeypatch.setattr("greenml.run.track.Run.start", broken)
     tracked = fit(model_of(), green).history
     green.stop()
     assert {name: values for name, values in tracked.items() if not name.startswith("green/")} == alone
@@ -159,7 +159,7 @@ def test_an_exception_that_ends_the_program_fails_the_run(tmp_path):
     record = greenml.open_record(tmp_path / "run.json")
     assert (tmp_path / "run.json").exists()
     assert (record.status, record.error) == ("failed", "RuntimeError: went wrong")
-    assert [one.path for one in record.phases] == ["train"]
+    assert [phase.path for phase in record.phases] == ["train"]
 
 
 def test_a_wrong_setting_is_said_at_once():

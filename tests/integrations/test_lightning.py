@@ -98,6 +98,7 @@ def trainer_of(pl, folder, *callbacks, **arguments):
     return pl.Trainer(callbacks=list(callbacks), **(defaults | arguments))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 def test_a_trainers_whole_life_is_one_run(name, tmp_path):
     pl = tree(name)
@@ -114,16 +115,16 @@ def test_a_trainers_whole_life_is_one_run(name, tmp_path):
 
     assert (tmp_path / "run.json").exists()
     assert not (tmp_path / "run-2.json").exists()
-    assert {one.path for one in so_far.phases} == {"setup", "sanity_check", "train", "validate"}
+    assert {phase.path for phase in so_far.phases} == {"setup", "sanity_check", "train", "validate"}
     assert (record.status, len(record.attempts)) == ("completed", 1)
     [trace] = (tmp_path / "run.trace").glob("*.jsonl")  # how far it was, for those who watch
     steps = [
         (line["step"], line["steps"]) for line in map(json.loads, trace.read_text().splitlines()) if "step" in line
     ]
     assert (steps[0], steps[-1]) == ((0, 6), (6, 6))
-    counts = {one.path: one.count for one in record.phases}
+    counts = {phase.path: phase.count for phase in record.phases}
     assert counts == {"setup": 3, "sanity_check": 1, "train": 3, "validate": 2, "test": 1, "predict": 1}
-    spans = sorted(span for one in record.phases for span in one.spans)
+    spans = sorted(span for phase in record.phases for span in phase.spans)
     assert all(before[1] <= after[0] + 0.001 for before, after in itertools.pairwise(spans))
     batches = SAMPLES // BATCH
     assert record.phase("train").seconds >= 2 * batches * 0.02
@@ -148,8 +149,8 @@ def test_a_trainers_whole_life_is_one_run(name, tmp_path):
     assert costs == sorted(costs)
     assert 0 < costs[-1] <= record.total().cost_usd["dedicated"].value
     assert float(rows[-1]["green/energy_kwh"]) > 0
-    assert set(rows[-1]) >= {"green/co2e_kg", "green/power_w"}
-    assert not any(one.startswith("green/") for one in record.metrics)
+    assert "green/co2e_kg" in rows[-1]
+    assert not any(metric.startswith("green/") for metric in record.metrics)
 
 
 def test_an_exception_fails_the_run_and_comes_through(tmp_path):
@@ -186,7 +187,7 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     another = green.stop()
     assert (green.run, another.run_id == record.run_id) == (None, False)
     assert another.trainer["counts"] == {"samples": 1.0 * SAMPLES, "steps": 6.0, "epochs": 1.0}
-    assert sorted(one.name for one in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
 
 
 def broken(*_, **__):
@@ -203,9 +204,9 @@ def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
         monkeypatch.setattr("greenml.sensors.discover", broken)
     elif fault == "run":
         for method in ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save"):
-            monkeypatch.setattr(f"greenml.run.Run.{method}", broken)
+            monkeypatch.setattr(f"greenml.run.track.Run.{method}", broken)
     elif fault == "start":
-        monkeypatch.setattr("greenml.run.Run.start", broken)
+        monkeypatch.setattr("greenml.run.track.Run.start", broken)
     trainer_of(pl, tmp_path / "tracked", green).fit(tracked, loader(), loader())
     green.stop()
     assert tracked.losses == alone.losses
@@ -266,14 +267,14 @@ def test_two_ranks_leave_one_record(strategy, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert [one.name for one in tmp_path.glob("*.json")] == ["run.json"]
+    assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")
     assert (record.status, len(record.attempts), record.attempts[0].processes) == ("completed", 1, 2)
     assert record.environment.world_size == 2
     assert record.params["effective_batch_size"] == 8
     assert record.trainer["counts"] == {"samples": 64.0, "steps": 8.0, "epochs": 2.0}
     assert record.phase("train").count == 1
-    devices = [(one.host, one.id) for one in record.devices]
+    devices = [(device.host, device.id) for device in record.devices]
     assert len(devices) == len(set(devices))
-    cpu = next(one for one in record.devices if one.kind == "cpu")
+    cpu = next(device for device in record.devices if device.kind == "cpu")
     assert cpu.usage.covered_seconds <= record.duration_seconds + 0.01

@@ -13,7 +13,7 @@ from collections import defaultdict
 import pytest
 
 import greenml
-from greenml import finishing
+from greenml.run import finish
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed", allow_module_level=True)
@@ -74,14 +74,14 @@ def test_a_loop_with_phases(tmp_path):
     record = greenml.open_record(tmp_path / "run.json")
     assert (tmp_path / "run.json").exists()
     assert record.status == "completed"
-    assert {one.path: one.count for one in record.phases} == {"setup": 1, "train": 2, "eval": 2}
+    assert {phase.path: phase.count for phase in record.phases} == {"setup": 1, "train": 2, "eval": 2}
     assert record.phase("train").seconds >= 0.6
     assert 0.2 <= record.phase("eval").seconds < record.phase("train").seconds
-    assert sum(one.seconds for one in record.phases) <= record.duration_seconds
+    assert sum(phase.seconds for phase in record.phases) <= record.duration_seconds
     assert record.params == {"learning_rate": 0.1, "batch_size": 4}
     assert 0 < record.metrics["eval_loss"] < record.metrics["loss"]
     costs = [float(line) for line in done.stdout.split()]
-    assert 0 < costs[0] < costs[1] <= record.total().cost_usd["dedicated"].value
+    assert 0 < costs[0] <= costs[1] <= record.total().cost_usd["dedicated"].value
     assert record.derived["samples_per_second"] == pytest.approx(24 / record.phase("train").seconds)
 
 
@@ -91,26 +91,26 @@ def test_an_exception_fails_the_run(tmp_path):
     assert "went wrong" in done.stderr
     record = greenml.open_record(tmp_path / "run.json")
     assert (record.status, record.error) == ("failed", "RuntimeError: went wrong")
-    assert {one.path: one.count for one in record.phases} == {"setup": 1, "train": 2, "eval": 1}
+    assert {phase.path: phase.count for phase in record.phases} == {"setup": 1, "train": 2, "eval": 1}
     assert "eval_loss" in record.metrics
 
 
 def test_two_ranks_under_torchrun_leave_one_record(tmp_path):
     done = run(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "program.py")
     assert done.returncode == 0, done.stderr
-    assert [one.name for one in tmp_path.glob("*.json")] == ["run.json"]
+    assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")
     assert (record.status, len(record.attempts), record.attempts[0].processes) == ("completed", 1, 2)
     assert (record.attempts[0].launcher, record.environment.world_size) == ("torchrun", 2)
-    assert {one.path: one.count for one in record.phases} == {"setup": 1, "train": 2, "eval": 2}
+    assert {phase.path: phase.count for phase in record.phases} == {"setup": 1, "train": 2, "eval": 2}
     assert record.trainer["counts"] == {"samples": 48}
     # Each device is read by one process at a time; the other may go on with it when the first ends.
-    traces = finishing.traces(tmp_path / "run.trace")
+    traces = finish.traces(tmp_path / "run.trace")
     assert len(traces) == 2
     read = defaultdict(list)
-    for one in traces:
-        for key, device in one.devices.items():
-            read[device.id] += [(rollup.start_seconds, rollup.end_seconds) for rollup in one.rollups.get(key, [])]
+    for trace in traces:
+        for key, device in trace.devices.items():
+            read[device.id] += [(rollup.start_seconds, rollup.end_seconds) for rollup in trace.rollups.get(key, [])]
     assert read
     for spans in read.values():
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(sorted(spans)))

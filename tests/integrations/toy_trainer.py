@@ -126,8 +126,8 @@ class Says(transformers.TrainerCallback):
 
 def each(many):
     """Do many things at once, each in a fork with its own environment: what is imported is imported once."""
-    import greenml.finishing
-    import greenml.integrations.transformers  # noqa: F401
+    import greenml.integrations.transformers
+    import greenml.run.finish  # noqa: F401
 
     trainer(many[0]["folder"])
     children = []

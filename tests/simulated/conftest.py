@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from greenml import record_file as records
-from greenml.record import DeviceRecord, RunRecord
+from greenml.record import file as records
+from greenml.record.schema import DeviceRecord, RunRecord, Usage
 
 from . import simnvml
 
@@ -27,6 +27,51 @@ ending = time.monotonic(); run.stop(); stopped = time.monotonic()
 print(json.dumps({"begin": begin, "end": end, "start": started - before, "stop": stopped - ending,
                   "threads": threading.active_count()}))
 """
+
+# What a child of the fixture ``child`` begins with.
+PREAMBLE = """
+import json, os, threading, time
+from dataclasses import asdict
+from pathlib import Path
+from greenml.errors import *
+from greenml.trace.types import Wanted
+from greenml.sensors import nvml, _driver
+
+def reading(sensor):
+    before = time.monotonic()
+    try:
+        value = asdict(sensor.read())
+    except SensorLostError as error:
+        value = {"lost": str(error)}
+    except SensorError as error:
+        value = {"error": str(error)}
+    return value | {"before": before, "after": time.monotonic()}
+
+def facts(sensor):
+    return asdict(sensor.device) | {"interval_seconds": sensor.interval_seconds}
+
+def say(value):
+    print(json.dumps(value))
+
+def begin(seconds):
+    # The simulated time is so late now, however long this process took to start. Returns when it was 0.
+    path, zero = Path(os.environ["SIMNVML_SCRIPT"]), time.monotonic_ns() - int(seconds * 1e9)
+    _, rest = path.read_text().split("\\n", 1)
+    path.write_text(f"origin {zero} {time.time_ns() - int(seconds * 1e9)}\\n" + rest)
+    return zero / 1e9
+
+def probe(gpus=None):
+    try:
+        return nvml.probe(Wanted(gpus=gpus))
+    except GreenMLError as error:
+        say([type(error).__name__, str(error)])
+        raise SystemExit(0)
+"""
+DECLARE = "say([facts(s) for s in probe()])"
+
+
+def read_twice(seconds):
+    return f"(s,) = probe(); a = reading(s); time.sleep({seconds}); s.catch_up(); say([facts(s), a, reading(s)])"
 
 
 @dataclass
@@ -54,10 +99,26 @@ class Program:
         return records.read(self.output)
 
     def gpus(self) -> list[DeviceRecord]:
-        return sorted((one for one in self.record.devices if one.kind == "gpu"), key=lambda one: one.id)
+        return sorted((device for device in self.record.devices if device.kind == "gpu"), key=lambda device: device.id)
 
     def notes(self, code: str) -> list[str]:
         return [note.text for note in self.record.notes if note.code == code]
+
+
+def tolerance_joules(
+    usage: Usage, *, peak_watts: float, step_seconds: float = 0.020, spans: int = 1, seconds: float | None = None
+) -> float:
+    """Return how far an energy may be from the truth where the sensor is right.
+
+    Two steps of the hardware's at each of its spans, and what lies beyond edges that were read late: on busy cores the
+    sampler comes late by anything, which shows in the trace, and so in the figure's own uncertainty and coverage.
+
+    Args:
+        seconds: of the phase or run, where a part of it may have come before the first reading.
+    """
+    assert usage.uncertainty is not None
+    missed = 0.0 if seconds is None else max(0.0, seconds - usage.covered_seconds)
+    return (2 * spans * step_seconds + missed) * peak_watts + usage.uncertainty.interpolation_joules
 
 
 def environment(script: simnvml.Script, library: Path, folder: Path) -> dict[str, str]:
@@ -99,3 +160,20 @@ def start(libraries, tmp_path):
     for process in running:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def child(libraries, tmp_path):
+    """Run code on a script's host and return what it said."""
+
+    def run(script, code, *, without=(), **environment):
+        path = simnvml.write(script, tmp_path / "script")
+        added = simnvml.environment(libraries(*without), path, calls=tmp_path / "calls")
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
+        command = [sys.executable, "-c", PREAMBLE + code]
+        done = subprocess.run(command, env=plain | added | environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    run.calls = lambda: simnvml.calls(tmp_path / "calls")
+    return run

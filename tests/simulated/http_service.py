@@ -33,6 +33,7 @@ class Asked:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Reply:
         how: ``whole``; ``endless``: spaces without end; ``stall``: the headers and half of the body, then nothing;
             ``silent``: not even a status line; ``drip``: a byte each 50 ms; ``drip_headers``: so from the first
             letter of the status line on; ``cut``: the connection ends in the middle of the body; ``reset``: it is
-            reset before an answer.
+            reset before an answer; ``garbage``: what is no HTTP.
     """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
-    how: Literal["whole", "endless", "stall", "silent", "drip", "drip_headers", "cut", "reset"] = "whole"
+    how: Literal["whole", "endless", "stall", "silent", "drip", "drip_headers", "cut", "reset", "garbage"] = "whole"
 
 
 def json_reply(value: object, status: int = 200, **headers: str) -> Reply:
@@ -115,18 +116,23 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        reply = self.server.service.reply_to(Asked(self.command, parts.path, query, headers))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        reply = self.server.service.reply_to(Asked(self.command, parts.path, query, headers, body))
         self.close_connection = True
         try:
             self._answer(reply)
         except OSError:  # the client hung up
             self.connection.close()
 
+    do_POST = do_GET  # noqa: N815  as http.server calls it
+
     def _answer(self, reply: Reply) -> None:
         ended = self.server.service.ended
         if reply.how == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+        elif reply.how == "garbage":
+            self.wfile.write(b"+OK this is no HTTP\r\n\r\n")
         elif reply.how == "silent":
             ended.wait()
         elif reply.how == "drip_headers":

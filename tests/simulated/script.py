@@ -16,6 +16,8 @@ DRIVER_NOT_LOADED = 9
 GPU_IS_LOST = 15
 UNKNOWN = 999
 
+SCOPES = {"gpu": 1, "module": 2, "memory": 4}  # bits of what the power fields tell
+
 
 @dataclass(frozen=True)
 class Error:
@@ -82,6 +84,10 @@ class Gpu:
         uuid, serial, pci_bus: empty or None: made from its place in the script.
         architecture: NVML's number: 4 Pascal, 5 Volta, 6 Turing, 7 Ampere, 8 Ada, 9 Hopper, 10 Blackwell.
         power: watts over time; ``idle_watts`` where no shape is.
+        module_power: watts over time of the superchip's module that the GPU is part of.
+        scopes: which of ``gpu``, ``module`` and ``memory`` the power fields tell.
+        counter_scope: whose energy the counter tells.
+        one_scope: the driver knows no scopes and tells the GPU's power for any.
         utilization, memory_utilization: ratios over time, else 0.
         memory_used: bytes over time, else 0.
         update_seconds, window_seconds, phase_seconds: of the power gauge (nvmlDeviceGetPowerUsage and the
@@ -115,6 +121,10 @@ class Gpu:
     limit_range_watts: tuple[float, float] = (150.0, 300.0)
     power: float | Shape | Sequence[Shape] = ()
     idle_watts: float = 40.0
+    module_power: float | Shape | Sequence[Shape] = ()
+    scopes: tuple[str, ...] = ("gpu",)
+    counter_scope: str = "gpu"
+    one_scope: bool = False
     utilization: float | Shape | Sequence[Shape] = ()
     memory_utilization: float | Shape | Sequence[Shape] = ()
     memory_used: float | Shape | Sequence[Shape] = ()
@@ -143,7 +153,7 @@ class Gpu:
     faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("power", "utilization", "memory_utilization", "memory_used"):
+        for name in ("power", "module_power", "utilization", "memory_utilization", "memory_used"):
             object.__setattr__(self, name, ordered(getattr(self, name)))
 
     # The truth; times are seconds since the script's origin.
@@ -153,6 +163,9 @@ class Gpu:
 
     def energy_joules(self, start: float, end: float) -> float:
         return integral(self.power, self.idle_watts, start, end)
+
+    def module_joules(self, start: float, end: float) -> float:
+        return integral(self.module_power, 0.0, start, end)
 
     def mean_utilization(self, start: float, end: float) -> float:
         return integral(self.utilization, 0.0, start, end) / (end - start)
@@ -186,7 +199,8 @@ class Gpu:
         last = phase + math.floor((t - phase) / step) * step
         if reset is not None:
             last = max(last, reset)
-        return max(0, int(base + 1000 * self.counter_gain_ratio * self.energy_joules(start, last)))
+        joules = self.module_joules if self.counter_scope == "module" else self.energy_joules
+        return max(0, int(base + 1000 * self.counter_gain_ratio * joules(start, last)))
 
     def all_faults(self) -> tuple[Fault, ...]:
         """Return its faults, with those that its attributes stand for."""
@@ -218,10 +232,12 @@ class Gpu:
             f"counter {self.counter_step_seconds!r} {self.counter_phase_seconds!r} {self.counter_base_millijoules!r}",
             f"frozen {self.counter_frozen_at!r}",
             f"power rest {self.idle_watts!r}",
+            f"scopes {sum(SCOPES[name] for name in self.scopes)} {int(self.counter_scope == 'module')} "
+            f"{int(self.one_scope)}",
         ]
         if self.sample_capacity:
             lines.append(f"samples {self.sample_capacity} {sample_seconds!r} {sample_window!r} {self.phase_seconds!r}")
-        for key in ("power", "utilization", "memory_utilization", "memory_used"):
+        for key in ("power", "module_power", "utilization", "memory_utilization", "memory_used"):
             lines += [f"{key} {shape.line()}" for shape in getattr(self, key)]
         lines += [f"reset {at!r}" for at in self.counter_resets]
         if self.mig_mode is not None:

@@ -75,7 +75,7 @@ def write(script: Script, path: Path) -> Path:
     lines += [fault.line() for fault in script.faults]
     for gpu in script.gpus:
         lines += gpu.lines()
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
     return path
 
 

@@ -34,6 +34,6 @@ def test_a_measured_run_can_be_followed(start):
         followed += 1
     assert followed >= 3 + 1 + 1 + 2 + 1  # three GPUs, their sum, IT energy, PUE, emissions, cost
     assert done.stdout.count("energy counter, last reading less first") == 3
-    assert "gain, nvml, gpu" in done.stdout
+    assert "calibration, nvml, gpu" in done.stdout
     joules = sum(one.usage.energy_joules for one in program.gpus())
     assert f"{joules:.10g} J" in done.stdout or f"{joules:.9f}"[:9] in done.stdout

@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
-from greenml import carbon_hours, finishing, intensity_watch, trace, trace_lines
-from greenml import record_file as records
-from greenml.record import RunRecord
+from greenml.accounting import hourly
+from greenml.record import file as records
+from greenml.record.schema import RunRecord
+from greenml.run import finish, intensity_poller
 from greenml.settings import Settings
+from greenml.trace import file as trace_file
+from greenml.trace import lines as trace_lines
 
 from .http_service import Asked, Reply, json_reply, serve
 
@@ -42,7 +45,7 @@ UK = "GREENML_UK_GRID_URL"
 
 def british(asked: Asked) -> Reply:
     """Half hours of 100 g/kWh, as NESO documents them."""
-    first, last = (datetime.strptime(one, "%Y-%m-%dT%H:%MZ") for one in asked.path.split("/")[2:4])
+    first, last = (datetime.strptime(part, "%Y-%m-%dT%H:%MZ") for part in asked.path.split("/")[2:4])
     rows = []
     while first < last:
         end = first + timedelta(minutes=30)
@@ -82,12 +85,12 @@ def test_the_answers_are_in_the_trace_and_make_the_emissions(tmp_path: Path):
     record = records.read(tmp_path / "run.json")
     grams, kwh = emitted(record)
     assert grams == pytest.approx(kwh * 100, rel=1e-9)
-    course = record.factors.intensity_course
+    course = record.factors.intensity_series
     assert course is not None
     assert (course.provider, course.area, course.energy_from) == ("uk_grid", "Great Britain", "curves")
     assert course.scopes["train"].covered_joules > 0
     assert [note.text for note in record.notes if "intensity" in note.code] == []
-    assert finishing.make(tmp_path / "run.trace").totals == record.totals, "the traces hold it all"
+    assert finish.make(tmp_path / "run.trace").totals == record.totals, "the traces hold it all"
 
 
 def test_a_file_is_found_from_another_folder_and_named_without_its_own(tmp_path: Path):
@@ -136,7 +139,7 @@ def test_a_service_that_does_not_end_delays_nothing(tmp_path: Path, how):
     assert "intensity-missing" in codes
     grams, kwh = emitted(record)
     assert record.factors.carbon_intensity is not None
-    assert record.factors.carbon_intensity.scope != "course"
+    assert record.factors.carbon_intensity.scope != "series"
     assert grams == pytest.approx(kwh * record.factors.carbon_intensity.value, rel=1e-9)
 
 
@@ -163,14 +166,16 @@ def test_a_killed_run_keeps_what_was_answered(tmp_path: Path):
         )
         try:
             folder = tmp_path / "run.trace"
-            while not any('"d":' in (text := one.read_text()) and '"slots"' in text for one in folder.glob("*.jsonl")):
+            while not any(
+                '"d":' in (text := path.read_text()) and '"slots"' in text for path in folder.glob("*.jsonl")
+            ):
                 assert child.poll() is None
                 time.sleep(0.05)
             time.sleep(1.5)
         finally:
             child.send_signal(signal.SIGKILL)
             child.communicate()
-    record = finishing.open_record(tmp_path / "run.json")
+    record = finish.open_record(tmp_path / "run.json")
     assert record.status == "killed"
     grams, kwh = emitted(record)
     assert grams == pytest.approx(kwh * 100, rel=1e-9)
@@ -188,12 +193,13 @@ def test_one_process_of_a_run_asks(tmp_path: Path):
     )
     with serve(british) as service:
         more = {"GREENML_INTENSITY": "uk_grid:national", "GREENML_REGION": "uksouth", UK: service.url}
+        more |= {"UNTIL": '"slots"'}
         command = [sys.executable, "-m", "greenml", "run", "--quiet", "--", sys.executable, "-c", ranks]
         subprocess.run(command, cwd=tmp_path, env=environment(**more), capture_output=True, timeout=120, check=True)
         assert len(service.asked) == 1
-    traces = [trace.read(path) for path in trace.paths(tmp_path / "run.trace")]
+    traces = [trace_file.read(path) for path in trace_file.paths(tmp_path / "run.trace")]
     assert len(traces) == 3
-    assert [bool(one.courses) for one in traces if one.header["watches"]] == [True]
+    assert [bool(trace.intensities) for trace in traces if trace.header["watches"]] == [True]
 
 
 def test_two_ranks_alone_ask_once(tmp_path: Path):
@@ -202,6 +208,7 @@ def test_two_ranks_alone_ask_once(tmp_path: Path):
         for rank in range(2):
             more = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
             more |= {"MASTER_PORT": "29872", "GREENML_INTENSITY": "uk_grid:national", UK: service.url}
+            more |= {"UNTIL": '"slots"'}
             children.append(
                 subprocess.Popen(
                     [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment(**more), stderr=subprocess.DEVNULL
@@ -252,7 +259,7 @@ def test_a_key_is_in_no_file_and_no_log(tmp_path: Path, service_is):
             assert service.asked, "the key was used"
             assert "123 g CO2e/kWh" in said[1].stdout
             record = records.read(tmp_path / "run.json")
-            assert record.factors.intensity_course is not None
+            assert record.factors.intensity_series is not None
         elif service_is == "scolding":
             assert said[1].returncode == 2
             assert "did not accept the request (HTTP 400): unknown token ***" in said[1].stderr
@@ -286,14 +293,14 @@ def test_afterwards_a_report_asks_for_the_hours_of_the_run(tmp_path: Path):
 
 
 def test_who_of_several_processes_asks(tmp_path: Path):
-    def writer(name: str, at: float, **more: Any) -> trace.TraceWriter:
+    def writer(name: str, at: float, **more: Any) -> trace_file.TraceWriter:
         header = {"attempt": 1, "host": socket.gethostname(), "start_seconds": 0.0, "unix_seconds": at,
                   "settings": {"intensity": "uk_grid"}}  # fmt: skip
-        return trace.TraceWriter(tmp_path / f"{name}.jsonl", {**header, **more})
+        return trace_file.TraceWriter(tmp_path / f"{name}.jsonl", {**header, **more})
 
-    def asks(one: trace.TraceWriter) -> bool:
-        mine = trace.read_header(one.path)
-        return intensity_watch._speaks(mine, one.path, trace.paths(tmp_path))
+    def asks(trace_writer: trace_file.TraceWriter) -> bool:
+        mine = trace_file.read_header(trace_writer.path)
+        return intensity_poller.is_turn(mine, trace_writer.path, trace_file.paths(tmp_path))
 
     first, second, third = writer("a", 1.0), writer("b", 2.0), writer("c", 3.0)
     rank, silent = writer("d", 0.5, rank=1), writer("e", 0.1, settings={"intensity": ""})
@@ -320,13 +327,13 @@ def test_another_process_takes_over(tmp_path: Path):
     clock = Clock(1.0)
     path = tmp_path / "grid.csv"
     grid(path, ("10:00", 200.0), ("11:00", None))
-    watch = intensity_watch.Watch(
+    watch = intensity_poller.Watch(
         Settings(region="uksouth", intensity=str(path)), START, lines.append, dict,
         turn=lambda: next(looks), now=lambda: clock.now, wait=clock.wait,
     )  # fmt: skip
     watch.run()
-    assert clock.waits[:2] == [intensity_watch.TURN_SECONDS] * 2
-    assert [one["slots"][0][2] for one in lines if "slots" in one] == [200.0]
+    assert clock.waits[:2] == [intensity_poller.TURN_SECONDS] * 2
+    assert [line["slots"][0][2] for line in lines if "slots" in line] == [200.0]
 
 
 # The thread's own work, with a clock of its own
@@ -358,7 +365,7 @@ def watched(path: Path, clock: Clock) -> tuple[list[trace_lines.Line], list[str]
     """The answers and the notes of a watch over a file that changes."""
     lines: list[trace_lines.Line] = []
     settings = Settings(region="SWE", intensity=str(path))
-    watch = intensity_watch.Watch(settings, START, lines.append, dict, now=lambda: clock.now, wait=clock.wait)
+    watch = intensity_poller.Watch(settings, START, lines.append, dict, now=lambda: clock.now, wait=clock.wait)
     watch.run()
     return [line for line in lines if "slots" in line], [line["text"] for line in lines if "note" in line]
 
@@ -377,7 +384,7 @@ def test_it_asks_when_something_new_is_due_and_writes_what_is_new(tmp_path: Path
     assert notes == []
     times = [START + timedelta(seconds=sum(clock.waits[:count])) for count in range(len(clock.waits))]
     assert START + timedelta(minutes=23, seconds=30) in times, "half a minute after the half hour"
-    assert all(60 <= one <= 300 for one in clock.waits)
+    assert all(60 <= wait <= 300 for wait in clock.waits)
 
 
 def test_a_last_row_that_turns_out_to_hold_longer_is_written_again(tmp_path: Path):
@@ -386,9 +393,9 @@ def test_a_last_row_that_turns_out_to_hold_longer_is_written_again(tmp_path: Pat
     grid(path, ("10:00", 100), ("10:15", 200))
     clock = Clock(1.0, {25: lambda: grid(path, ("10:00", 100), ("10:15", 200), ("11:00", 300))})
     answers, _ = watched(path, clock)
-    whole = carbon_hours.whole_course([trace_lines.course_of(line) for line in answers])
+    whole = hourly.joined_series([trace_lines.intensity_of(line) for line in answers])
     assert whole is not None
-    spans = [(f"{one.start:%H:%M}", f"{one.end:%H:%M}", one.grams_per_kwh) for one in whole.slots]
+    spans = [(f"{slot.start:%H:%M}", f"{slot.end:%H:%M}", slot.grams_per_kwh) for slot in whole.slots]
     assert spans == [("10:00", "10:15", 100), ("10:15", "11:00", 200), ("11:00", "11:45", 300)]
 
 
@@ -397,7 +404,7 @@ def test_what_fails_is_noted_once_and_tried_less_and_less_often(tmp_path: Path):
     clock = Clock(2.0, {20: lambda: grid(path, ("10:00", 100), ("11:00", 200), ("12:30", None))})
     answers, notes = watched(path, clock)
     assert clock.waits[:3] == [60, 120, 240]
-    assert all(one <= 300 for one in clock.waits[:5]), "never longer than the provider's own step"
+    assert all(wait <= 300 for wait in clock.waits[:5]), "never longer than the provider's own step"
     assert len(notes) == 1
     assert "no such file" in notes[0]
     assert [slot[2] for line in answers for slot in line["slots"]] == [100, 200], "and nothing is lost by it"
@@ -414,7 +421,7 @@ def test_the_place_is_waited_for_where_the_cloud_is_asked(tmp_path: Path):
         found[0] = next(answers, found[0])
         return found[0]
 
-    intensity_watch.Watch(settings, START, lines.append, look, now=lambda: clock.now, wait=clock.wait).run()
+    intensity_poller.Watch(settings, START, lines.append, look, now=lambda: clock.now, wait=clock.wait).run()
     assert clock.waits[:2] == [0.5, 0.5]
     assert len(lines) == 1
 
@@ -427,7 +434,7 @@ def test_a_fault_of_its_own_is_a_note_without_its_text(tmp_path: Path):
 
     path = tmp_path / "grid.csv"
     grid(path, ("10:00", 100), ("11:00", None))
-    intensity_watch.Watch(Settings(region="auto", intensity=str(path)), START, lines.append, broken).run()
+    intensity_poller.Watch(Settings(region="auto", intensity=str(path)), START, lines.append, broken).run()
     assert [line["note"] for line in lines] == ["intensity-unanswered"]
     assert "ZeroDivisionError" in lines[0]["text"]
     assert TOKEN not in lines[0]["text"]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from greenml.errors import FactorError, GreenMLError, SettingsError
-from greenml.factors import _http, _keys, courses, places, watttime
-from greenml.facts import IntensityCourse, Place
+from greenml.factors import _http, intensity_providers, places, watttime
+from greenml.factors.types import IntensitySeries, Place
 
 from .http_service import Asked, Reply, Service, json_reply, serve
 
@@ -35,7 +35,7 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(_http, "FIRST_PAUSE_SECONDS", 0.01)
     for name in ("ELECTRICITY_MAPS_TOKEN", "WATTTIME_USERNAME", "WATTTIME_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_keys, "_from_keyring", lambda _: ("", ""))
+    monkeypatch.setattr(_http, "_from_keyring", lambda _: ("", ""))
     watttime._tokens.clear()
 
 
@@ -57,8 +57,8 @@ def service(monkeypatch) -> Iterator[Callable[..., Service]]:
         yield start
 
 
-def stamps(course: IntensityCourse) -> list[tuple[str, str, float]]:
-    return [(f"{one.start:%d %H:%M}", f"{one.end:%H:%M}", round(one.grams_per_kwh, 6)) for one in course.slots]
+def stamps(course: IntensitySeries) -> list[tuple[str, str, float]]:
+    return [(f"{slot.start:%d %H:%M}", f"{slot.end:%H:%M}", round(slot.grams_per_kwh, 6)) for slot in course.slots]
 
 
 # Great Britain
@@ -77,12 +77,12 @@ def half_hours(first: datetime, *figures: tuple[int | None, int | None]) -> list
 def test_uk_national_prefers_the_actual_figures(service):
     rows = half_hours(START.replace(minute=0) - HALF, (1, 1), (266, 263), (250, None), (None, None), (240, 0))
     asked = service([json_reply({"data": rows})]).asked
-    course = courses.course("uk_grid:national", LONDON, START, START + timedelta(minutes=95))
+    course = intensity_providers.series("uk_grid:national", LONDON, START, START + timedelta(minutes=95))
     assert [one.path for one in asked] == ["/intensity/2026-03-01T10:00Z/2026-03-01T12:00Z"]
     assert stamps(course) == [("01 10:00", "10:30", 263), ("01 10:30", "11:00", 250), ("01 11:30", "12:00", 0)]
     assert (course.signal, course.basis, course.area) == ("average", "direct", "Great Britain")
     assert "forecast" in course.note
-    assert 0.1 < course.doubt_ratio < 0.2
+    assert 0.1 < course.uncertainty_ratio < 0.2
 
 
 def test_uk_region_of_the_place(service):
@@ -91,11 +91,11 @@ def test_uk_region_of_the_place(service):
         del row["intensity"]["actual"]
     reply = json_reply({"data": {"regionid": 13, "dnoregion": "UKPN London", "shortname": "London", "data": rows}})
     asked = service([reply]).asked
-    course = courses.course("uk_grid", LONDON, START, START + HALF)
+    course = intensity_providers.series("uk_grid", LONDON, START, START + HALF)
     assert asked[0].path == "/regional/intensity/2026-03-01T10:00Z/2026-03-01T11:00Z/regionid/13"
-    assert (course.area, course.doubt_ratio) == ("London (13)", 0.2)
+    assert (course.area, course.uncertainty_ratio) == ("London (13)", 0.2)
     assert stamps(course) == [("01 10:00", "10:30", 160), ("01 10:30", "11:00", 170)]
-    assert courses.course("uk_grid:sw1", LONDON, START, START + HALF).slots == course.slots
+    assert intensity_providers.series("uk_grid:sw1", LONDON, START, START + HALF).slots == course.slots
     assert asked[1].path.endswith("/postcode/SW1")
 
 
@@ -103,17 +103,17 @@ def test_uk_asks_a_long_time_in_pieces(service):
     """30 days are more than the 14 of a call; the answers' edges overlap, and no half hour counts twice."""
 
     def reply(asked: Asked) -> Reply:
-        first, last = (datetime.strptime(one, "%Y-%m-%dT%H:%MZ") for one in asked.path.split("/")[2:4])
+        first, last = (datetime.strptime(part, "%Y-%m-%dT%H:%MZ") for part in asked.path.split("/")[2:4])
         assert last - first <= timedelta(days=14) - HALF
         count = (last - first) // HALF + 1
         return json_reply({"data": half_hours(first - HALF, *[(100, 100)] * count)})
 
     made = service(reply)
-    course = courses.course("uk_grid:national", LONDON, START, START + timedelta(days=30))
+    course = intensity_providers.series("uk_grid:national", LONDON, START, START + timedelta(days=30))
     assert len(made.asked) == 3
     assert len(course.slots) == 30 * 48 + 1, "the first and the last half hour are met in part"
-    assert all(one.end == other.start for one, other in zip(course.slots, course.slots[1:], strict=False))
-    assert course.doubt_ratio == 0.1
+    assert all(slot.end == other.start for slot, other in zip(course.slots, course.slots[1:], strict=False))
+    assert course.uncertainty_ratio == 0.1
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_uk_asks_a_long_time_in_pieces(service):
 def test_a_place_that_a_provider_does_not_know_is_one_line_and_nothing_is_asked(service, provider, place, says):
     made = service([Reply(500)])
     with pytest.raises(FactorError) as error:
-        courses.course(provider, place, START, START + HOUR)
+        intensity_providers.series(provider, place, START, START + HOUR)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
     assert made.asked == []
@@ -155,16 +155,16 @@ def hours(
 def test_electricity_maps_past_hours(service):
     reply = json_reply({"zone": "SE-SE3", "data": hours(START.replace(minute=0), 18, 20.5, None, 30)})
     asked = service([reply]).asked
-    course = courses.course("electricity_maps", SWEDEN, START, START + 3 * HOUR)
+    course = intensity_providers.series("electricity_maps", SWEDEN, START, START + 3 * HOUR)
     assert [one.path for one in asked] == ["/carbon-intensity/past-range"]
     assert asked[0].headers["auth-token"] == TOKEN
     span = {"start": "2026-03-01T10:00:00Z", "end": "2026-03-01T14:00:00Z"}
-    assert asked[0].query.items() >= {"zone": "SE-SE3", "emissionFactorType": "lifecycle", **span}.items()
+    assert asked[0].query.items() >= {"zone": "SE-SE3", "emissionFactorType": "direct", **span}.items()
     assert stamps(course) == [("01 10:00", "11:00", 18), ("01 11:00", "12:00", 20.5), ("01 13:00", "14:00", 30)]
     assert (course.provider, course.signal, course.area, course.basis) == (
-        "electricity_maps", "average", "SE-SE3", "lifecycle",
+        "electricity_maps", "average", "SE-SE3", "direct",
     )  # fmt: skip
-    assert (course.doubt_ratio, course.note) == (0.1, "")
+    assert (course.uncertainty_ratio, course.note) == (0.1, "")
 
 
 def test_electricity_maps_in_pieces_of_ten_days(service):
@@ -174,7 +174,7 @@ def test_electricity_maps_in_pieces_of_ten_days(service):
         return json_reply({"zone": "DE", "data": hours(first, *[300] * ((last - first) // HOUR), zone="DE")})
 
     made = service(reply)
-    course = courses.course("electricity_maps:DE", SWEDEN, START, START + timedelta(days=25))
+    course = intensity_providers.series("electricity_maps:DE", SWEDEN, START, START + timedelta(days=25))
     assert len(made.asked) == 3
     assert len(course.slots) == 25 * 24 + 1
     assert course.area == "DE"
@@ -191,18 +191,18 @@ def test_electricity_maps_now(service):
         return json_reply(hours(this, 40, estimated=True)[0])
 
     made = service(reply)
-    course = courses.course("electricity_maps", SWEDEN, now - 2 * HOUR, now)
+    course = intensity_providers.series("electricity_maps", SWEDEN, now - 2 * HOUR, now)
     assert [one.path.rpartition("/")[2] for one in made.asked] == ["history", "latest"]
-    assert [one.grams_per_kwh for one in course.slots] == [20, 30, 40]
+    assert [slot.grams_per_kwh for slot in course.slots] == [20, 30, 40]
     assert "estimate" in course.note
-    assert course.doubt_ratio == pytest.approx(0.1 + 0.1 / 3)
+    assert course.uncertainty_ratio == pytest.approx(0.1 + 0.1 / 3)
 
 
 def test_electricity_maps_of_another_zone_is_refused(service):
     """The service has answered for the caller's own place where it did not know the zone."""
     service([json_reply({"zone": "FR", "data": hours(START.replace(minute=0), 18, zone="FR")})])
     with pytest.raises(FactorError, match="it answered for zone 'FR', not 'SE-SE3'"):
-        courses.course("electricity_maps", SWEDEN, START, START + HOUR)
+        intensity_providers.series("electricity_maps", SWEDEN, START, START + HOUR)
 
 
 # WattTime
@@ -231,7 +231,7 @@ def watttime_service(asked: Asked) -> Reply:
 
 def test_watttime_is_marginal_and_in_grams(service):
     made = service(watttime_service)
-    course = courses.course("watttime", CALIFORNIA, START, START + timedelta(minutes=12))
+    course = intensity_providers.series("watttime", CALIFORNIA, START, START + timedelta(minutes=12))
     assert [one.path for one in made.asked] == ["/login", "/v3/region-from-loc", "/v3/historical"]
     assert made.asked[1].query == {"latitude": "37.783", "longitude": "-122.417", "signal_type": "co2_moer"}
     assert made.asked[2].query["signal_type"] == "co2_moer"
@@ -240,8 +240,8 @@ def test_watttime_is_marginal_and_in_grams(service):
         ("01 10:10", "10:15", 453.59237), ("01 10:15", "10:20", round(1001 * 0.45359237, 6)),
         ("01 10:20", "10:25", round(1002 * 0.45359237, 6)),
     ]  # fmt: skip
-    assert course.doubt_ratio == 0.3
-    courses.course("watttime:CAISO_NORTH", CALIFORNIA, START, START + timedelta(days=40))
+    assert course.uncertainty_ratio == 0.3
+    intensity_providers.series("watttime:CAISO_NORTH", CALIFORNIA, START, START + timedelta(days=40))
     assert [one.path for one in made.asked[3:]] == ["/v3/historical"] * 2, "the token is kept for its half hour"
 
 
@@ -252,7 +252,7 @@ def test_watttime_renews_a_token_that_ended(service):
         return watttime_service(asked) if asked.path == "/login" else next(refused, watttime_service(asked))
 
     made = service(reply)
-    course = courses.course("watttime:CAISO_NORTH", CALIFORNIA, START, START + HOUR)
+    course = intensity_providers.series("watttime:CAISO_NORTH", CALIFORNIA, START, START + HOUR)
     assert [one.path for one in made.asked] == ["/login", "/v3/historical", "/login", "/v3/historical"]
     assert len(course.slots) == 12
 
@@ -268,7 +268,7 @@ def test_watttime_renews_a_token_that_ended(service):
 def test_watttime_in_other_units_or_of_another_region_is_refused(service, meta, says):
     service(lambda asked: watttime_service(asked) if asked.path == "/login" else json_reply({"data": [], "meta": meta}))
     with pytest.raises(FactorError, match=re.escape(says)):
-        courses.course("watttime:CAISO_NORTH", CALIFORNIA, START, START + HOUR)
+        intensity_providers.series("watttime:CAISO_NORTH", CALIFORNIA, START, START + HOUR)
 
 
 # What goes wrong
@@ -280,23 +280,23 @@ FAULTS = {
     "400": (400, "HTTP 400"),
     "429": (Reply(429, headers={"Retry-After": "3600"}), "try again in 3600 s"),
     "500": (Reply(500, b"<html>"), "HTTP 500"),
-    "no json": (Reply(200, b"<html>hello</html>"), "no JSON"),
+    "no json": (Reply(200, b"<html>hello</html>"), "not JSON"),
     "a list": (json_reply([1, 2]), "answer"),
     "nothing in it": (json_reply({"zone": "SE-SE3", "region": "x", "meta": 3}), "interface changed|answered for"),
     "no number": (
         json_reply({"zone": "SE-SE3", "data": [{"datetime": "2026-03-01T10:00Z", "carbonIntensity": "much",
                     "from": "2026-03-01T10:00Z", "to": "2026-03-01T10:30Z", "intensity": {"actual": "much"}}]}),
-        "'much' is no carbon intensity|answered for",
+        "'much' is not a carbon intensity|answered for",
     ),
     "no time": (
         json_reply({"zone": "SE-SE3", "data": [{"datetime": "noon", "carbonIntensity": 5,
                     "from": "noon", "to": "one", "intensity": {"actual": 5}}]}),
-        "'noon' is no ISO 8601 time|answered for",
+        "'noon' is not an ISO 8601 time|answered for",
     ),
     "the key for a figure": (
         json_reply({"zone": "SE-SE3", "region": PASSWORD, "data": [{"datetime": TOKEN, "carbonIntensity": TOKEN,
                     "from": "2026-03-01T10:00Z", "to": "2026-03-01T10:30Z", "intensity": {"actual": "much"}}]}),
-        "no ISO 8601|no carbon intensity|answered for",
+        "not an ISO 8601|not a carbon intensity|answered for",
     ),
     "cut": (Reply(200, b'{"data": ' + b" " * 100_000, how="cut"), "connection failed|silent"),
     "reset": (Reply(how="reset"), "connection failed"),
@@ -325,7 +325,7 @@ def test_a_fault_is_one_line_without_a_key(service, caplog, capsys, provider, fa
     root.addHandler(listener)
     try:
         with caplog.at_level(logging.DEBUG), pytest.raises(GreenMLError) as caught:
-            courses.course(provider, ASKED[provider], START, START + HOUR)
+            intensity_providers.series(provider, ASKED[provider], START, START + HOUR)
     finally:
         root.removeHandler(listener)
     error: BaseException | None = caught.value
@@ -346,7 +346,7 @@ def test_a_fault_is_one_line_without_a_key(service, caplog, capsys, provider, fa
 def test_no_key_is_one_line_that_says_where_it_goes(service, provider):
     made = service([Reply(500)], keys=False)
     with pytest.raises(FactorError) as error:
-        courses.course(f"{provider}:X", SWEDEN, START, START + HOUR)
+        intensity_providers.series(f"{provider}:X", SWEDEN, START, START + HOUR)
     variable = {"electricity_maps": "ELECTRICITY_MAPS_TOKEN", "watttime": "WATTTIME_USERNAME"}[provider]
     assert str(error.value) == f"{provider} needs a key: set {variable}, or 'keyring set greenml {variable}'"
     assert made.asked == []
@@ -375,13 +375,13 @@ def test_the_keyring_has_what_the_environment_has_not(monkeypatch):
     before = keyring.get_keyring()
     keyring.set_keyring(Chain())
     try:
-        assert _keys.find("ELECTRICITY_MAPS_TOKEN", "x") == "from-the-keyring"
+        assert _http.find_key("ELECTRICITY_MAPS_TOKEN", "x") == "from-the-keyring"
         monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", " first ")
-        assert _keys.find("ELECTRICITY_MAPS_TOKEN", "x") == "first"
+        assert _http.find_key("ELECTRICITY_MAPS_TOKEN", "x") == "first"
         with pytest.raises(FactorError, match="needs a key"):
-            _keys.find("NO_SUCH_KEY", "x")
+            _http.find_key("NO_SUCH_KEY", "x")
         with pytest.raises(FactorError) as error:
-            _keys.find("BROKEN", "x")
+            _http.find_key("BROKEN", "x")
         assert "RuntimeError" in str(error.value)
         assert "hunter2" not in "".join(traceback.format_exception(error.value))
     finally:
@@ -391,13 +391,13 @@ def test_the_keyring_has_what_the_environment_has_not(monkeypatch):
 def test_an_address_that_is_not_https_is_refused(monkeypatch):
     monkeypatch.setenv("GREENML_UK_GRID_URL", "http://example.org")
     with pytest.raises(FactorError, match="not an https address"):
-        courses.course("uk_grid", LONDON, START, START + HOUR)
+        intensity_providers.series("uk_grid", LONDON, START, START + HOUR)
 
 
 def test_a_time_without_figures_is_one_line(service):
     service([json_reply({"data": []})])
     with pytest.raises(FactorError, match="uk_grid: it has nothing for Great Britain from 2026-03-01 10:10 to"):
-        courses.course("uk_grid:national", LONDON, START, START + HOUR)
+        intensity_providers.series("uk_grid:national", LONDON, START, START + HOUR)
 
 
 # A file of the user's own
@@ -414,12 +414,12 @@ def test_a_csv_of_ones_own(tmp_path: Path):
         "\ufeffTime;G_per_kWh;comment\n2026-03-01T11:00:00+01:00;100;a\n2026-03-01T10:30:00Z;250.5;b\n\n"
         "2026-03-01T11:00:00.5Z;;gap\n2026-03-01T11:30:00Z;300;c\n"
     )
-    course = courses.course(own(tmp_path, text), Place(), START, START + 2 * HOUR)
+    course = intensity_providers.series(own(tmp_path, text), Place(), START, START + 2 * HOUR)
     assert stamps(course) == [("01 10:00", "10:30", 100), ("01 10:30", "11:00", 250.5), ("01 11:30", "11:59", 300)]
-    assert (course.provider, course.signal, course.doubt_ratio) == ("grid.csv", "average", 0.0)
+    assert (course.provider, course.signal, course.uncertainty_ratio) == ("grid.csv", "average", 0.0)
     assert str(tmp_path) not in repr(course), "a record names the file, not where it lies"
     marginal = text.replace("G_per_kWh", "marginal_g_per_kwh")
-    assert courses.course(own(tmp_path, marginal), Place(), START, START + HOUR).signal == "marginal"
+    assert intensity_providers.series(own(tmp_path, marginal), Place(), START, START + HOUR).signal == "marginal"
 
 
 @pytest.mark.parametrize(
@@ -429,12 +429,12 @@ def test_a_csv_of_ones_own(tmp_path: Path):
         ("a,b\n1,2\n", "its header is 'a, b'"),
         ("time,g_per_kwh\n2026-03-01T10:00:00,100\n", "line 2: the time '2026-03-01T10:00:00' has no offset"),
         ("time,g_per_kwh\n2026-03-01,100\n", "has no offset"),
-        ("time,g_per_kwh\nnoon,100\n", "line 2: 'noon' is no ISO 8601 time"),
+        ("time,g_per_kwh\nnoon,100\n", "line 2: 'noon' is not an ISO 8601 time"),
         ("time,g_per_kwh\n2026-03-01T10:00Z\n", "line 2: it has 1 cells"),
-        ("time,g_per_kwh\n2026-03-01T10:00Z,x\n", "line 2: 'x' is no carbon intensity"),
-        ("time,g_per_kwh\n2026-03-01T10:00Z,-1\n", "line 2: '-1' is no carbon intensity of 0 to 3000"),
-        ("time,g_per_kwh\n2026-03-01T10:00Z,nan\n", "line 2: 'nan' is no"),
-        ("time,g_per_kwh\n2026-03-01T10:00Z,1e9\n", "line 2: '1e9' is no"),
+        ("time,g_per_kwh\n2026-03-01T10:00Z,x\n", "line 2: 'x' is not a carbon intensity"),
+        ("time,g_per_kwh\n2026-03-01T10:00Z,-1\n", "line 2: '-1' is not a carbon intensity of 0 to 3000"),
+        ("time,g_per_kwh\n2026-03-01T10:00Z,nan\n", "line 2: 'nan' is not"),
+        ("time,g_per_kwh\n2026-03-01T10:00Z,1e9\n", "line 2: '1e9' is not"),
         ("time,g_per_kwh\n2026-03-01T10:00Z,100\n", "two rows at least"),
         ("time,g_per_kwh\n2026-03-01T10:00Z,100\n2026-03-01T10:00Z,100\n", "line 3: its time is not after"),
         ("time,g_per_kwh\n2026-03-01T10:00Z,0.1\n2026-03-01T11:00Z,0.3\n", "look like kg/kWh"),
@@ -442,7 +442,7 @@ def test_a_csv_of_ones_own(tmp_path: Path):
 )
 def test_a_csv_that_is_wrong_is_one_line(tmp_path: Path, text, says):
     with pytest.raises(FactorError) as error:
-        courses.course(own(tmp_path, text), Place(), START, START + HOUR)
+        intensity_providers.series(own(tmp_path, text), Place(), START, START + HOUR)
     assert says in str(error.value)
     assert "grid.csv" in str(error.value)
     assert "\n" not in str(error.value)
@@ -451,23 +451,23 @@ def test_a_csv_that_is_wrong_is_one_line(tmp_path: Path, text, says):
 def test_a_file_that_is_no_text_is_one_line(tmp_path: Path):
     (tmp_path / "grid.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FactorError, match="not UTF-8"):
-        courses.course(str(tmp_path / "grid.csv"), Place(), START, START + HOUR)
+        intensity_providers.series(str(tmp_path / "grid.csv"), Place(), START, START + HOUR)
 
 
-@pytest.mark.parametrize("name", courses.providers())
+@pytest.mark.parametrize("name", intensity_providers.providers())
 def test_a_provider_is_one_file_with_one_contract(name):
     module = importlib.import_module(f"greenml.factors.{name}")
-    assert list(inspect.signature(module.course).parameters) == ["place", "area", "start", "end"]
-    assert courses.resolution_seconds(name) == module.RESOLUTION_SECONDS
-    assert 60 <= courses.resolution_seconds(name) <= 3600
+    assert list(inspect.signature(module.series).parameters) == ["place", "area", "start", "end", "basis"]
+    assert intensity_providers.resolution_seconds(name) == module.RESOLUTION_SECONDS
+    assert 60 <= intensity_providers.resolution_seconds(name) <= 3600
     assert module.URL.startswith("https://")
 
 
 def test_who_can_be_asked():
-    assert courses.providers() == ["electricity_maps", "uk_grid", "watttime"]
+    assert intensity_providers.providers() == ["electricity_maps", "uk_grid", "watttime"]
     for name in ("Electricity-Maps", "uk_grid:13", "watttime"):
-        courses.check(name)
+        intensity_providers.check(name)
     with pytest.raises(SettingsError, match="give electricity_maps, uk_grid, watttime, or a CSV file"):
-        courses.check("nobody")
-    assert courses.label("/home/someone/grid.csv") == "grid.csv"
-    assert courses.label("uk_grid:13") == "uk_grid:13"
+        intensity_providers.check("nobody")
+    assert intensity_providers.label("/home/someone/grid.csv") == "grid.csv"
+    assert intensity_providers.label("uk_grid:13") == "uk_grid:13"

@@ -6,6 +6,10 @@ import dataclasses
 
 import pytest
 
+from greenml.run.membership import run_dir_of
+from greenml.trace import file as trace_file
+
+from .conftest import tolerance_joules
 from .simnvml import A100, GIB, Constant, Error, Gpu, Hang, Square, steps
 
 SECONDS = 20.0
@@ -47,52 +51,67 @@ def inside(usage, truth: float) -> bool:
     return usage.energy_low_joules <= truth <= usage.energy_high_joules
 
 
+def missed_joules(program, at: int) -> float:
+    """How far a polled gauge may be off where the host had no time to poll it as often as it needs, at the most.
+
+    Each change of the power lies somewhere between two readings: the swing of the readings beyond what those that the
+    sensor asks for, every 0.05 s, would have.
+    """
+    [path] = trace_file.paths(run_dir_of(program.output))
+    trace = trace_file.read(path)
+    [key] = [key for key, device in trace.devices.items() if device.id == program.gpus()[at].id]
+    swing = sum(rollup.swing_joules for rollup in trace.rollups[key])
+    changes = 2 * SECONDS / PERIODS[at]
+    return max(0.0, swing - changes * (PEAK_WATTS - 60) / 2 * 0.05)
+
+
+@pytest.mark.alone
 def test_square_waves(start):
     """With a counter to its steps; without one within 1 %, at a driver period of 20 and of 100 ms."""
     counter = start(cards(Gpu()), SECONDS)
     gauge_20 = start(cards(Gpu(counter=False, window_seconds=0.02)), SECONDS)
     gauge_100 = start(cards(dataclasses.replace(T4, counter=False)), SECONDS)
     said = counter.said()
-    step_joules = 0.020 * PEAK_WATTS
-    for joules, truth, usage in errors(counter, said):
-        assert joules == pytest.approx(truth, abs=2 * step_joules)
-        assert inside(usage, truth)
-        assert usage.covered_seconds == pytest.approx(SECONDS, abs=0.05)
     both = errors(counter, said)
+    for joules, truth, usage in both:
+        assert joules == pytest.approx(truth, abs=tolerance_joules(usage, peak_watts=PEAK_WATTS))
+        assert inside(usage, truth)
+        assert SECONDS <= usage.covered_seconds <= counter.record.phase("train").seconds + 1e-6
     # Half a step early or late, each card: of the eight together less than a thousandth is left.
-    assert sum(one[0] for one in both) == pytest.approx(sum(one[1] for one in both), rel=0.001)
+    truth, late = sum(one[1] for one in both), sum(one[2].uncertainty.interpolation_joules for one in both)
+    assert sum(one[0] for one in both) == pytest.approx(truth, abs=0.001 * truth + late)
     assert {one.method for one in counter.gpus()} == {"counter"}
     ended = [(program, program.said()) for program in (gauge_20, gauge_100)]
-    for _ in range(3):  # polled 160 times a second: alone, and again where the host had not the time to
-        bare_100 = start(cards(dataclasses.replace(T4, counter=False, sample_capacity=0)), SECONDS)
-        polled = bare_100, bare_100.said()
-        if all(joules == pytest.approx(truth, rel=0.01) for joules, truth, _ in errors(*polled)):
-            break
-    for program, said in [*ended, polled]:
-        for joules, truth, usage in errors(program, said):
-            assert joules == pytest.approx(truth, rel=0.01)
+    bare_100 = start(cards(dataclasses.replace(T4, counter=False, sample_capacity=0)), SECONDS)  # polled
+    for program, said in [*ended, (bare_100, bare_100.said())]:
+        for at, (joules, truth, usage) in enumerate(errors(program, said)):
+            missed = missed_joules(program, at) if program is bare_100 else 0.0
+            late = usage.uncertainty.interpolation_joules
+            assert joules == pytest.approx(truth, abs=0.01 * truth + late + missed)
+            assert late + missed <= 0.02 * truth, "what allows for a busy host is no licence"
             assert inside(usage, truth)
         assert {one.method for one in program.gpus()} == {"gauge"}
 
 
 def test_part_time_gauges(start):
-    """Where the driver's averaging hides part of the time, the band covers the truth."""
-    volta = start([Gpu(power=wave(one), counter=False) for one in PERIODS], SECONDS)
-    ampere = start([dataclasses.replace(A100, power=wave(one), counter=False) for one in PERIODS], SECONDS)
+    """Where the driver's averaging hides part of the time, the interval covers the truth."""
+    volta = start([Gpu(power=wave(period), counter=False) for period in PERIODS], SECONDS)
+    ampere = start([dataclasses.replace(A100, power=wave(period), counter=False) for period in PERIODS], SECONDS)
     for program, seen in ((volta, 0.5), (ampere, 0.25)):
         for _, truth, usage in errors(program, program.said()):
             assert inside(usage, truth)
-        assert {one.seen_ratio for one in program.gpus()} == {seen}
+        assert {one.sampled_ratio for one in program.gpus()} == {seen}
 
 
 def test_steady_power_without_a_counter_has_a_narrow_band(start):
     program = start([dataclasses.replace(A100, power=250.0, counter=False)], 6.0)
     [(joules, truth, usage)] = errors(program, program.said())
-    assert joules == pytest.approx(truth, rel=0.005)
+    late = tolerance_joules(usage, peak_watts=250.0, seconds=program.record.phase("train").seconds)
+    assert joules == pytest.approx(truth, abs=0.005 * truth + late)
     assert inside(usage, truth)
     width = usage.energy_high_joules - usage.energy_low_joules
-    assert width - usage.doubts.gap_joules < 0.15 * truth  # ±5 % of gain, and the edges
-    assert usage.doubts.gap_joules < 400  # at most the second that the start may take
+    assert width - usage.uncertainty.coverage_joules < 0.15 * truth  # ±5 % of gain, and the edges
+    assert usage.uncertainty.coverage_joules < 400  # at most the second that the start may take
 
 
 def test_faults(start):
@@ -105,18 +124,21 @@ def test_faults(start):
         Gpu(power=200.0, counter_frozen_at=0.0),
         Gpu(power=200.0, gauge_gain_ratio=1.2),
         Gpu(power=wave(3.3), counter_resets=(12.0,)),
-        Gpu(power=Constant(300.0), faults=(Error("nvmlDeviceGetMemoryInfo"), Error("nvmlDeviceGetUtilizationRates"))),
+        Gpu(
+            power=Constant(300.0),
+            faults=tuple(map(Error, ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "samples:2"))),
+        ),
     ]
     program = start(gpus, SECONDS)
     said = program.said()
     found = errors(program, said)
     for at in (2, 3, 5, 7):
         joules, truth, usage = found[at]
-        assert joules == pytest.approx(truth, rel=0.001, abs=0.04 * PEAK_WATTS)
+        assert joules == pytest.approx(truth, abs=0.001 * truth + tolerance_joules(usage, peak_watts=PEAK_WATTS))
         assert inside(usage, truth)
     for at in (0, 6):
-        joules, truth, _ = found[at]
-        assert joules == pytest.approx(truth, rel=0.001, abs=0.04 * PEAK_WATTS)
+        joules, truth, usage = found[at]
+        assert joules == pytest.approx(truth, abs=0.001 * truth + tolerance_joules(usage, peak_watts=PEAK_WATTS))
     assert found[4][0] == pytest.approx(found[4][1], rel=0.01)
     lost, truth, usage = found[1]
     known = program.script.gpus[1].energy_joules(program.script.seconds(said["begin"]), 9.0)
@@ -171,28 +193,28 @@ import json, sys, time
 import greenml
 run = greenml.track(output=sys.argv[1])
 before = time.monotonic(); run.start(); started = time.monotonic()
-worst, begin = 0.0, time.monotonic()
+ended, begin = [], time.monotonic()
 while time.monotonic() - begin < float(sys.argv[2]):
-    step = time.monotonic()
     with run.phase("step"):
         time.sleep(0.05)
-    worst = max(worst, time.monotonic() - step)
+    ended.append(time.monotonic())
 end = time.monotonic(); run.stop(); stopped = time.monotonic()
-print(json.dumps({"begin": begin, "end": end, "start": started - before, "stop": stopped - end, "worst": worst}))
+print(json.dumps({"begin": begin, "end": end, "start": started - before, "stop": stopped - end, "ended": ended}))
 """
     program = start([Gpu(power=wave(0.5)), Gpu(power=200.0)], 9.0, code=code, faults=[fault])
     said = program.said()
-    assert said["start"] < 2.0
-    assert said["stop"] < 2.0
-    assert said["worst"] < 1.0  # the hang lasts 5 s or for ever
+    steps = [program.script.seconds(at) for at in said["ended"]]
+    assert sum(fault.start < at < min(fault.end, 9.0) for at in steps) > 10, "steps go on while the call hangs"
     record = program.record
     assert program.notes(note)
     assert record.status == "completed"
     assert record.total().cpu_energy_joules.value > 0
     if note == "sensor-slow":  # counters are cumulative: nothing of the five seconds is lost
         for at, device in enumerate(program.gpus()):
+            tolerance = tolerance_joules(device.usage, peak_watts=PEAK_WATTS)
             truth = program.script.energy_joules(at, said["begin"], said["end"])
-            assert device.usage.energy_joules == pytest.approx(truth, rel=0.01, abs=0.2 * PEAK_WATTS)
+            whole = program.script.energy_joules(at, said["begin"] - said["start"], said["end"] + said["stop"])
+            assert truth - tolerance <= device.usage.energy_joules <= whole + tolerance
     elif note == "sensor-hung" and fault.function == "nvmlInit":
         assert record.total().gpu_energy_joules.value is None
     else:
@@ -214,5 +236,6 @@ def test_an_old_driver_without_counter_and_fields(start):
     missing = ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples")
     program = start([Gpu(power=150.0)], 4.0, without=missing)
     [(joules, truth, usage)] = errors(program, program.said())
-    assert joules == pytest.approx(truth, rel=0.01)
+    late = tolerance_joules(usage, peak_watts=150.0, seconds=program.record.phase("train").seconds)
+    assert joules == pytest.approx(truth, abs=0.01 * truth + late)
     assert inside(usage, truth)

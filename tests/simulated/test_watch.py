@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from greenml import record_file as records
+from greenml.record import file as records
 
 from .simnvml import GIB, Gpu, Square
 from .terminal import Terminal
@@ -106,7 +107,7 @@ def test_the_view_follows_a_run_to_its_end(start, terminal, tmp_path):
     assert shown.ended() == 0
     program.said_nothing()
     total = program.record.total().it_energy_joules.value
-    assert "run.json: completed after" in shown.text
+    assert re.search(r"run\.json:\s*completed\s*after", shown.text.replace("\n", "")), shown.text  # a long path wraps
     missed = program.record.duration_seconds - last[1]
     assert total - 1900 * (missed + 1) <= last[0] <= total + 1900
     trained = program.record.total("train").it_energy_joules.value
@@ -212,7 +213,9 @@ def test_outside_a_terminal_it_prints_lines(start, tmp_path, plain_environment):
     assert known[-1] > 3600
     total = program.record.total()
     assert last.startswith("host-0/run.json: completed after")
-    shown = re.search(r"([\d.]+) Wh, [\d.]+ g CO2e, \$([\d.]+) dedicated", last)
+    # "At least" where busy cores let a GPU's first reading come late.
+    shown = re.search(r"([\d.]+) Wh, (?:at least )?[\d.]+ g CO2e, \$([\d.]+) dedicated", last)
+    assert shown, last
     assert float(shown[1]) * 3600 == pytest.approx(total.it_energy_joules.value, rel=1e-3)
     assert float(shown[2]) == pytest.approx(total.cost_usd["dedicated"].value, abs=0.01)
     again = subprocess.run(
@@ -290,14 +293,20 @@ for at in range(60):
     for part in range(3):
         sys.stderr.write(f"\\r{at}: {part} of 3"); sys.stderr.flush(); time.sleep(0.03)
     sys.stderr.write("\\n")
+    while at == 40 and not os.path.exists("seen"): time.sleep(0.05)
 sys.stdout.write("the last words")
 sys.exit(7)
 """
 
 
 def test_run_live_keeps_the_commands_output_and_code(terminal, tmp_path):
-    shown = terminal(*GREENML, "run", "--live", "--region", "SWE", "--", sys.executable, "-c", NOISY, lines=30)
-    text = shown.until(lambda text: "so far" in text and "line 20" in text)
+    command = [*GREENML, "run", "--live", "--region", "SWE", "--", sys.executable, "-c", NOISY]
+    shown = terminal(*command, lines=30, PYTHONUNBUFFERED="1")
+    text = shown.until(lambda text: "so far" in text and "40: 2 of 3" in text)
+    for _ in range(20):  # a terminal that is slow to take what is written, and signals that cut writes short
+        shown.process.send_signal(signal.SIGWINCH)
+        time.sleep(0.05)
+    (tmp_path / "seen").touch()
     lines = text.splitlines()
     view = next(at for at, line in enumerate(lines) if line.startswith("\u2500" * 100))
     assert any(line.startswith("line ") for line in lines[:view])

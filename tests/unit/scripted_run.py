@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from greenml import finishing, trace_lines
-from greenml.model import Device, Rollup
-from greenml.record import RunRecord
-from greenml.trace import TraceWriter
+from greenml.record.schema import RunRecord
+from greenml.run import finish
+from greenml.trace import lines as trace_lines
+from greenml.trace.file import TraceWriter
+from greenml.trace.types import Device, Rollup
 
 UNIX = 1_785_000_000.0  # 2026-07-25
 GIB = 2**30
@@ -81,8 +82,8 @@ def record(
     detail = {"power_limit_range_watts": limits} if limits else {}
     for gpu in range(gpus):
         card = Device(
-            "gpu", f"GPU-{gpu}", model, "counter", "nvml", gain_ratio=gain, step_seconds=0.02, power_limit_watts=300.0,
-            memory_total_bytes=32 * GIB, detail={"index": str(gpu), **detail},
+            "gpu", f"GPU-{gpu}", model, "counter", "nvml", calibration_ratio=gain, step_seconds=0.02,
+            power_limit_watts=300.0, memory_total_bytes=32 * GIB, detail={"index": str(gpu), **detail},
         )  # fmt: skip
         writer.write(trace_lines.device_line(str(gpu), card))
     writer.write(trace_lines.device_line("h", Device("host", "node", "host", None, "host")))
@@ -113,13 +114,13 @@ def record(
             second += 1
             sample(stage)
             if done and count_every and second % count_every == 0:
-                writer.write({"found": {"counts": {"steps": done}}, "t": start + second})
+                writer.write({"facts": {"counts": {"steps": done}}, "t": start + second})
         if stage.phase:
             writer.write({"end": number, "t": start + second})
     if done:
-        writer.write({"found": {"counts": {"steps": done}}, "t": start + second})
+        writer.write({"facts": {"counts": {"steps": done}}, "t": start + second})
     if trainer:
-        writer.write({"found": {"trainer": trainer}, "t": start + second})
+        writer.write({"facts": {"trainer": trainer}, "t": start + second})
     writer.write({"status": "completed", "error": None, "t": start + second})
     writer.close()
-    return finishing.make(folder)
+    return finish.make(folder)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from scripted_run import Stage, record, steady
 
-from greenml import assumptions, record_file
-from greenml.analysis.advice import _rules_gpu, _rules_hardware, _rules_money, advice_text
-from greenml.analysis.advice._finding import Finding, Saving, Silence
-from greenml.analysis.advice.advise import RULES, advise
-from greenml.analysis.alternatives.what_if import what_if
+from greenml.accounting import assumptions
+from greenml.analysis.advice import rules
+from greenml.analysis.advice.advise import RULES, advise, render
+from greenml.analysis.advice.rules import Finding, Saving, Silence
+from greenml.analysis.what_if.ranking import what_if
 from greenml.cli import main
-from greenml.record import RunRecord, Usage
+from greenml.record import file as record_file
+from greenml.record.schema import RunRecord, Usage
 
 HERE = {"sku": "ND40rs_v2", "region": "westus2"}
 HOURLY = 22.032  # dedicated, the price nearest to the scripted runs' date
@@ -39,7 +40,7 @@ def silent(said: Finding | Silence) -> str:
 
 def imported(made: RunRecord) -> RunRecord:
     """The same run as another tool's figures: sums without a course."""
-    devices = [one.model_copy(update={"method": "reported", "sensor": "azure_monitor"}) for one in made.devices]
+    devices = [device.model_copy(update={"method": "reported", "sensor": "azure_monitor"}) for device in made.devices]
     return made.model_copy(update={"devices": devices, "timeline": None})
 
 
@@ -61,50 +62,50 @@ def test_idle_gpu_time_is_summed_over_the_gpus(tmp_path):
         ),
     ]
     made = record(tmp_path, stages, gpus=4, settings=HERE)
-    found = speaks(_rules_gpu.idle_gpus(made))
+    found = speaks(rules.idle_gpus(made))
     idle_joules = 60 * 4 * 50.0 + 140 * 2 * 45.0
     assert found.saving.joules == (0.0, pytest.approx(idle_joules, rel=1e-3))
     assert found.saving.grams == (0.0, pytest.approx(idle_joules * ratio(made), rel=1e-3))
     assert found.saving.usd == (0.0, pytest.approx(60 / 3600 * HOURLY))
     idle_seconds, known = 60 * 4 + 140 * 2, 200 * 4
     assert found.evidence[0].startswith(f"{idle_seconds / known:.1%} of the GPU time")
-    assert "setup 1m 00.00s" in found.evidence[1]
+    assert "setup 1m 00s" in found.evidence[1]
 
 
 def test_idle_gpus_drew_no_more_than_the_gpus_did(tmp_path):
     """A step of the timeline has its mean power for a gap in it too; the device's energy does not."""
     made = record(tmp_path, [Stage("train", 100, steady(50.0), steady(0.0))])
-    known = next(one.usage.energy_joules for one in made.devices if one.kind == "gpu")
+    known = next(device.usage.energy_joules for device in made.devices if device.kind == "gpu")
     devices = [
-        one.model_copy(update={"usage": one.usage.model_copy(update={"energy_joules": 0.9 * known})})
-        if one.kind == "gpu"
-        else one
-        for one in made.devices
+        device.model_copy(update={"usage": device.usage.model_copy(update={"energy_joules": 0.9 * known})})
+        if device.kind == "gpu"
+        else device
+        for device in made.devices
     ]
-    found = speaks(_rules_gpu.idle_gpus(made.model_copy(update={"devices": devices})))
+    found = speaks(rules.idle_gpus(made.model_copy(update={"devices": devices})))
     assert found.saving.joules == (0.0, pytest.approx(0.9 * known, rel=1e-9))
     assert "100.0% of the GPU energy" in found.evidence[0]
 
 
 def test_a_gpu_that_did_nothing_is_named(tmp_path):
     made = record(tmp_path, [Stage("train", 50, busy=lambda second, gpu: 0.0 if gpu == 3 else 0.9)], gpus=4)
-    assert "GPU 3 did nothing all the time" in speaks(_rules_gpu.idle_gpus(made)).evidence
+    assert "GPU 3 did nothing all the time" in speaks(rules.idle_gpus(made)).evidence
 
 
 @pytest.mark.parametrize("busy", [0.95, 0.11])
 def test_busy_gpus_are_not_idle(tmp_path, busy):
-    assert "only" in silent(_rules_gpu.idle_gpus(record(tmp_path, wholly(busy))))
+    assert "only" in silent(rules.idle_gpus(record(tmp_path, wholly(busy))))
 
 
 def test_idle_is_not_guessed_without_utilization_over_time(tmp_path):
     made = record(tmp_path, wholly(0.01))
-    assert isinstance(_rules_gpu.idle_gpus(made), Finding)
+    assert isinstance(rules.idle_gpus(made), Finding)
     for without in (
         imported(made),
         made.model_copy(update={"timeline": None}),
         record(tmp_path / "c", wholly(), gpus=0),
     ):
-        assert "no GPU's utilization over time" in silent(_rules_gpu.idle_gpus(without))
+        assert "no GPU's utilization over time" in silent(rules.idle_gpus(without))
 
 
 # Batch size.
@@ -112,16 +113,17 @@ def test_idle_is_not_guessed_without_utilization_over_time(tmp_path):
 
 def test_half_busy_gpus_with_free_memory_want_a_larger_batch(tmp_path):
     made = record(tmp_path, wholly(0.45), gpus=8, memory=0.4, settings=HERE)
-    found = speaks(_rules_gpu.small_batch(made))
+    found = speaks(rules.small_batch(made))
     shorter = 100 * (1 - 0.45 / 0.9)
     assert found.saving.usd == (0.0, pytest.approx(shorter / 3600 * HOURLY))
     assert found.saving.joules == (0.0, pytest.approx(shorter * 8 * 42)), "42 W: an idle V100 SXM2 32 GB of the table"
     assert "45.0%" in found.evidence[0]
     assert "40.0% of its memory" in found.evidence[0]
     there = [  # each for half of the run: the other attempt ran on other machines
-        one.model_copy(update={"usage": one.usage.model_copy(update={"covered_seconds": 50.0})}) for one in made.devices
+        device.model_copy(update={"usage": device.usage.model_copy(update={"covered_seconds": 50.0})})
+        for device in made.devices
     ]
-    found = speaks(_rules_gpu.small_batch(made.model_copy(update={"devices": there})))
+    found = speaks(rules.small_batch(made.model_copy(update={"devices": there})))
     assert found.saving.joules == (0.0, pytest.approx(shorter * 8 * 42 / 2))
 
 
@@ -130,14 +132,14 @@ def test_half_busy_gpus_with_free_memory_want_a_larger_batch(tmp_path):
     [(0.8, 0.4, "neither low nor idle"), (0.05, 0.4, "neither low nor idle"), (0.45, 0.9, "no room")],
 )
 def test_no_larger_batch_where_there_is_no_room_or_need(tmp_path, busy, memory, why):
-    assert why in silent(_rules_gpu.small_batch(record(tmp_path, wholly(busy), memory=memory)))
+    assert why in silent(rules.small_batch(record(tmp_path, wholly(busy), memory=memory)))
 
 
 def test_no_larger_batch_where_memory_or_utilization_is_not_known(tmp_path):
     made = record(tmp_path, wholly(0.45), memory=0.4)
-    blind = [one.model_copy(update={"memory_total_bytes": None}) for one in made.devices]
-    assert "memory is not known" in silent(_rules_gpu.small_batch(made.model_copy(update={"devices": blind})))
-    assert "utilization in training is not known" in silent(_rules_gpu.small_batch(imported(made)))
+    blind = [device.model_copy(update={"memory_total_bytes": None}) for device in made.devices]
+    assert "memory is not known" in silent(rules.small_batch(made.model_copy(update={"devices": blind})))
+    assert "utilization in training is not known" in silent(rules.small_batch(imported(made)))
 
 
 # Input.
@@ -149,7 +151,7 @@ def test_gpus_that_wait_for_full_cpus(tmp_path):
         Stage("train", 40, steady(80.0), steady(0.18), cpu=0.95),
     ]
     made = record(tmp_path, stages, settings=HERE)
-    found = speaks(_rules_gpu.input_bound(made))
+    found = speaks(rules.input_bound(made))
     assert "in 40.0% of the training" in found.evidence[0]
     assert "95.0% busy" in found.evidence[0]
     assert found.saving.usd == (0.0, pytest.approx(40 * (1 - 0.18 / 0.9) / 3600 * HOURLY, rel=1e-3))
@@ -157,19 +159,19 @@ def test_gpus_that_wait_for_full_cpus(tmp_path):
 
 def test_one_full_core_and_no_workers(tmp_path):
     stages = wholly(0.3, cpu=0.05, process=1 / 40)
-    found = speaks(_rules_gpu.input_bound(record(tmp_path, stages, trainer=FP32)))
+    found = speaks(rules.input_bound(record(tmp_path, stages, trainer=FP32)))
     assert "1 of 40 CPUs" in found.evidence[0]
     several = {"training_args": {"dataloader_num_workers": 4}}
-    assert "nothing tells which" in silent(_rules_gpu.input_bound(record(tmp_path / "b", stages, trainer=several)))
-    assert "nothing tells which" in silent(_rules_gpu.input_bound(record(tmp_path / "c", stages)))
+    assert "nothing tells which" in silent(rules.input_bound(record(tmp_path / "b", stages, trainer=several)))
+    assert "nothing tells which" in silent(rules.input_bound(record(tmp_path / "c", stages)))
 
 
 def test_full_cpus_beside_busy_gpus_or_outside_of_training_are_no_matter(tmp_path):
     busy = record(tmp_path / "a", wholly(0.9, cpu=1.0))
-    assert "in 0.0% of the training only" in silent(_rules_gpu.input_bound(busy))
+    assert "in 0.0% of the training only" in silent(rules.input_bound(busy))
     setup = [Stage("setup", 60, busy=steady(0.0), cpu=1.0), *wholly(0.9)]
-    assert "of the training only" in silent(_rules_gpu.input_bound(record(tmp_path / "b", setup)))
-    assert "no GPU's utilization" in silent(_rules_gpu.input_bound(imported(busy)))
+    assert "of the training only" in silent(rules.input_bound(record(tmp_path / "b", setup)))
+    assert "no GPU's utilization" in silent(rules.input_bound(imported(busy)))
 
 
 # Evaluation.
@@ -184,27 +186,27 @@ def evaluated(count: int, seconds: int) -> list[Stage]:
 
 def test_evaluation_that_takes_a_third(tmp_path):
     made = record(tmp_path, evaluated(4, 60), settings=HERE)
-    found = speaks(_rules_money.evaluation(made))
+    found = speaks(rules.evaluation(made))
     assert found.saving.joules == (pytest.approx(2 * 60 * 100.0, rel=1e-3),) * 2
     assert found.saving.usd == (pytest.approx(2 * 60 / 3600 * HOURLY),) * 2
-    assert "eval came 4 times, 1m 00.00s each: 33.3% of the run's energy" in found.evidence[0]
+    assert "eval came 4 times, 1m 00s each: 33.3% of the run's energy" in found.evidence[0]
 
 
 def test_evaluation_by_time_where_its_energy_is_not_known(tmp_path):
     made = record(tmp_path, evaluated(4, 60), settings=HERE)
     unknown = made.model_copy(
-        update={"phases": [one.model_copy(update={"usage": {"GPU-0": Usage(why="lost")}}) for one in made.phases]}
+        update={"phases": [phase.model_copy(update={"usage": {"GPU-0": Usage(why="lost")}}) for phase in made.phases]}
     )
-    found = speaks(_rules_money.evaluation(assumptions.again(unknown)))
+    found = speaks(rules.evaluation(assumptions.reaccount(unknown)))
     assert found.saving.joules is None
     assert found.saving.usd == (pytest.approx(2 * 60 / 3600 * HOURLY),) * 2
     assert "50.0% of the run's time (its energy is not known)" in found.evidence[0]
 
 
 def test_evaluation_that_is_rare_or_short_or_absent(tmp_path):
-    assert "came once" in silent(_rules_money.evaluation(record(tmp_path / "a", evaluated(1, 60))))
-    assert "of the run's energy" in silent(_rules_money.evaluation(record(tmp_path / "b", evaluated(4, 5))))
-    assert "no phase" in silent(_rules_money.evaluation(record(tmp_path / "c", wholly())))
+    assert "came once" in silent(rules.evaluation(record(tmp_path / "a", evaluated(1, 60))))
+    assert "of the run's energy" in silent(rules.evaluation(record(tmp_path / "b", evaluated(4, 5))))
+    assert "no phase" in silent(rules.evaluation(record(tmp_path / "c", wholly())))
 
 
 # Preemptible machines.
@@ -213,7 +215,7 @@ def test_evaluation_that_is_rare_or_short_or_absent(tmp_path):
 def test_the_checkpoint_interval_is_young_s(tmp_path):
     stages = [Stage("setup", 120), Stage("train", 300), Stage("save", 20), Stage("train", 300), Stage("save", 40)]
     made = record(tmp_path, stages, settings={**HERE, "nodes": 2})
-    found = speaks(_rules_money.preemptible(made))
+    found = speaks(rules.preemptible(made))
     seconds, cost, again = 780.0, 30.0, 120.0
     interval = math.sqrt(2 * cost * 10 * 3600 / 2)  # a preemption every 10 h of each of two machines
     assert f"every {interval / 60:.0f} min" in found.advice
@@ -225,44 +227,46 @@ def test_the_checkpoint_interval_is_young_s(tmp_path):
     )
     joules = made.total().it_energy_joules.value
     assert found.saving.joules == (pytest.approx(-joules * often), pytest.approx(-joules * seldom))
-    assert any("as the phase 'save' took" in one for one in found.assumes)
+    assert any("as the phase 'save' took" in assume for assume in found.assumes)
 
 
 def test_a_checkpoint_of_no_known_cost_is_assumed_and_said(tmp_path):
-    found = speaks(_rules_money.preemptible(record(tmp_path, wholly(), settings=HERE)))
-    assert any("60.00 s (assumed: there is no phase 'save')" in one for one in found.assumes)
+    found = speaks(rules.preemptible(record(tmp_path, wholly(), settings=HERE)))
+    assert any("60.00 s (assumed: there is no phase 'save')" in assume for assume in found.assumes)
     assert "every 35 min" in found.advice
 
 
 def test_a_price_of_the_run_s_own_time_goes_before_a_cheaper_old_one(tmp_path):
     """Of the published run's tiers low priority is of its own month, spot of four years later."""
     made = record(tmp_path, wholly(), settings=HERE)
-    then = assumptions.again(made.model_copy(update={"started": made.started.replace(year=2021), "ended": None}))
+    then = assumptions.reaccount(made.model_copy(update={"started": made.started.replace(year=2021), "ended": None}))
     assert then.factors.prices["spot"].value < then.factors.prices["low_priority"].value
-    assert "low priority" in speaks(_rules_money.preemptible(then)).title
+    assert "low priority" in speaks(rules.preemptible(then)).title
 
 
 def test_a_tier_that_is_sold_no_more_is_no_advice(tmp_path):
     """Azure's low priority ended in 2025: a price that is derived from the dedicated one is none that can be had."""
     made = record(tmp_path, wholly(), settings={"sku": "ND96isr_H100_v5", "region": "eastus"})
     assert made.factors.prices["low_priority"].derived
-    assert "no cheaper tier" in silent(_rules_money.preemptible(made))
+    assert "no cheaper tier" in silent(rules.preemptible(made))
     then = made.model_copy(update={"started": made.started.replace(year=2025), "ended": None})
-    assert "low priority" in speaks(_rules_money.preemptible(assumptions.again(then))).title
+    assert "low priority" in speaks(rules.preemptible(assumptions.reaccount(then))).title
 
 
 def test_no_cheaper_tier_no_advice(tmp_path):
     made = record(tmp_path, wholly(), settings=HERE)
-    assert "the run's tier is spot" in silent(_rules_money.preemptible(assumptions.again(made, tier="spot")))
-    assert "no dedicated price" in silent(_rules_money.preemptible(record(tmp_path / "b", wholly())))
-    assert "no cheaper tier" in silent(_rules_money.preemptible(assumptions.again(made, price_per_hour=9.0)))
+    assert "the run's tier is spot" in silent(rules.preemptible(assumptions.reaccount(made, tier="spot")))
+    assert "no dedicated price" in silent(rules.preemptible(record(tmp_path / "b", wholly())))
+    assert "no cheaper tier" in silent(rules.preemptible(assumptions.reaccount(made, price_per_hour=9.0)))
 
 
 def test_preemptions_that_eat_the_saving_are_no_advice(tmp_path):
     stages = [Stage("setup", 60), Stage("train", 60)]
     made = record(tmp_path, stages, settings=HERE)
-    slow = [one.model_copy(update={"seconds": 200 * 3600.0}) if one.path == "setup" else one for one in made.phases]
-    assert "saves nothing beyond doubt" in silent(_rules_money.preemptible(made.model_copy(update={"phases": slow})))
+    slow = [
+        phase.model_copy(update={"seconds": 200 * 3600.0}) if phase.path == "setup" else phase for phase in made.phases
+    ]
+    assert "saves nothing beyond doubt" in silent(rules.preemptible(made.model_copy(update={"phases": slow})))
 
 
 # Regions.
@@ -270,11 +274,11 @@ def test_preemptions_that_eat_the_saving_are_no_advice(tmp_path):
 
 def test_a_cleaner_region_beyond_the_doubt_of_the_factors(tmp_path):
     made = record(tmp_path, wholly(seconds=400), settings={"sku": "ND96isr_H100_v5", "region": "eastus"})
-    found = speaks(_rules_money.cleaner_region(made))
+    found = speaks(rules.cleaner_region(made))
     ranking = what_if(made, ("regions",))
     best = min(
-        (one for one in ranking.regions if one.comparable and one.carbon_apart),
-        key=lambda one: one.emissions_grams.value,
+        (region for region in ranking.regions if region.comparable and region.carbon_apart),
+        key=lambda region: region.emissions_grams.value,
     )
     assert found.title == f"Run in {best.name}"
     low, high = found.saving.grams
@@ -283,29 +287,28 @@ def test_a_cleaner_region_beyond_the_doubt_of_the_factors(tmp_path):
 
 
 def test_a_region_within_the_bands_is_no_advice(tmp_path):
-    assert "beyond" not in silent(_rules_money.cleaner_region(record(tmp_path, wholly(), settings=HERE)))
+    cleanest = {"sku": "ND40rs_v2", "region": "westeurope"}
+    assert "beyond" not in silent(rules.cleaner_region(record(tmp_path, wholly(), settings=cleanest)))
     nowhere = record(tmp_path / "b", wholly(), settings={"region": "SWE"})
-    assert "no cloud region" in silent(_rules_money.cleaner_region(nowhere))
-    assert "no cloud region" in silent(_rules_money.cheaper_region(nowhere))
+    assert "no cloud region" in silent(rules.cleaner_region(nowhere))
+    assert "no cloud region" in silent(rules.cheaper_region(nowhere))
 
 
 def test_a_cheaper_region_is_one_of_the_same_tier_and_time(tmp_path):
     dear = {"sku": "ND40rs_v2", "region": "southeastasia"}
-    found = speaks(_rules_money.cheaper_region(record(tmp_path, wholly(), settings=dear)))
+    found = speaks(rules.cheaper_region(record(tmp_path, wholly(), settings=dear)))
     assert found.title in ("Run in azure/westus2, where it costs less", "Run in azure/eastus, where it costs less")
     assert found.saving.usd[0] == pytest.approx(100 / 3600 * (30.492 - HOURLY))
-    assert "no region has the machine" in silent(
-        _rules_money.cheaper_region(record(tmp_path / "b", wholly(), settings=HERE))
-    )
+    assert "no region has the machine" in silent(rules.cheaper_region(record(tmp_path / "b", wholly(), settings=HERE)))
     unpriced = record(tmp_path / "c", wholly(), settings={"region": "westus2"})
-    assert "no dedicated price of the run" in silent(_rules_money.cheaper_region(unpriced))
+    assert "no dedicated price of the run" in silent(rules.cheaper_region(unpriced))
 
 
 # Power limit and precision.
 
 
 def test_gpus_near_a_limit_that_can_be_lowered(tmp_path):
-    found = speaks(_rules_hardware.power_limit(record(tmp_path, wholly(watts=270.0), gpus=2)))
+    found = speaks(rules.power_limit(record(tmp_path, wholly(watts=270.0), gpus=2)))
     assert found.saving.joules == (0.0, pytest.approx(0.25 * 2 * 270 * 100))
     assert found.saving.usd is None, "it runs longer, by how much is not known"
     assert "90.0% of their limit" in found.evidence[0]
@@ -322,16 +325,16 @@ def test_gpus_near_a_limit_that_can_be_lowered(tmp_path):
     ],
 )
 def test_a_limit_that_is_not_known_or_not_reached_is_left_alone(tmp_path, watts, limits, why):
-    assert why in silent(_rules_hardware.power_limit(record(tmp_path, wholly(watts=watts), limits=limits)))
+    assert why in silent(rules.power_limit(record(tmp_path, wholly(watts=watts), limits=limits)))
 
 
 def test_the_power_limit_of_imported_gpus_is_left_alone(tmp_path):
-    assert "no GPU was measured" in silent(_rules_hardware.power_limit(imported(record(tmp_path, wholly()))))
+    assert "no GPU was measured" in silent(rules.power_limit(imported(record(tmp_path, wholly()))))
 
 
 def test_32_bits_on_tensor_cores(tmp_path):
     made = record(tmp_path, wholly(), gpus=2, settings=HERE, trainer=FP32)
-    found = speaks(_rules_hardware.mixed_precision(made))
+    found = speaks(rules.mixed_precision(made))
     assert found.saving.joules == (0.0, pytest.approx(2 / 3 * 2 * 250 * 100))
     assert found.saving.usd == (0.0, pytest.approx(2 / 3 * 100 / 3600 * HOURLY))
 
@@ -352,13 +355,13 @@ def test_32_bits_on_tensor_cores(tmp_path):
 )
 def test_precision_is_not_advised_where_it_is_not_known_or_already_low(tmp_path, trainer, model, why):
     made = record(tmp_path, wholly(), model=model, trainer=trainer)
-    assert why in silent(_rules_hardware.mixed_precision(made))
+    assert why in silent(rules.mixed_precision(made))
 
 
 @pytest.mark.parametrize("said", ["no", "32", "32-true", "float32"])
 def test_32_bits_by_any_name(tmp_path, said):
     made = record(tmp_path, wholly(), trainer={"ran": {"precision": said}})
-    assert isinstance(_rules_hardware.mixed_precision(made), Finding)
+    assert isinstance(rules.mixed_precision(made), Finding)
 
 
 # All together.
@@ -371,7 +374,7 @@ def rich(folder: Path) -> RunRecord:
 
 def test_findings_are_ordered_by_their_largest_share_and_never_summed(tmp_path):
     made = advise(rich(tmp_path))
-    shares = [one.share for one in made.findings]
+    shares = [finding.share for finding in made.findings]
     assert shares == sorted(shares, reverse=True)
     assert len(made.findings) >= 5
     assert made.findings[0].rule == "preemptible"
@@ -380,11 +383,11 @@ def test_findings_are_ordered_by_their_largest_share_and_never_summed(tmp_path):
     assert made.findings[0].share == pytest.approx(
         sum(made.findings[0].saving.usd) / 2 / total.cost_usd["dedicated"].value
     )
-    text = advice_text.render(made)
+    text = render(made)
     assert "the figures do not add up" in text
-    for one in made.findings:
-        assert one.source
-        assert one.source.split(";")[0][:40] in " ".join(text.split())
+    for finding in made.findings:
+        assert finding.source
+        assert finding.source.split(";")[0][:40] in " ".join(text.split())
 
 
 def test_every_rule_is_silent_of_a_record_with_nothing_in_it(tmp_path):
@@ -394,7 +397,7 @@ def test_every_rule_is_silent_of_a_record_with_nothing_in_it(tmp_path):
     said = [rule(bare) for rule in RULES]
     assert all(isinstance(one, Silence) and one.why for one in said)
     assert len({one.rule for one in said}) == len(RULES)
-    text = advice_text.render(advise(bare))
+    text = render(advise(bare))
     assert "no findings from 9 rules" in text
     assert text.count("\n - ") == len(RULES)
 
@@ -406,12 +409,12 @@ def test_every_rule_names_its_source():
 
 def test_savings_that_are_costs_are_said_as_such():
     found = Finding("x", "X", (), "", Saving(joules=(-7200.0, -3600.0), usd=(3.0, 4.0)), (), "", 0.5, "cost")
-    text = advice_text.render(advise_of(found))
+    text = render(advise_of(found))
     assert "$3.00 to $4.00 (at mid-range 50.0% of the run's cost); but takes 1.000 to 2.000 Wh more" in text
     both = Finding("x", "X", (), "", Saving(usd=(-1.0, 4.0)), (), "")
-    assert "between $1.00 more and $4.00 less" in advice_text.render(advise_of(both))
+    assert "between $1.00 more and $4.00 less" in render(advise_of(both))
     none = Finding("x", "X", (), "", Saving(), (), "")
-    assert "not known" in advice_text.render(advise_of(none))
+    assert "not known" in render(advise_of(none))
 
 
 def advise_of(found: Finding) -> Any:

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenml import finishing, record_file, text_file
+from greenml import files
 from greenml.cli import main
 from greenml.errors import RecordError, SettingsError
-from greenml.record import (
+from greenml.record import file as record_file
+from greenml.record.schema import (
     DeviceRecord,
     Environment,
     Factor,
@@ -33,7 +34,9 @@ from greenml.record import (
     Totals,
     Usage,
 )
-from greenml.reports import _carbon_table, _card_blocks, _front_matter, markdown, model_card
+from greenml.reports import markdown, model_card
+from greenml.reports.card import front_matter, sections
+from greenml.run import finish
 
 yaml = pytest.importorskip("yaml")
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="the extra 'card' is not installed")
@@ -238,9 +241,9 @@ def test_results_go_into_a_model_index_that_is_there(force, tmp_path: Path):
     validation, test = model["results"]
     assert model["name"] == "theirs"
     assert validation["task"] == {"type": "text-generation", "name": "Words"}
-    assert [one["value"] for one in validation["metrics"]] == [0.875 if force else 0.5, 2.5]
+    assert [metric["value"] for metric in validation["metrics"]] == [0.875 if force else 0.5, 2.5]
     assert test["metrics"] == [{"type": "accuracy", "value": 0.75, "name": "accuracy"}]
-    assert [(one.key, one.theirs, one.ours) for one in made.conflicts] == [
+    assert [(conflict.key, conflict.theirs, conflict.ours) for conflict in made.conflicts] == [
         ("model-index, accuracy on org/corpus validation", 0.5, 0.875)
     ]
 
@@ -284,7 +287,7 @@ def test_somebody_elses_figure_gets_none_of_our_words(tmp_path: Path):
     card = "---\nco2_eq_emissions:\n  emissions: 5\n  source: a paper\n---\n"
     made = model_card.update(card, run())
     assert loaded(made.text, tmp_path)["co2_eq_emissions"] == {"emissions": 5, "source": "a paper"}
-    assert [(one.key, one.theirs, float(one.ours)) for one in made.conflicts] == [
+    assert [(conflict.key, conflict.theirs, float(conflict.ours)) for conflict in made.conflicts] == [
         ("co2_eq_emissions.emissions", 5, 987.654)
     ]
     forced = loaded(model_card.update(card, run(), force=True).text, tmp_path)["co2_eq_emissions"]
@@ -295,7 +298,7 @@ def test_somebody_elses_figure_gets_none_of_our_words(tmp_path: Path):
 def test_what_is_forced_is_shown_whole():
     card = "---\nco2_eq_emissions:\n  emissions: 5\n  source: a paper\n  training_type:\n---\n"
     conflicts = model_card.update(card, run(), force=True).conflicts
-    assert [one.key for one in conflicts] == ["co2_eq_emissions.emissions", "co2_eq_emissions.source"]
+    assert [conflict.key for conflict in conflicts] == ["co2_eq_emissions.emissions", "co2_eq_emissions.source"]
 
 
 def test_no_emissions_are_a_figure(tmp_path: Path):
@@ -312,7 +315,7 @@ def test_the_same_figure_is_completed(tmp_path: Path):
     made = model_card.update(card, run(params={"training_type": "fine-tuning"}))
     told = loaded(made.text, tmp_path)["co2_eq_emissions"]
     assert (told["training_type"], told["hardware_used"]) == ("pre-training", "2 X NVIDIA A100-SXM4-40GB")
-    assert [one.key for one in made.conflicts] == ["co2_eq_emissions.training_type"]
+    assert [conflict.key for conflict in made.conflicts] == ["co2_eq_emissions.training_type"]
     short = model_card.update("---\nco2_eq_emissions: 987.654\n---\n", run())
     assert short.conflicts == []
     assert loaded(short.text, tmp_path)["co2_eq_emissions"]["emissions"] == 987.654
@@ -339,14 +342,14 @@ def test_the_same_figure_is_completed(tmp_path: Path):
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_card_of_any_shape_stays_itself(card, line_end, mark, tmp_path: Path):
     card = mark + card.replace("\n", line_end)
-    parts = _front_matter.split(card)
+    parts = front_matter.split(card)
     made = model_card.update(card, run()).text
     assert made.startswith(mark)
     assert "\ufeff" not in made[1:]
     assert re.findall(r"(?<!\r)\n|\r(?!\n)", made) == (
         [] if line_end == "\r\n" and "\n" in card else ["\n"] * made.count("\n")
     )
-    told, before = loaded(made, tmp_path), _front_matter.metadata(card)
+    told, before = loaded(made, tmp_path), front_matter.metadata(card)
     assert told["co2_eq_emissions"]["emissions"] == 987.654
     assert told["tags"] == [*(before.get("tags") or []), "greenml"]
     assert told.get("license") == before.get("license")
@@ -371,7 +374,6 @@ def test_a_title_for_a_new_card_and_none_for_an_old_one():
         ("{{ card_data }}", "at its head"),
         ("model-index:\n- name: x\n  results:\n  - task: 1", "does not load"),
         ("tags: &t [a]\nother: *t", "cannot be changed in place"),
-        ("a: 1\n...", "cannot be changed in place"),
     ],
 )
 def test_metadata_that_cannot_be_kept_are_an_error(head, said):
@@ -389,7 +391,7 @@ def test_only_sections_with_data():
     for title in ("Hyperparameters", "DeepSpeed", "Results"):
         assert f"## {title}" not in plain
     assert markdown.resource_usage(run()) in plain
-    assert _carbon_table.carbon_emissions(run()) in plain
+    assert markdown.carbon_emissions(run()) in plain
 
 
 def test_hyperparameters_come_back_from_their_block():
@@ -524,7 +526,7 @@ def test_nothing_of_a_run_breaks_out(tmp_path: Path):
     assert made.text.count("<!-- greenml: begin") == 1
     assert len(re.findall(r"^<!-- greenml: end -->$", made.text, re.M)) == 1
     outside_code = re.sub(
-        r"^(`{3,})\w+\n.*?\n\1$", "", _front_matter.split(made.text).tail, flags=re.DOTALL | re.MULTILINE
+        r"^(`{3,})\w+\n.*?\n\1$", "", front_matter.split(made.text).tail, flags=re.DOTALL | re.MULTILINE
     )
     outside_code = re.sub(r"(`+)(?!`).*?[^`]\1(?!`)", "", outside_code)  # within a line: DeepSpeed's optimizer
     assert "<script>" not in outside_code
@@ -537,9 +539,9 @@ def test_nothing_of_a_run_breaks_out(tmp_path: Path):
 
 
 def test_code_within_a_line():
-    assert _card_blocks.code("a`b``c") == "```a`b``c```"
-    assert _card_blocks.code("`x") == "`` `x ``"
-    assert _card_blocks.code("x\ny") == "`x y`"
+    assert sections.code("a`b``c") == "```a`b``c```"
+    assert sections.code("`x") == "`` `x ``"
+    assert sections.code("x\ny") == "`x y`"
 
 
 # Markers.
@@ -621,7 +623,7 @@ def test_any_text_stays_and_a_second_time_changes_nothing(lines, line_end, end, 
     there = (model_card.HUB_MARKS if hub else model_card.MARKS).find(made)
     if there is None:
         return  # fields of the template, filled in place
-    before, after = _front_matter.split(made[: there.start] + made[there.stop :]), _front_matter.split(card)
+    before, after = front_matter.split(made[: there.start] + made[there.stop :]), front_matter.split(card)
     text = after.tail if after.block is not None else line_end + after.tail  # a new head takes a line of its own
     if card:
         assert text.strip() in before.tail
@@ -675,7 +677,7 @@ def test_a_field_that_somebody_filled_is_kept():
     )
     made = model_card.update(card, run(place=PlaceRecord()), style="hub")
     assert made.text.endswith(card)
-    assert [(one.key, one.theirs) for one in made.conflicts] == [("Hardware Type", "an abacus")]
+    assert [(conflict.key, conflict.theirs) for conflict in made.conflicts] == [("Hardware Type", "an abacus")]
     assert made.left_out == ["Cloud Provider: not known"]
     half = model_card.update("- **Hours used:** 5 [More Information Needed]\n", run(), style="hub")
     assert half.conflicts[0].theirs == "5 [More Information Needed]"
@@ -700,23 +702,23 @@ def test_a_file_keeps_its_mode_and_a_link_stays_one(tmp_path: Path):
     path.write_bytes(b"\xef\xbb\xbfa\r\nb")
     path.chmod(0o640)
     link.symlink_to(path)
-    text = text_file.read(link)
+    text = files.read(link)
     assert text == "\ufeffa\r\nb"
-    text_file.write(link, text + "c")
+    files.write(link, text + "c")
     assert link.is_symlink()
     assert path.read_bytes() == b"\xef\xbb\xbfa\r\nbc"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["README.md", "link.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "link.md"]
 
 
 def test_a_file_that_cannot_be_one_is_an_error(tmp_path: Path):
     (tmp_path / "latin.md").write_bytes(b"caf\xe9")
     with pytest.raises(RecordError, match="not UTF-8, at byte 3"):
-        text_file.read(tmp_path / "latin.md")
+        files.read(tmp_path / "latin.md")
     with pytest.raises(RecordError, match="cannot be read"):
-        text_file.read(tmp_path)
+        files.read(tmp_path)
     with pytest.raises(RecordError, match="cannot be written"):
-        text_file.write(tmp_path, "x")
+        files.write(tmp_path, "x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
@@ -725,22 +727,22 @@ def test_a_read_only_card_is_left_alone(tmp_path: Path):
     path.write_text("mine")
     path.chmod(0o444)
     with pytest.raises(RecordError, match="read-only"):
-        text_file.write(path, "ours")
+        files.write(path, "ours")
     assert path.read_text() == "mine"
 
 
 def test_the_card_of_a_run_that_ends_keeps_every_byte(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     card = tmp_path / "README.md"
     card.write_bytes(b"\xef\xbb\xbf# Mine\r\n\r\nWords")
-    finishing._write_cards(run(), [card])
+    finish._write_cards(run(), [card])
     first = card.read_bytes()
     assert first.startswith(b"\xef\xbb\xbf# Mine\r\n\r\nWords\r\n\r\n<!-- greenml: begin;")
     assert first.count(b"\n") == first.count(b"\r\n")
-    finishing._write_cards(run(), [card])
+    finish._write_cards(run(), [card])
     assert card.read_bytes() == first
     damaged = first.replace(b"<!-- greenml: end -->", b"")
     card.write_bytes(damaged)
-    finishing._write_cards(run(), [card])
+    finish._write_cards(run(), [card])
     assert card.read_bytes() == damaged
     assert "was not written" in caplog.text
     assert "damaged" in caplog.text
@@ -767,7 +769,7 @@ def test_the_whole_card_on_stdout(said, tmp_path: Path):
     code, card, err = said()
     assert (code, err) == (0, "")
     assert loaded(card, tmp_path)["model-index"][0]["name"] == "toy"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["loaded.md", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loaded.md", "run.json"]
 
 
 def test_into_a_readme_twice(said, tmp_path: Path):
@@ -838,3 +840,160 @@ def test_a_missing_package_is_one_line(tmp_path: Path, missing, named):
     assert "pip install 'greenml[card]'" in done.stderr
     assert named in done.stderr or "huggingface_hub" in done.stderr
     assert (tmp_path / "README.md").read_text() == "---\nlicense: mit\n---\n"
+
+
+# Cards as people have them.
+
+
+def evaluated() -> RunRecord:
+    return run(trainer=TRAINER, metrics=EVALUATED)
+
+
+@pytest.mark.parametrize(
+    ("head", "added"),
+    [
+        (
+            "license: mit\nco2_eq_emissions:\n  # measured\n  emissions: 178.02492531467784 # grams\n  source: 'x'\n"
+            "  pue: 1.10\n  timestamp: 2021-07-06T21:57:39\nzeta: 1",
+            {"co2_eq_emissions": {"hardware_used": "8 X V100"}},
+        ),
+        ("a:\n    - b: 1.10  # one\n      c: ~\n# tail\nz: [1,  2]", {"a": [{"d": 2}]}),
+        ("a:\n- {b: 1.0,  c: 0x10}\n- |\n  text\n\n# end", {"a": ["new"]}),
+        ("a:\n  b:\n    c: 1e3\n    d: !!str 5\n\n", {"a": {"b": {"e": {"f": [1]}}}}),
+        ("a: 1\n...", {"b": 2}),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_a_mapping_gains_costs_no_byte_of_the_rest(head, added, end):
+    card = f"---\n{head}\n---\n# M\n".replace("\n", end)
+    before = front_matter.metadata(card)
+
+    def joined(old, new):
+        if isinstance(old, dict) and isinstance(new, dict):
+            return {**old, **{key: joined(old[key], value) if key in old else value for key, value in new.items()}}
+        return [*old, *new] if isinstance(old, list) else new
+
+    after = joined(before, added)
+    made = front_matter.with_metadata(card, {key: after[key] for key in added})
+    assert front_matter.metadata(made) == after
+    new = iter(made.splitlines(keepends=True))
+    assert all(line in new for line in card.splitlines(keepends=True)), "each old line, in order"
+
+
+def test_a_value_within_a_mapping_changes_alone():
+    card = "---\na:\n  b: 1.10 # why\n  c: old # note\n  d: 2021-07-06T21:57:39\n---\n"
+    metadata = front_matter.metadata(card)["a"]
+    made = front_matter.with_metadata(card, {"a": {**metadata, "c": "new: one"}})
+    assert made == card.replace("c: old # note", "c: 'new: one' # note")
+
+
+def test_the_configuration_of_another_data_set_is_not_the_runs():
+    card = (
+        "---\nmodel-index:\n- name: m\n  results:\n  - task:\n      type: automatic-speech-recognition\n"
+        "    dataset:\n      name: other-data\n      type: acme/other-data\n      config: nl-dev\n      split: test\n"
+        "    metrics:\n    - type: wer\n      value: 9.5\n---\n# m\n"
+    )
+    made = model_card.update(card, evaluated()).text
+    results = front_matter.metadata(made)["model-index"][0]["results"]
+    assert [result["dataset"].get("config") for result in results if result["dataset"]["type"] == "org/corpus"]
+    assert {result["dataset"].get("config") for result in results if result["dataset"]["type"] == "org/corpus"} == {
+        None
+    }
+    assert results[0]["dataset"]["config"] == "nl-dev"
+    assert model_card.update(made, evaluated()).text == made
+
+
+@pytest.mark.parametrize(
+    ("opened", "prefix", "closed"),
+    [
+        ("```text", "", "```"),
+        ("~~~", "", "~~~~"),
+        ("````md", "", "````"),
+        ("> ```", "> ", "> ```"),
+        ("- ```", "  ", "  ```"),
+    ],
+)
+def test_markers_in_a_fence_are_text(opened, prefix, closed):
+    inside = [
+        opened,
+        f"{prefix}<!-- greenml: begin card; made by greenml -->",
+        f"{prefix}<!-- greenml: end -->",
+        closed,
+    ]
+    card = "\n".join(["# M", "", *inside, "", "That is all.", ""])
+    made = model_card.update(card, evaluated()).text
+    assert card in made
+    assert model_card.update(made, evaluated()).text == made
+
+
+@pytest.mark.parametrize("opened", ["```python", "~~~", "  ````", "> ```"])
+def test_a_fence_that_is_never_closed_is_named(opened):
+    with pytest.raises(
+        SettingsError, match=r"the code fence opened in line 3 is never closed: write [`~]{3,4} where it"
+    ):
+        model_card.update(f"# M\n\n{opened}\ncode\n", evaluated())
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "## Results",
+        "Results\n-------",
+        "Results\r\n=======",
+        "## 3. Results",
+        "### \U0001f4ca Results {#results}",
+        "## **Results**:",
+        "## [Results](#results)",
+        "<h2 id='r'>Results</h2>",
+        "# Results #",
+        "## :bar_chart: Results",
+        "## 2.1 Evaluation results",
+        '## <a name="results"></a>Results',
+        "## IV. Results",
+        "## _Results_",
+    ],
+)
+def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading):
+    made = model_card.update(f"# M\n\n{heading}\n\nWER 9.5 on ours.\n", evaluated())
+    assert "Results: the card has a section of its own" in made.left_out
+    assert made.text.count("WER 9.5 on ours.") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["Our results:", "```\n## Results\n```", "- Results\n---", "| Results |\n| --- |", "## Results so far"]
+)
+def test_what_is_no_heading_of_ours_hides_nothing(text):
+    assert not any("Results" in line for line in model_card.update(f"# M\n\n{text}\n\nwords\n", evaluated()).left_out)
+
+
+PIECES = st.sampled_from(
+    [
+        "# Title\n", "## Results\n\nmine\n", "text\n", "\n", "```\n## Results\n```\n", "> quote\n", "Head\n====\n",
+        "~~~md\n<!-- greenml: end -->\n~~~\n", "- item\n  - nested\n", "<div>\n</div>\n", "| a | b |\n| - | - |\n",
+        "caf\u00e9 \U0001f4ca\n", "    <!-- greenml: begin -->\n",
+    ]
+)  # fmt: skip
+HEADS = st.sampled_from(
+    [
+        "", "---\n---\n", "---\nlicense: mit # c\ntags: [a,  b]\n---\n", "---\n# only a comment\n---\n",
+        "---\nco2_eq_emissions:\n  emissions: 1.10 # kg?\n\nlanguage:\n- en # x\n---\n",
+        "---\ntags:\n    - a\n    - b # last\npipeline_tag: text-generation\n---\n",
+        "---\nmodel-index:\n- name: m\n  results:\n  - task: {type: x}\n    dataset: {type: o/d, name: d}\n"
+        "    metrics:\n    - {type: wer, value: 9.50}\n---\n",
+    ]
+)  # fmt: skip
+
+
+@given(HEADS, st.lists(PIECES, max_size=8), st.sampled_from(["\n", "\r\n"]))
+@settings(max_examples=60)
+def test_outside_of_the_markers_and_of_new_keys_no_byte_differs_and_twice_is_once(head, pieces, end):
+    card = (head + "".join(pieces)).replace("\n", end)
+    made = model_card.update(card, evaluated()).text
+    assert model_card.update(made, evaluated()).text == made
+    ours = re.compile(r"<!-- greenml: begin card.*?^<!-- greenml: end -->", re.DOTALL | re.MULTILINE)
+    rest = made[: (found := ours.search(model_card.without_code(made))).start()] + made[found.end() :]
+    kept = iter(rest.splitlines())
+    grown = re.compile(r"(tags: \[a,  b)\]")  # a list of one line may gain items
+    for line in card.splitlines():
+        start = grown.sub(r"\1", line)
+        assert not line.strip() or any(other == line or (start != line and other.startswith(start)) for other in kept)

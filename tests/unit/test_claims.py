@@ -1,7 +1,9 @@
-"""Claims: one holder among all processes of a host, and none when it is dead."""
+"""DeviceClaims: one holder among all processes of a host, and none when it is dead."""
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -9,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from greenml.claims import Claims, FileLock, is_locked
+from greenml import files
+from greenml.files import ProcessLock, is_locked
+from greenml.run.recorder import DeviceClaims
 
 TAKE = """
 import os, signal, sys
 from pathlib import Path
-from greenml.claims import Claims
-claims = Claims(sys.argv[1], Path(sys.argv[2]))
+from greenml.run.recorder import DeviceClaims
+claims = DeviceClaims(sys.argv[1], Path(sys.argv[2]))
 print(claims.take("GPU-1"), flush=True)
 sys.stdin.readline()
 """
@@ -57,7 +61,7 @@ def test_one_of_four_processes_has_it(tmp_path: Path):
 def test_a_killed_holder_holds_nothing(tmp_path: Path):
     child = Child("run", tmp_path)
     assert child.says() == "True"
-    mine = Claims("run", tmp_path)
+    mine = DeviceClaims("run", tmp_path)
     assert not mine.take("GPU-1")
     child.kill()
     assert mine.take("GPU-1")
@@ -70,8 +74,8 @@ def test_a_forked_child_neither_holds_nor_releases(tmp_path: Path):
     code = """
 import os, sys
 from pathlib import Path
-from greenml.claims import Claims
-claims = Claims(sys.argv[1], Path(sys.argv[2]))
+from greenml.run.recorder import DeviceClaims
+claims = DeviceClaims(sys.argv[1], Path(sys.argv[2]))
 assert claims.take("GPU-1")
 told, tell = os.pipe()
 if os.fork() == 0:
@@ -85,7 +89,7 @@ os.read(told, 1)
 """
     child = Child("run", tmp_path, code)
     assert child.says() == "forked"
-    mine = Claims("run", tmp_path)
+    mine = DeviceClaims("run", tmp_path)
     assert not mine.take("GPU-1"), "the child's forget() left the parent's lock alone"
     child.process.kill()
     child.process.wait(timeout=30)
@@ -95,14 +99,14 @@ os.read(told, 1)
 
 
 def test_runs_and_devices_do_not_collide(tmp_path: Path):
-    one, other = Claims("run", tmp_path), Claims("another", tmp_path)
+    one, other = DeviceClaims("run", tmp_path), DeviceClaims("another", tmp_path)
     assert one.take("GPU-1")
     assert other.take("GPU-1")
     assert other.take("GPU-2")
     assert len(list(tmp_path.iterdir())) == 3
     one.release()
     assert len(list(tmp_path.iterdir())) == 2
-    assert not Claims("another", tmp_path).take("GPU-2")
+    assert not DeviceClaims("another", tmp_path).take("GPU-2")
     assert one.take("GPU-1")
     one.release()
     other.release()
@@ -111,7 +115,7 @@ def test_runs_and_devices_do_not_collide(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_still_lets_a_process_measure(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    claims = Claims("run", tmp_path / "file" / "claims")
+    claims = DeviceClaims("run", tmp_path / "file" / "claims")
     assert claims.take("GPU-1")
     assert claims.take("GPU-1")
     claims.release()
@@ -119,24 +123,22 @@ def test_a_folder_that_cannot_be_written_still_lets_a_process_measure(tmp_path: 
 
 def test_no_link_is_followed(tmp_path: Path):
     (tmp_path / "target").write_text("precious")
-    lock = FileLock(tmp_path / "lock")
+    lock = ProcessLock(tmp_path / "lock")
     lock.path.symlink_to(tmp_path / "target")
     with pytest.raises(OSError, match="lock"):
         lock.acquire()
     assert (tmp_path / "target").read_text() == "precious"
 
 
-def test_who_waits_for_a_lock_gets_one_that_others_see(tmp_path: Path):
-    """The holder removes the file as it goes; a waiter must not hold the removed file."""
+def test_one_thread_at_a_time_is_inside(tmp_path: Path):
     path = tmp_path / "lock"
     inside, most, rounds = [0], [0], 40
 
     def work() -> None:
         for _ in range(rounds):
-            with FileLock(path):
+            with files.locked(path):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
-                assert is_locked(path)
                 inside[0] -= 1
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -145,7 +147,69 @@ def test_who_waits_for_a_lock_gets_one_that_others_see(tmp_path: Path):
     for thread in threads:
         thread.join(30)
     assert most[0] == 1
-    assert not path.exists()
+
+
+def test_a_thread_enters_its_own_lock_again(tmp_path: Path):
+    """As the handler of a signal does; the inner block's end does not open the lock to others."""
+    path = tmp_path / "lock"
+    with files.locked(path, timeout_seconds=1):
+        with files.locked(path, timeout_seconds=1):
+            pass
+        code = "import sys; from pathlib import Path; from greenml import files\n"
+        code += "try:\n    with files.locked(Path(sys.argv[1]), timeout_seconds=0.1): print('inside')\n"
+        code += "except TimeoutError: print('outside')"
+        child = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        assert child.stdout == "outside\n"
+
+
+def test_a_lock_that_another_process_keeps_ends_in_an_error(tmp_path: Path):
+    code = """
+import sys
+from pathlib import Path
+from greenml import files
+with files.locked(Path(sys.argv[2]) / "lock"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+    child = Child("run", tmp_path, code)
+    assert child.says() == "held"
+    with pytest.raises(TimeoutError, match="another process has held"), files.locked(tmp_path / "lock", 0.2):
+        pass
+    child.kill()
+    with files.locked(tmp_path / "lock", timeout_seconds=10):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_new_file_has_the_mode_of_the_umask_and_an_old_one_keeps_its_own(tmp_path: Path, umask: int):
+    old = tmp_path / "old"
+    old.write_text("x")
+    old.chmod(0o604)
+    before = os.umask(umask)
+    try:
+        files.replace(tmp_path / "new", b"n")
+        files.replace(old, b"o")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o666 & ~umask
+    assert (old.read_bytes(), stat.S_IMODE(old.stat().st_mode)) == (b"o", 0o604)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_what_fails_within_a_replacement_changes_nothing(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with files.replacing(path) as descriptor:
+            files.append(descriptor, b"half of the new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_asking_whether_it_is_locked_looks_like_no_lock_to_another_who_asks(tmp_path: Path):
@@ -155,7 +219,7 @@ def test_asking_whether_it_is_locked_looks_like_no_lock_to_another_who_asks(tmp_
     code = """
 import sys
 from pathlib import Path
-from greenml.claims import is_locked
+from greenml.files import is_locked
 path = Path(sys.argv[2]) / sys.argv[1]
 print("ready", flush=True)
 sys.stdin.readline()

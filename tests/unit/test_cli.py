@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from greenml import record_file
-from greenml.assumptions import account
+from greenml.accounting.assumptions import account
 from greenml.cli import COMMANDS, main
-from greenml.record import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
+from greenml.record import file as record_file
+from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
 from greenml.settings import Settings
-from greenml.trace import TraceWriter
+from greenml.trace.file import TraceWriter
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "t5-3b-samsum"
 START = datetime(2021, 7, 14, 9, 30, tzinfo=timezone.utc)
@@ -102,7 +102,7 @@ def test_report_accounts_again_without_touching_the_file(capsys, run_json):
 
 def test_reports_formats(capsys, run_json):
     terminal = Said(capsys, "report", run_json).out
-    assert "297.6" in terminal
+    assert "289.6" in terminal
     assert "$22.03" in terminal
     card = Said(capsys, "report", "--markdown", run_json).out
     assert "| " in card
@@ -163,7 +163,7 @@ def test_doctor_says_what_is_measured_here(capsys):
     assert said.code == 0
     assert "What is measured here" in said.out
     assert "sku: ND40rs_v2" in said.out
-    assert "nobody was asked over a network" in said.out
+    assert "nothing was asked over a network" in said.out
 
 
 def test_doctor_of_a_size_that_is_none_is_one_line_too(capsys):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ from pathlib import Path
 import click
 import pytest
 
-from greenml import printable, record_file
+from greenml import redaction
 from greenml.analysis import _prose
-from greenml.analysis.alternatives import what_if, what_if_text
-from greenml.cli import COMMANDS, _color, group, main
-from greenml.record import Attempt
+from greenml.analysis.what_if import ranking, ranking_text
+from greenml.cli import COMMANDS, _terminal, group, main
+from greenml.record import file as record_file
+from greenml.record.schema import AttemptRecord
 from greenml.reports import csv as csv_report
 from greenml.reports import latex, terminal
 
@@ -28,16 +30,23 @@ HOSTILE = "\x1b[5mBLINK\x1b]0;title\x07 \x9b5m\u202eab\r\nnext"
 STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-@pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The record of a published run, imported."""
-    monkeypatch.chdir(tmp_path)
-    words = ["import", "--output", "run.json", "--name", "t5", "--sku", "ND40rs_v2", "--region", "westus2"]
+    output = tmp_path_factory.mktemp("imported") / "run.json"
+    words = ["import", "--output", str(output), "--name", "t5", "--sku", "ND40rs_v2", "--region", "westus2"]
     words += ["--nodes", "1", "--duration", "2631.05", "--codecarbon", str(PUBLISHED / "emissions.csv")]
     words += ["--trainer-output", str(PUBLISHED)]
     assert run(*words, "--azure-monitor", *map(str, sorted(PUBLISHED.glob("azure-monitor-*.json")))) == 0
+    return output
+
+
+@pytest.fixture
+def published(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Path:
+    """A copy of that record, in the current folder."""
+    monkeypatch.chdir(tmp_path)
     capsys.readouterr()
-    return tmp_path / "run.json"
+    return Path(shutil.copy(imported, tmp_path / "run.json"))
 
 
 @pytest.fixture
@@ -52,8 +61,8 @@ def hostile(published: Path) -> Path:
     for device in told["devices"]:
         device["name"] = HOSTILE
     factors = told["factors"]
-    for one in (factors["carbon_intensity"], factors["pue"], *factors["prices"].values()):
-        one["note"] = one["source"]["name"] = HOSTILE
+    for price in (factors["carbon_intensity"], factors["pue"], *factors["prices"].values()):
+        price["note"] = price["source"]["name"] = HOSTILE
     published.write_text(json.dumps(told))
     return published
 
@@ -116,8 +125,8 @@ def test_a_mistake_with_such_a_name_steers_nothing_either(capsys):
     ],
 )  # fmt: skip
 def test_printable_keeps_words_and_drops_what_steers(text, lines, line):
-    assert printable.lines(text) == lines
-    assert printable.line(text) == line
+    assert redaction.printable_lines(text) == lines
+    assert redaction.printable_line(text) == line
 
 
 def test_indented_phases_stay_indented(published):
@@ -141,8 +150,8 @@ def test_latex_and_csv_have_what_another_tool_told_and_say_of_what(published):
 
 def test_latex_says_that_a_run_took_several_attempts(published):
     record = record_file.read(published)
-    one = Attempt(number=1, started=record.started, ended=record.ended, seconds=5.0, status="killed")
-    two = record.model_copy(update={"attempts": [one, one.model_copy(update={"number": 2})]})
+    attempt = AttemptRecord(number=1, started=record.started, ended=record.ended, seconds=5.0, status="killed")
+    two = record.model_copy(update={"attempts": [attempt, attempt.model_copy(update={"number": 2})]})
     assert "The run took 2 attempts; every figure is their sum." in latex.render(two)
     assert "attempts" not in latex.render(record)
 
@@ -201,22 +210,183 @@ class _Terminal(io.StringIO):
 def test_colours_are_for_terminals_whose_person_wants_them(monkeypatch):
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
-    assert _color.wanted(_Terminal())
-    assert not _color.wanted(io.StringIO())
+    assert _terminal.has_colors(_Terminal())
+    assert not _terminal.has_colors(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not _color.wanted(_Terminal())
+    assert not _terminal.has_colors(_Terminal())
     monkeypatch.setenv("NO_COLOR", "")
     monkeypatch.setenv("TERM", "dumb")
-    assert not _color.wanted(_Terminal())
+    assert not _terminal.has_colors(_Terminal())
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("prices", "ND40rs_v2"), ("regions", "brazil")], ids=" ".join)
-def test_an_encoding_that_cannot_hold_a_sign_ends_no_command(words, tmp_path):
-    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+ENCODINGS = ["latin-1", "cp1252", "shift_jis"]
+# Of Windows, of other alphabets, and half a character.
+FOREIGN = "caf\u00e9 \u2013 \u201cna\u00efve\u201d \u00b1 \u65e5\u672c \u0440\u0443\u0441 \U0001f331 CO\u2082"
+SURFACE = [
+    ("--help",), *((name, "--help") for name in COMMANDS),
+    *(("report", "run.json", *words) for words in (
+        (), ("--markdown",), ("--markdown", "--footprint"), ("--json",), ("--csv",), ("--latex",), ("--explain",),
+        ("--explain", "emissions"),
+    )),
+    ("card", "run.json"), ("card", "run.json", "--style", "hub"),
+    ("card", "run.json", "--readme", "card.md", "--check"),
+    *(("compare", "run.json", "run.json", "other.json", *words) for words in (
+        (), ("--markdown",), ("--csv",), ("--json",), ("--baseline", FOREIGN),
+    )),
+    ("what-if", "run.json"), ("what-if", "run.json", "--json"), ("advise", "run.json", "--all"),
+    ("advise", "run.json", "--json"), ("estimate", "--sku", "ND40rs_v2", "--gpu-hours", "8", "--region", "westus2"),
+    ("estimate", "--sku", "ND40rs_v2", "--gpu-hours", "8", "--json"),
+    ("skus",), ("regions",), ("prices", "ND40rs_v2"), ("prices", "ND40rs_v2", "--csv"),
+    ("prices", "ND40rs_v2", "--json"),
+    ("doctor",), ("finish", "killed.json"), ("watch", "killed.json"), ("report", "killed.json"),
+    ("run", "--quiet", "--output", "new.json", "--", sys.executable, "-c", ""),
+    ("report", f"{FOREIGN}.json"), (FOREIGN,), ("skus", FOREIGN), ("regions", FOREIGN), ("report", "--region", FOREIGN),
+    ("prices", FOREIGN), ("watch", FOREIGN), ("merge", FOREIGN), ("finish", FOREIGN),
+    ("import", "--output", "new.json", "--codecarbon", FOREIGN),
+]  # fmt: skip
+
+OTHERS = [  # a table, text, a card, JSON, another's table, and an error of one line
+    ("report", "run.json"), ("report", "run.json", "--markdown"), ("report", "run.json", "--explain"),
+    ("card", "run.json"), ("report", "run.json", "--json"), ("compare", "run.json", "run.json", "other.json"),
+    ("watch", "killed.json"), ("report", f"{FOREIGN}.json"), (FOREIGN,),
+]  # fmt: skip
+
+
+@pytest.fixture
+def foreign(published: Path) -> Path:
+    """The same record with text of many alphabets wherever a record has text of somebody else; and a killed run's."""
+    told = json.loads(published.read_text())
+    told |= {"name": FOREIGN, "notes": [{"code": "x", "text": FOREIGN}]}
+    told["params"][FOREIGN] = FOREIGN
+    told["metrics"] = {f"eval_{FOREIGN}": 0.5, "eval_loss": 1.0, "epoch": 1.0}
+    for device in told["devices"]:
+        device["name"] = FOREIGN
+    published.write_text(json.dumps(told))
+    (published.parent / "other.json").write_text(json.dumps(told | {"name": "other", "run_id": "2"}))
+    run_dir = published.parent / "killed.trace"
+    run_dir.mkdir()
+    header = {
+        "greenml_trace": 1,
+        "run_id": "r",
+        "host": FOREIGN,
+        "start_seconds": 1.0,
+        "unix_seconds": 1e9,
+        "name": FOREIGN,
+    }
+    lines = [
+        header | {"name": FOREIGN},
+        {"t": 2.0, "phase": FOREIGN, "begin": 1},
+        {"t": 9.0, "note": "user", "text": FOREIGN},
+    ]
+    (run_dir / "1-h-1-a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    os.utime(run_dir / "1-h-1-a.jsonl", (1e9, 1e9))
+    return published
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        *((words, "ascii") for words in SURFACE),  # has the least
+        *((words, encoding) for words in SURFACE if words in OTHERS for encoding in ENCODINGS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_any_command_writes_in_any_encoding(words, encoding, foreign, monkeypatch):
+    pytest.importorskip("huggingface_hub", reason="the extra 'card' is not installed")
+    out, error = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", error)
+    code = run(*words)
+    for stream in (out, error):
+        stream.flush()
+    texts = [stream.buffer.getvalue().decode(encoding) for stream in (out, error)]
+    assert "Traceback" not in texts[1]
+    if FOREIGN in words[-1] and words[0] != "compare":
+        assert code == 2
+        assert texts[1].count("\n") == 1
+    else:
+        assert code in {0, 1}
+        assert texts[0] or texts[1]
+    if encoding == "ascii" and words == ("report", "run.json"):
+        assert "+/-" in texts[0] or "+/-" not in _in_utf8(words, monkeypatch).replace("\u00b1", "+/-")
+        assert 'cafe - "naive" +/- ?? ??? ? CO2' in texts[0]
+    if "--json" in words:
+        assert json.loads(texts[0]) == json.loads(_in_utf8(words, monkeypatch))
+
+
+def _in_utf8(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> str:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+    monkeypatch.setattr(sys, "stdout", out)
+    run(*words)
+    out.flush()
+    return out.buffer.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
+        {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "LANG": "C"},
+    ],
+    ids=lambda variables: " ".join(f"{name}={value}" for name, value in variables.items()),
+)
+@pytest.mark.parametrize("words", [("report", "run.json"), ("doctor",)], ids=" ".join)
+def test_a_process_with_another_encoding(words, variables, foreign):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"} | variables
     ended = subprocess.run(
-        [sys.executable, "-m", "greenml", *words], cwd=tmp_path, env=environment, capture_output=True, check=False
+        [sys.executable, "-m", "greenml", *words], env=environment, capture_output=True, check=False, timeout=120
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
+    text = ended.stdout.decode(variables.get("PYTHONIOENCODING", "ascii"))
+    assert words[0] == "doctor" or "\u00b1 ?? ??? ?" in text.replace("+/-", "\u00b1")
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=1+1", "'=1+1"), ("+SUM(A1)", "'+SUM(A1)"), ("-2+3", "'-2+3"), ("@x", "'@x"), ("\t=1", "'=1"),
+        ("\r=1", "'=1"),
+        ("\tx", "'x"), ("\uff1d1", "'\uff1d1"), ("-5", "-5"), ("+1e-3", "+1e-3"), (-5, -5), (-0.5, -0.5), (None, None),
+        ("t5-3b", "t5-3b"), ("", ""), ("a=b", "a=b"), ("-", "'-"), (True, True),
+    ],
+)  # fmt: skip
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted(cell, written):
+    assert redaction.csv_cell(cell) == written
+
+
+def test_csv_reports_quote_formulas_and_keep_numbers(capsys, published):
+    told = json.loads(published.read_text())
+    for device in told["devices"]:
+        device["name"] = "=HYPERLINK(1)"
+    told["name"] = "@me"
+    told["metrics"] = {"=1+1": -0.5}
+    published.write_text(json.dumps(told))
+    assert run("report", str(published), "--csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["name"] for row in rows if row["row"] == "device"} == {"'=HYPERLINK(1)"}
+    assert all(float(row["energy_joules"]) > 0 for row in rows if row["row"] == "device" and row["energy_joules"])
+    assert run("compare", str(published), "--csv", "--metric", "=1+1") == 0
+    row = next(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert row["name"] == "'@me"
+    assert [row[name] for name in row if name.endswith("=1+1")] == ["-0.5"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "run.json", "--markdown", "--json"), ("report", "run.json", "--json", "--markdown"),
+        ("report", "run.json", "--csv", "--latex"), ("report", "run.json", "--json", "--csv"),
+        ("compare", "run.json", "--markdown", "--csv"), ("compare", "run.json", "--json", "--csv"),
+        ("prices", "ND40rs_v2", "--json", "--csv"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_two_formats_at_once_are_refused(capsys, published, words):
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"greenml: give --\w+ or --\w+, not both; see 'greenml [\w ]+ --help'\n", error)
+    assert all(word in error for word in words if word.startswith("--"))
 
 
 @pytest.mark.parametrize("words", [("prices", "ND40rs_v2"), ("regions",)], ids=" ".join)
@@ -231,11 +401,11 @@ def test_a_reader_that_has_seen_enough_is_no_failure(words, tmp_path):
 
 
 def test_a_narrow_terminal_does_without_columns_and_says_which(published):
-    found = what_if.what_if(record_file.read(published))
-    wide, narrow = what_if_text.render(found), what_if_text.render(found, table_width=80)
+    found = ranking.what_if(record_file.read(published))
+    wide, narrow = ranking_text.render(found), ranking_text.render(found, table_width=80)
     assert "basis" in wide
     assert "a wider terminal" not in wide
     assert "(a wider terminal, a file and --json have basis, PUE, g/kWh too)" in narrow
     regions = narrow.partition("Regions, by carbon")[2].partition("Regions, by cost")[0]
     assert max(map(len, regions.splitlines())) <= 80
-    assert re.search(r"azure/eastus +285\.2 g  \+22\.5%  +\$16\.10  \+0\.0091%", regions)
+    assert re.search(r"azure/eastus +226\.1 g +-0\.2%  +\$16\.10  \+0\.0091%", regions)

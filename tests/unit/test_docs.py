@@ -1,5 +1,6 @@
 """Documentation: what it shows exists, compiles and works, and what is generated is up to date."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,16 +13,16 @@ import click
 import pytest
 
 from greenml import cli
-from greenml.errors import FactorError, RecordError, SensorError
-from greenml.facts import Place
-from greenml.model import Wanted
-from greenml.record import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
+from greenml.errors import FactorError, RecordError, SensorError, SettingsError
+from greenml.factors.types import Place
+from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
+from greenml.trace.types import Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
-        *(one for part in ("docs", "examples", "src", "tests") for one in ROOT.glob(f"{part}/**/*.md")),
+        *(path for part in ("docs", "examples", "src", "tests") for path in ROOT.glob(f"{part}/**/*.md")),
     ]
 )
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -41,7 +42,9 @@ def anchors(page: Path) -> set[str]:
 
 def contributed(name: str) -> ModuleType:
     """Return a file that CONTRIBUTING.md shows, as a module."""
-    (source,) = (one for one in blocks(ROOT / "CONTRIBUTING.md", "python") if one.startswith(f"# src/greenml/{name}\n"))
+    (source,) = (
+        block for block in blocks(ROOT / "CONTRIBUTING.md", "python") if block.startswith(f"# src/greenml/{name}\n")
+    )
     module = ModuleType(Path(name).stem)
     sys.modules[module.__name__] = module  # dataclasses look their module up
     exec(compile(source, name, "exec"), module.__dict__)
@@ -83,10 +86,16 @@ def test_commands_have_the_options_that_are_shown(page: Path) -> None:
             words = shlex.split(line, comments=True)
             if words[:1] != ["greenml"]:
                 continue
-            command = cli.group.get_command(context, words[1])
+            command: click.Command | None = cli.group
+            for word in words[1:]:  # a command of commands has the options of the one that is named
+                if isinstance(command, click.Group):
+                    command = command.get_command(context, word)
             assert command is not None, line
+            if isinstance(command, click.Group) and len(words) > 2 and words[2] in command.list_commands(context):
+                command = command.get_command(context, words[2])
+                assert command is not None
             own = words[: words.index("--")] if "--" in words else words
-            known = {name for one in command.params for name in one.opts}
+            known = {name for param in command.params for name in param.opts}
             assert {word for word in own if word.startswith("--")} <= known, line
 
 
@@ -107,8 +116,8 @@ def test_docstrings_name_sections_of_the_method_that_exist() -> None:
 def test_design_lists_every_module() -> None:
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     package = ROOT / "src" / "greenml"
-    files = {one.stem for one in package.glob("*.py")}
-    folders = {f"{one.name}/" for one in package.iterdir() if (one / "__init__.py").exists()} - {"data/"}
+    files = {path.stem for path in package.glob("*.py")}
+    folders = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()} - {"data/"}
     assert {name for name in files | folders if f"`{name}`" not in text} == set()
 
 
@@ -137,18 +146,39 @@ def test_the_factor_of_contributing_knows_day_from_night() -> None:
 def test_the_importer_and_the_report_of_contributing_work_together(tmp_path: Path) -> None:
     log = tmp_path / "meter.csv"
     log.write_text("time,joules\n2026-06-01T10:00:00+00:00,5000\n2026-06-01T10:01:00+00:00,41000\n")
-    part = contributed("importers/wall_meter.py").load(log)
+    part = contributed("record/importers/wall_meter.py").load(log)
     (device,) = part.devices
     assert device.usage.energy_joules == 36000.0
     log.write_text("time,joules\n")
     with pytest.raises(RecordError, match="two are needed"):
-        contributed("importers/wall_meter.py").load(log)
+        contributed("record/importers/wall_meter.py").load(log)
     line = contributed("reports/line.py").render(accounted(device))
-    assert line == "1m 00.00s, 10.00 Wh, 10.00 g CO2e\n"
+    assert line == "1m 00s, 10.00 Wh, 10.00 g CO2e\n"
+
+
+def test_the_sink_of_contributing_ends_with_the_figures_of_the_record(tmp_path: Path) -> None:
+    from greenml.accounting.status import RunningTotals, RunStatus
+    from greenml.sinks import RunInfo
+
+    jsonl = contributed("sinks/jsonl.py")
+    with pytest.raises(SettingsError, match="name a file"):
+        jsonl.create("")
+    path = tmp_path / "figures.jsonl"
+    sink = jsonl.create(str(path))
+    sink.open(RunInfo("meter"))
+    totals = RunningTotals(30.0, 17000.0, 600.0, 5.0, {})
+    sink.update(RunStatus("", "running", None, 1, ("a",), 1, totals))
+    assert json.loads(path.read_text())["green/energy_joules"] == 17000.0
+    usage = Usage(energy_joules=36000.0, covered_seconds=60.0)
+    device = DeviceRecord(id="m", kind="cpu", name="m", host="", method="reported", sensor="wall_meter", usage=usage)
+    sink.close(accounted(device))
+    sink.close(accounted(device))
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["green/energy_joules"] == 36000.0
 
 
 def accounted(device: DeviceRecord) -> RunRecord:
-    from greenml import assumptions
+    from greenml.accounting import assumptions
     from greenml.settings import Settings
 
     assert isinstance(device.usage, Usage)

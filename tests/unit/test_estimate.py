@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import SensorError
-from greenml.model import Device, Sensor, Wanted
 from greenml.sensors import _cpu, estimate
+from greenml.trace.types import Device, Sensor, Wanted
 
 XEON = "Intel(R) Xeon(R) Platinum 8168 CPU @ 2.70GHz"  # 205 W, 24 cores
 DEVICE = Device(kind="cpu", id="cpu-estimate", name="CPU", method="estimate")
@@ -51,34 +52,11 @@ def full_watts(sensor: Sensor) -> float:
     return sensor._idle_watts + sensor._busy_watts * sensor._cpus
 
 
-@pytest.mark.parametrize(
-    ("model", "tdp_watts", "cores"),
-    [
-        (XEON, 205, 24),
-        ("AMD EPYC 7V12 64-Core Processor", 240, 64),
-        ("INTEL(R) XEON(R) PLATINUM 8480+", 350, 56),
-        ("Intel(R) Xeon(R) CPU E5-2683 v4 @ 2.10GHz", 120, 16),
-        ("11th Gen Intel(R) Core(TM) i5-1145G7 @ 2.60GHz", 28, 4),
-        ("AMD Ryzen Threadripper PRO 3995WX 64-Cores", 280, 64),
-        ("AMD Ryzen 5 1600 Six-Core Processor", 65, 6),
-        ("AMD Ryzen 5 3400GE with Radeon Vega Graphics", 35, 4),
-        ("AMD EPYC", None, None),
-        ("AMD EPYC-Milan Processor", None, None),
-        ("Intel(R) Xeon(R) CPU @ 2.20GHz", None, None),
-        ("Intel Xeon Processor (Skylake, IBRS)", None, None),
-        ("Arm Neoverse N1", None, None),
-        ("", None, None),
-    ],
-)
-def test_a_model_is_found_under_the_name_the_kernel_gives(model: str, tdp_watts: float | None, cores: int | None):
-    assert estimate.rated(model) == (tdp_watts, cores)
-
-
 def test_a_host_of_two_sockets_draws_two_tdps(tmp_path: Path):
     proc = cpuinfo(tmp_path / "proc", XEON, cpus=96, cores=24, siblings=48)
     sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 96))
-    assert full_watts(sensor) == pytest.approx(410)
-    assert sensor.device.gain_ratio == estimate.CPU_GAIN_RATIO
+    assert full_watts(sensor) == sensor.device.power_limit_watts == pytest.approx(410)
+    assert sensor.device.calibration_ratio == estimate.CPU_GAIN_RATIO
 
 
 def test_a_vm_is_charged_with_its_threads(tmp_path: Path):
@@ -93,19 +71,47 @@ def test_a_vm_of_40_whole_cores_is_charged_with_whole_cores(tmp_path: Path):
     assert full_watts(modelled_cpu(proc, cpuset(tmp_path / "cgroup", 40))) == pytest.approx(205 * 40 / 24)
 
 
-def test_an_unknown_model_gets_the_default_with_a_wide_band_and_says_so(tmp_path: Path):
-    proc = cpuinfo(tmp_path / "proc", "AMD EPYC", cpus=1, cores=1, siblings=1, flags="hypervisor")
+def test_an_unknown_model_gets_the_default_with_a_wide_interval_and_says_so(tmp_path: Path):
+    proc = cpuinfo(tmp_path / "proc", "VirtualApple @ 2.50GHz", cpus=1, cores=1, siblings=1, flags="hypervisor")
     sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 1))
     assert full_watts(sensor) == pytest.approx(3.75)
-    assert sensor.device.gain_ratio == estimate.DEFAULT_CPU_GAIN_RATIO
+    assert sensor.device.calibration_ratio == estimate.DEFAULT_CPU_GAIN_RATIO
     assert "3.75 W a thread" in sensor.device.note
 
 
+@pytest.mark.parametrize(
+    ("model", "watts_per_core", "half_width_ratio", "generation"),
+    [
+        ("AMD EPYC-Milan Processor", 4.53, (13.75 - 4.29) / (13.75 + 4.29), "Milan"),
+        ("Intel Xeon Processor (SierraForest)", 2.26, (2.84 - 1.75) / (2.84 + 1.75), "Sierra Forest"),
+        ("AMD EPYC", 4.38, (15 - 3.52) / (15 + 3.52), "EPYC, any"),
+    ],
+)
+def test_a_hypervisors_name_gets_its_generations_watts_and_interval(
+    tmp_path: Path, model: str, watts_per_core: float, half_width_ratio: float, generation: str
+):
+    """The guest shows its two threads of a core as two cores; the generation has the threads of its makers."""
+    threads = 1 if generation == "Sierra Forest" else 2
+    proc = cpuinfo(tmp_path / "proc", model, cpus=8, cores=8, siblings=8, flags="hypervisor")
+    sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 8))
+    assert full_watts(sensor) == pytest.approx(8 * watts_per_core / threads)
+    assert sensor.device.calibration_ratio == pytest.approx(math.hypot(0.5, half_width_ratio))
+    assert f"typical of its generation ({generation})" in sensor.device.note
+
+
+def test_an_estimated_tdp_is_said_and_has_a_wider_interval(tmp_path: Path):
+    proc = cpuinfo(tmp_path / "proc", "AMD EPYC 7V13 64-Core Processor", cpus=48, cores=48, siblings=48)
+    sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 48))
+    assert full_watts(sensor) == pytest.approx(280 * 48 / 64)
+    assert "(estimate: TDP of AMD EPYC 7763)" in sensor.device.note
+    assert sensor.device.calibration_ratio == estimate.ESTIMATED_CPU_GAIN_RATIO
+
+
 def test_a_known_tdp_without_cores_takes_the_cores_of_real_hardware_but_not_of_a_vm(tmp_path: Path):
-    model = "Intel(R) Xeon(R) CPU E5-2690 v4 @ 2.60GHz"  # 135 W, cores not in the table
+    model = "AMD Opteron 3250 HE"  # 45 W, cores not in the table
     metal = cpuinfo(tmp_path / "metal", model, cpus=28, cores=14, siblings=28)
     guest = cpuinfo(tmp_path / "guest", model, cpus=6, cores=6, siblings=6, flags="hypervisor")
-    assert full_watts(modelled_cpu(metal, cpuset(tmp_path / "28", 28))) == pytest.approx(135)
+    assert full_watts(modelled_cpu(metal, cpuset(tmp_path / "28", 28))) == pytest.approx(45)
     assert full_watts(modelled_cpu(guest, cpuset(tmp_path / "6", 6))) == pytest.approx(6 * 3.75)
 
 
@@ -113,8 +119,8 @@ def test_arm_has_no_model_name(tmp_path: Path):
     text = "processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n\n"
     proc = write(tmp_path / "proc", {"cpuinfo": text + text.replace(": 0\n", ": 1\n", 1)})
     sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 2))
-    assert sensor.device.name == "Arm Neoverse N1"
-    assert full_watts(sensor) == pytest.approx(7.5)
+    assert sensor.device.name == "Arm Neoverse-N1"
+    assert full_watts(sensor) == pytest.approx(2 * 1.95)
 
 
 QUOTAS = {
@@ -195,7 +201,7 @@ def test_without_cpu_time_it_is_taken_as_half_busy_and_says_so(tmp_path: Path, m
     assert sensor.read().energy_joules == pytest.approx(10 * 205 / 48 * 0.6)
     assert sensor.read().utilization_ratio is None
     assert "half busy" in sensor.device.note
-    assert sensor.device.gain_ratio == estimate.UNREAD_CPU_GAIN_RATIO
+    assert sensor.device.calibration_ratio == estimate.UNREAD_CPU_GAIN_RATIO
 
 
 def test_no_memory_size_costs_dram_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -236,6 +242,7 @@ def test_dram_draws_by_what_is_installed_or_allowed(tmp_path: Path):
     installed = psutil.virtual_memory().total
     assert whole.read().energy_joules == pytest.approx(37.25 * installed / 2**30)
     assert whole.device.memory_total_bytes == installed
+    assert part.device.power_limit_watts == pytest.approx(0.3725), "it never draws more"
 
 
 def sensor_of(spent: Callable[[], float], now: Callable[[], float]) -> estimate.EstimateSensor:

@@ -15,19 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from greenml import assumptions
-from greenml.analysis.explanation import explain, explain_text
+from greenml.accounting import assumptions
+from greenml.analysis import explanation
 from greenml.errors import RecordError, SettingsError
-from greenml.intensity_record import IntensityCourseRecord, IntensityScope, IntensitySlotRecord
-from greenml.record import (
-    Attempt,
+from greenml.record.schema import (
+    AttemptRecord,
     DeviceRecord,
-    Doubts,
     Factors,
+    IntensityScope,
+    IntensitySeriesRecord,
+    IntensitySlotRecord,
     PhaseRecord,
     PlaceRecord,
     RunRecord,
     SourceRef,
+    UncertaintyBudget,
     Usage,
 )
 from greenml.settings import Settings
@@ -58,25 +60,26 @@ def holds(text: str, least: int) -> None:
 
 def a100(at: int, joules: float, **own: float) -> DeviceRecord:
     parts = {f"{source}_joules": value for source, value in own.items()}
-    spread = math.hypot(own.get("gain", 0.0), own.get("edge", 0.0), own.get("hidden", 0.0))
+    spread = math.hypot(own.get("calibration", 0.0), own.get("quantisation", 0.0), own.get("unsampled", 0.0))
     usage = Usage(
         energy_joules=joules,
         energy_low_joules=joules - spread,
-        energy_high_joules=joules + spread + own.get("gap", 0.0),
-        doubts=Doubts(**parts),
+        energy_high_joules=joules + spread + own.get("coverage", 0.0),
+        uncertainty=UncertaintyBudget(**parts),
         covered_seconds=990.0,
         power_mean_watts=joules / 990.0,
     )
     return DeviceRecord(
         id=f"GPU-{at}", kind="gpu", name="NVIDIA A100-SXM4-40GB", host="node", method="counter", sensor="nvml",
-        gain_ratio=0.05, step_seconds=0.1, power_limit_watts=400.0, detail={"index": str(at)}, usage=usage,
+        calibration_ratio=0.05, step_seconds=0.1, power_limit_watts=400.0, detail={"index": str(at)}, usage=usage,
     )  # fmt: skip
 
 
 def cpu(joules: float, gain: float) -> DeviceRecord:
     usage = Usage(
         energy_joules=joules, energy_low_joules=joules - gain, energy_high_joules=joules + gain,
-        doubts=Doubts(gain_joules=gain), covered_seconds=1000.0, power_mean_watts=joules / 1000.0,
+        uncertainty=UncertaintyBudget(calibration_joules=gain), covered_seconds=1000.0,
+        power_mean_watts=joules / 1000.0,
     )  # fmt: skip
     return DeviceRecord(
         id="cpu", kind="cpu", name="AMD EPYC 7V12", host="node", method="estimate", sensor="estimate", usage=usage
@@ -86,11 +89,15 @@ def cpu(joules: float, gain: float) -> DeviceRecord:
 def run(devices: list[DeviceRecord], counts: dict[str, float] | None = None, **settings: object) -> RunRecord:
     start = datetime(2026, 3, 1, 10, tzinfo=timezone.utc)
     attempts = [
-        Attempt(number=at + 1, started=start, ended=start, seconds=seconds, status="completed")
+        AttemptRecord(number=at + 1, started=start, ended=start, seconds=seconds, status="completed")
         for at, seconds in enumerate((400.0, 600.0))
     ]
     train = PhaseRecord(
-        path="train", count=1, seconds=800.0, spans=[(100.0, 900.0)], usage={one.id: one.usage for one in devices}
+        path="train",
+        count=1,
+        seconds=800.0,
+        spans=[(100.0, 900.0)],
+        usage={device.id: device.usage for device in devices},
     )
     measured = RunRecord(
         greenml_version="0", run_id="r", status="completed", started=start, ended=start, duration_seconds=1000.0,
@@ -102,7 +109,7 @@ def run(devices: list[DeviceRecord], counts: dict[str, float] | None = None, **s
 
 @pytest.fixture
 def gpus() -> list[DeviceRecord]:
-    return [a100(at, 200_000.0 + at, gain=10_000.0, edge=30.0, gap=4_000.0) for at in range(8)]
+    return [a100(at, 200_000.0 + at, calibration=10_000.0, quantisation=30.0, coverage=4_000.0) for at in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +159,7 @@ def test_every_headline_of_the_published_run_can_be_followed(golden):
     holds(told, 7)
     headings = re.findall(r"^\d+\. (.+?):", told, re.MULTILINE)
     assert headings[0] == "Duration"
-    assert [one for one in headings if one.startswith("Cost")] == [
+    assert [heading for heading in headings if heading.startswith("Cost")] == [
         "Cost, dedicated",
         "Cost, low priority",
         "Cost, spot",
@@ -165,7 +172,7 @@ def test_every_headline_of_the_published_run_can_be_followed(golden):
 
 def test_a_measured_run_from_its_devices_to_the_totals(gpus):
     record = run([*gpus, cpu(50_000.0, 25_000.0)], region="westus2", sku="ND96asr_v4")
-    told = explain_text.render(explain.explain(record), width=100)
+    told = explanation.render(explanation.explain(record), width=100)
     holds(told, 8 + 1 + 6)
     total = record.total()
     assert f"{total.it_energy_joules.value:.10g} J x {record.factors.pue.value}" in told
@@ -176,10 +183,13 @@ def test_a_measured_run_from_its_devices_to_the_totals(gpus):
 def test_each_doubt_has_its_part_of_the_variance(gpus):
     """Eight gains of 10 kJ are 80 kJ; with 25 kJ of the model's they make 83.8 kJ: 91 and 9 % of the variance."""
     record = run([*gpus, cpu(50_000.0, 25_000.0)], region="westus2")
-    (step,) = (one for one in explain.explain(record, "energy") if one.name == "energy")
-    parts = {share.doubt: share for share in step.shares}
-    gain, model = parts["gain, nvml, gpu, NVIDIA A100-SXM4-40GB"], parts["gain, estimate, cpu, AMD EPYC 7V12"]
-    edge, gap = parts["edge"], parts["gap"]
+    (step,) = (one for one in explanation.explain(record, "energy") if one.name == "energy")
+    parts = {share.source: share for share in step.shares}
+    gain, model = (
+        parts["calibration, nvml, gpu, NVIDIA A100-SXM4-40GB"],
+        parts["calibration, estimate, cpu, AMD EPYC 7V12"],
+    )
+    edge, gap = parts["quantisation"], parts["coverage"]
     squares = 80_000.0**2 + 25_000.0**2 + 8 * 30.0**2
     assert gain.up == gain.down == 80_000.0
     assert gain.of_variance == pytest.approx(80_000.0**2 / squares)
@@ -187,20 +197,20 @@ def test_each_doubt_has_its_part_of_the_variance(gpus):
     assert edge.up == pytest.approx(30 * math.sqrt(8))
     assert (gap.down, gap.up, gap.of_variance) == (0.0, 32_000.0, None)
     assert sum(share.of_variance or 0.0 for share in step.shares) == pytest.approx(1.0)
-    low, high = step.band
+    low, high = step.interval
     value = record.total().it_energy_joules.value
     assert value - low == pytest.approx(math.sqrt(squares))
     assert high - value == pytest.approx(math.sqrt(squares) + 32_000.0)
 
 
 def test_every_band_follows_from_the_doubts_that_are_shown(gpus):
-    """Value, the quadrature of the doubts, and a gap upward: nothing else is in a band."""
+    """Value, the quadrature of the doubts, and a gap upward: nothing else is in an interval."""
     record = run([*gpus, cpu(50_000.0, 25_000.0)], region="westus2", sku="ND96asr_v4", market_intensity=20.0)
-    steps = [step for step in explain.explain(record) if step.shares]
+    steps = [step for step in explanation.explain(record) if step.shares]
     assert {"facility", "emissions", "market", "water", "energy", "gpu_energy"} <= {step.name for step in steps}
     for step in steps:
         value = step.lines[-1].result
-        low, high = step.band
+        low, high = step.interval
         gap = sum(share.up for share in step.shares if share.of_variance is None)
         assert value - low == pytest.approx(math.hypot(*(share.down for share in step.shares))), step.name
         ups = (share.up for share in step.shares if share.of_variance is not None)
@@ -209,10 +219,10 @@ def test_every_band_follows_from_the_doubts_that_are_shown(gpus):
 
 def test_the_largest_doubt_of_emissions_comes_first(gpus):
     record = run(gpus, region="westus2")
-    (step,) = (one for one in explain.explain(record, "emissions") if one.name == "emissions")
-    assert step.shares[0].doubt == "carbon intensity"
-    assert [one.of_variance for one in step.shares[:-1]] == sorted(
-        (one.of_variance for one in step.shares[:-1]), reverse=True
+    (step,) = (one for one in explanation.explain(record, "emissions") if one.name == "emissions")
+    assert step.shares[0].source == "carbon intensity"
+    assert [share.of_variance for share in step.shares[:-1]] == sorted(
+        (share.of_variance for share in step.shares[:-1]), reverse=True
     )
     grams = record.total().emissions_grams
     ratio = record.factors.carbon_intensity.high / record.factors.carbon_intensity.value - 1
@@ -220,8 +230,10 @@ def test_the_largest_doubt_of_emissions_comes_first(gpus):
 
 
 def test_many_devices_are_counted_together():
-    record = run([a100(at, 1000.0 + random.Random(at).random(), gain=50.0) for at in range(64)], region="westus2")
-    told = explain_text.render(explain.explain(record, "gpu_energy"))
+    record = run(
+        [a100(at, 1000.0 + random.Random(at).random(), calibration=50.0) for at in range(64)], region="westus2"
+    )
+    told = explanation.render(explanation.explain(record, "gpu_energy"))
     assert "64 devices" in told
     assert len(told.splitlines()) < 20
 
@@ -229,7 +241,7 @@ def test_many_devices_are_counted_together():
 def test_water_embodied_market_and_sci_can_be_followed(gpus):
     counts = {"samples": 40_000, "tokens": 9_000_000, "epochs": 3}
     record = run(gpus, counts, region="westus2", sku="ND96asr_v4", market_intensity=20.0)
-    told = explain_text.render(explain.explain(record))
+    told = explanation.render(explanation.explain(record))
     holds(told, 20)
     for words in (
         "Water, on site",
@@ -243,7 +255,7 @@ def test_water_embodied_market_and_sci_can_be_followed(gpus):
         assert words in told
 
 
-def hourly(joules: list[float], grams: list[float]) -> IntensityCourseRecord:
+def hourly(joules: list[float], grams: list[float]) -> IntensitySeriesRecord:
     """A course of the run's hours: what it used in each, at so many g/kWh."""
     start = datetime(2026, 3, 1, tzinfo=timezone.utc)
     hours = [start + timedelta(hours=at) for at in range(len(grams) + 1)]
@@ -251,7 +263,7 @@ def hourly(joules: list[float], grams: list[float]) -> IntensityCourseRecord:
         covered_joules=sum(joules), uncovered_joules=0.0,
         covered_grams_per_kwh=sum(a * b for a, b in zip(joules, grams, strict=True)) / sum(joules),
     )  # fmt: skip
-    return IntensityCourseRecord(
+    return IntensitySeriesRecord(
         provider="scripted", signal="average", area="ZZ", source=SourceRef(name="a grid"), energy_from="curves",
         low_grams_per_kwh=min(grams), high_grams_per_kwh=max(grams), covered_seconds=1000.0, uncovered_seconds=0.0,
         covered_time_mean_grams_per_kwh=sum(grams) / len(grams), time_mean_grams_per_kwh=sum(grams) / len(grams),
@@ -268,10 +280,10 @@ def test_an_intensity_over_time_is_a_sum_over_its_slots(hours):
     """Three hours are listed; of forty, those past the twenty-fourth stand as one, and it still adds up."""
     joules = [100_000.0 + 1000 * at for at in range(hours)]
     grams = [50.0 + 10 * at for at in range(hours)]
-    factors = Factors(intensity_course=hourly(joules, grams))
-    measured = run([a100(0, sum(joules), gain=1000.0)]).model_copy(update={"factors": factors})
+    factors = Factors(intensity_series=hourly(joules, grams))
+    measured = run([a100(0, sum(joules), calibration=1000.0)]).model_copy(update={"factors": factors})
     record = assumptions.account(measured, Settings(region="SWE", pue=1.2, intensity="uk_grid"))
-    told = explain_text.render(explain.explain(record, "emissions"))
+    told = explanation.render(explanation.explain(record, "emissions"))
     holds(told, 5)
     assert "the sum over the slots of energy x intensity" in " ".join(told.split())
     assert "100000 J x 50 g/kWh + 101000 J x 60 g/kWh" in told
@@ -283,9 +295,9 @@ def test_an_intensity_over_time_is_a_sum_over_its_slots(hours):
 
 def test_a_wrong_figure_says_what_is_right(gpus):
     with pytest.raises(SettingsError, match=r"no figure is called 'co2'; there are duration, .*emissions"):
-        explain.explain(run(gpus), "co2")
+        explanation.explain(run(gpus), "co2")
     with pytest.raises(RecordError, match="no totals"):
-        explain.explain(run(gpus).model_copy(update={"totals": []}))
+        explanation.explain(run(gpus).model_copy(update={"totals": []}))
 
 
 def test_what_is_not_known_is_said(golden):

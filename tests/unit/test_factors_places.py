@@ -1,12 +1,15 @@
+import csv
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import tables
 from greenml.errors import SettingsError
-from greenml.factors import places
-from greenml.facts import Place
+from greenml.factors import places, tables
+from greenml.factors.types import Place
 
+DATA = Path(__file__).parent.parent / "data"
 REGIONS = [(row["cloud"], row["region"]) for row in tables.rows("regions")]
 CODES = [
     *(f"{cloud}/{region}" for cloud, region in REGIONS),
@@ -46,7 +49,6 @@ def test_seed_region_by_any_name(name):
         ("Washington", "US-WA"),
         ("CA-ON", "CA-ON"),
         ("Ontario", "CA-ON"),
-        ("CA", "CAN"),
         ("JP-TK", "JP-TK"),
         ("NWPP", "NWPP"),
         ("World", "world"),
@@ -64,7 +66,7 @@ def test_the_skus_cloud_decides_between_regions():
     assert places.find("Oregon", "gcp").region == "us-west1"
     assert places.find("SWE", "azure") == Place("azure", "", "Sweden", "", "SWE", "Sweden")
     assert places.find("us east 1", "aws").region == "us-east-1"
-    with pytest.raises(SettingsError, match="ambiguous; give one of 'aws/us-east-1', 'gcp/us-east1'"):
+    with pytest.raises(SettingsError, match="ambiguous; give one of 'aws/us-east-1', 'gcp/us-east1', 'US-VA'"):
         places.find("us east 1")
 
 
@@ -80,7 +82,7 @@ def test_the_skus_cloud_decides_between_regions():
             "region 'us-east-1' is one of aws, not of azure; 'greenml regions azure/' lists those",
         ),
         ("Georgia", "", "region 'Georgia' is ambiguous; give one of 'GEO', 'US-GA'"),
-        ("moon/westus2", "", "unknown cloud 'moon' of region 'moon/westus2'; known are aws, azure, gcp"),
+        ("moon/westus2", "", "unknown cloud 'moon' of region 'moon/westus2'; known are aws, azure, coreweave, crusoe"),
         ("", "", "unknown region ''; 'greenml regions' lists them"),
     ],
 )
@@ -89,6 +91,35 @@ def test_wrong_names_are_one_line_that_says_what_is_right(name, cloud, message):
         places.find(name, cloud)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def typed() -> list[dict[str, str]]:
+    """Names as people type them, with the place that each is to give, or the message."""
+    return list(csv.DictReader((DATA / "places.csv").read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.mark.parametrize("row", [row for row in typed() if row["place"]], ids=lambda row: row["name"])
+def test_a_name_that_people_type_is_the_expected_place(row):
+    place = places.find(row["name"], row["cloud"])
+    owner = f"{place.cloud} " if place.cloud and not place.region else ""
+    assert f"{owner}{places.code(place)}" == row["place"]
+
+
+@pytest.mark.parametrize("row", [row for row in typed() if row["message"]], ids=lambda row: row["name"])
+def test_a_name_that_is_ambiguous_or_wrong_says_what_would_be_right(row):
+    with pytest.raises(SettingsError) as caught:
+        places.find(row["name"], row["cloud"])
+    assert str(caught.value).startswith(row["message"])
+    assert "\n" not in str(caught.value)
+
+
+def test_every_name_of_the_list_is_tried():
+    """The list that the tables came with: each name is in the table of expectations, most are places."""
+    listed = (DATA / "place_names.txt").read_text(encoding="utf-8").splitlines()
+    rows = {row["name"]: row for row in typed() if not row["cloud"]}
+    assert not set(listed) - set(rows)
+    assert sum(bool(row["place"]) for row in rows.values()) >= 120
+    assert sum(bool(row["message"]) for row in rows.values()) >= 20
 
 
 @given(st.sampled_from(CODES))
@@ -103,6 +134,12 @@ def test_a_region_code_needs_no_cloud(pair):
     place = places.find(pair[1])
     assert (place.cloud, place.region) == pair
     assert places.find(place.display_name, place.cloud) == place
+
+
+@pytest.mark.parametrize("sign", [",", "/", ", "])
+def test_a_name_of_many_parts_is_an_error_soon(sign):
+    with pytest.raises(SettingsError, match="unknown"):
+        places.find(sign.join(["a"] * 40))
 
 
 @given(st.text(max_size=20))
@@ -124,6 +161,11 @@ def test_unknown_place_is_empty():
     assert places.code(places.unknown()) == ""
 
 
+def test_search_gives_what_find_knows():
+    assert [places.code(place) for place in places.search("Toronto, Ontario")] == ["CA-ON"]
+    assert [places.code(place) for place in places.search("(US) West US 2")] == ["azure/westus2"]
+
+
 def test_search():
     assert [place.region for place in places.search("westus")] == ["westus", "westus2", "westus3"]
     assert [place.region for place in places.search("WESTUS?")] == ["westus2", "westus3"]
@@ -132,7 +174,11 @@ def test_search():
         "aws/eu-north-1",
         "azure/swedencentral",
         "azure/swedensouth",
+        "coreweave/EU-NORTH-01",
+        "coreweave/EU-NORTH-04",
         "gcp/europe-north2",
+        "oci/eu-stockholm-1",
+        "runpod/EU-SE-1",
         "SWE",
     ]
     assert {place.cloud for place in places.search("aws/")} == {"aws"}

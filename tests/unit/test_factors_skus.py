@@ -2,9 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import tables
 from greenml.errors import SettingsError
-from greenml.factors import skus
+from greenml.factors import skus, tables
 
 NAMES = sorted((row["cloud"], row["sku"]) for row in tables.rows("skus"))
 
@@ -37,6 +36,22 @@ def test_other_clouds():
     assert skus.find("NV6ads_A10_v5").gpu_count == pytest.approx(1 / 6)
 
 
+@pytest.mark.parametrize(
+    ("name", "cloud", "size"),
+    [
+        ("google/a2-highgpu-1g", "gcp", "a2-highgpu-1g"),
+        ("gcp:a2-highgpu-1g", "gcp", "a2-highgpu-1g"),
+        ("Oracle Cloud/BM.GPU.H100.8", "oci", "BM.GPU.H100.8"),
+        ("gpu:nvidia-tesla-t4", "gcp", "gpu:nvidia-tesla-t4"),
+        ("vast/8x H200", "vast", "8x H200"),
+    ],
+)
+def test_the_cloud_may_stand_before_the_name(name, cloud, size):
+    sku = skus.find(name)
+    assert (sku.cloud, sku.name) == (cloud, size)
+    assert skus.find(skus.unambiguous(sku)) == sku
+
+
 def test_price_lists_second_name_is_the_same_size():
     assert skus.find("Standard_ND96asr_A100_v4") == skus.find("ND96asr_v4")
 
@@ -57,11 +72,15 @@ def test_unknown_sku_names_the_nearest():
             "aws",
             "SKU 'ND40rs_v2' is sold by azure, not by aws; 'greenml skus ND40rs_v2' lists it",
         ),
-        ("1x H100 PCIe 80GB", "", "give one of 'coreweave/1x H100 PCIe 80GB', 'lambda/1x H100 PCIe 80GB'"),
+        ("A100", "", "SKU 'A100' is a GPU's name, not a cloud's; give 'paperspace/A100'"),
+        ("V100-32Gx4", "", "SKU 'V100-32Gx4' is a GPU's name, not a cloud's; give 'paperspace/V100-32Gx4'"),
+        ("8x H200", "", "SKU '8x H200' is a GPU's name, not a cloud's; give 'vast/8x H200'"),
+        ("H100", "", "did you mean 'paperspace/V100' or 'paperspace/A100'"),
+        ("1x H100 PCIe 80GB", "", "give one of 'hyperstack/1x H100 PCIe 80GB', 'lambda/1x H100 PCIe 80GB', 'runpod/"),
         (
             "moon/ND40rs_v2",
             "",
-            "unknown cloud 'moon' of SKU 'moon/ND40rs_v2'; known are aws, azure, coreweave, gcp, lambda",
+            "unknown cloud 'moon' of SKU 'moon/ND40rs_v2'; known are aws, azure, coreweave, crusoe, digitalocean",
         ),
     ],
 )
@@ -97,3 +116,9 @@ def test_search():
     assert "ND40rs_v2" in [sku.name for sku in skus.search("v100")]
     assert skus.search("no such size") == []
     assert len(skus.search("")) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", ["ml.p4d.24xlarge", "ML.P3.16xlarge", "ml.g5.12xlarge"])
+def test_a_sagemaker_instance_is_the_machine_that_it_runs_on(name):
+    sku = skus.find(name)
+    assert (sku.cloud, sku.name) == ("aws", name.lower().removeprefix("ml."))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import importers
 from greenml.errors import SettingsError
-from greenml.record import Factor, Quantity, SourceRef
+from greenml.record import importers
+from greenml.record.schema import Factor, Quantity, SourceRef
 from greenml.reports import _format
 
 FINITE = st.floats(min_value=1e-12, max_value=1e15)
@@ -128,12 +128,12 @@ def test_units(text: str, expected: str) -> None:
 
 def test_band_says_its_unit_once() -> None:
     quantity = Quantity(value=100.0, low=95.0, high=105.0, basis="measured")
-    assert _format.band(quantity, _format.energy) == "95.00 to 105.0 J"
+    assert _format.interval_of(quantity, _format.energy) == "95.00 to 105.0 J"
     assert (
-        _format.band(Quantity(value=1e3, low=900.0, high=1100.0, basis="measured"), _format.mass)
+        _format.interval_of(Quantity(value=1e3, low=900.0, high=1100.0, basis="measured"), _format.mass)
         == "900.0 g CO2e to 1.100 kg CO2e"
     )
-    assert _format.band(Quantity(value=1.0, basis="measured"), _format.energy) == ""
+    assert _format.interval_of(Quantity(value=1.0, basis="measured"), _format.energy) == ""
 
 
 def test_unknown_is_said_with_its_reason() -> None:

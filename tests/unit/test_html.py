@@ -17,13 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import cli, tables
-from greenml import record_file as records
-from greenml.intensity_record import IntensityCourseRecord, IntensityScope, IntensitySlotRecord
-from greenml.record import (
+from greenml import cli
+from greenml.factors import tables
+from greenml.record import file as records
+from greenml.record.idle import idle
+from greenml.record.schema import (
     DeviceRecord,
     Factor,
     Factors,
+    IntensityScope,
+    IntensitySeriesRecord,
+    IntensitySlotRecord,
     PhaseRecord,
     PlaceRecord,
     Quantity,
@@ -34,7 +38,8 @@ from greenml.record import (
     Totals,
     Usage,
 )
-from greenml.reports import _bars, _equivalents, _idle, _page, _phases, _steps, html, latex
+from greenml.reports import _parts, html, latex
+from greenml.reports.page import background, breakdown, shell, time_charts
 
 START = datetime(2026, 3, 1, 10, 0, tzinfo=timezone.utc)
 EVIL = "</script><!--<script>alert(1)</script>\u2028<b>&amp;\" onerror='x' $x$"
@@ -118,25 +123,25 @@ def charts(text: str) -> list[dict]:
 
 
 def test_idle_energy_is_each_devices_idle_share_of_its_own_energy() -> None:
-    found = _idle.idle(run())
+    shares = idle(run())
     # GPU 1: 20 W in two idle bins of three read ones, (20 + 20) / (20 + 20 + 160) of its 2,000 J.
-    assert found.energy_joules == pytest.approx(2000 * 0.2)
-    assert found.energy_ratio == pytest.approx(400 / 10_000)
-    assert found.time_ratio == pytest.approx(20 / 70)  # 40 s and 30 s were read
-    assert found.emissions_grams == pytest.approx(10.0 * 400 / 10_000)
-    assert found.cost_usd == {"dedicated": pytest.approx(4 * 20 / 70), "spot": pytest.approx(20 / 70)}
-    assert (found.kind, found.devices, found.of_devices) == ("gpu", 2, 2)
+    assert shares.energy_joules == pytest.approx(2000 * 0.2)
+    assert shares.energy_ratio == pytest.approx(400 / 10_000)
+    assert shares.time_ratio == pytest.approx(20 / 70)  # 40 s and 30 s were read
+    assert shares.emissions_grams == pytest.approx(10.0 * 400 / 10_000)
+    assert shares.cost_usd == {"dedicated": pytest.approx(4 * 20 / 70), "spot": pytest.approx(20 / 70)}
+    assert (shares.kind, shares.devices, shares.of_devices) == ("gpu", 2, 2)
 
 
 def test_the_last_bin_counts_as_long_as_the_run_lasted() -> None:
-    found = _idle.idle(run(duration_seconds=35.0))
-    assert found.time_ratio == pytest.approx(20 / 65)
+    shares = idle(run(duration_seconds=35.0))
+    assert shares.time_ratio == pytest.approx(20 / 65)
 
 
 def test_a_ratio_of_exactly_ten_percent_is_not_idle() -> None:
     record = run()
     record.timeline.series[1].utilization_ratio[1] = 0.10
-    assert _idle.idle(record).energy_joules == pytest.approx(2000 * 0.1)
+    assert idle(record).energy_joules == pytest.approx(2000 * 0.1)
 
 
 def test_a_cpus_idleness_is_that_of_its_host() -> None:
@@ -151,8 +156,8 @@ def test_a_cpus_idleness_is_that_of_its_host() -> None:
             Series(device="package-0", power_watts=[60.0, 30.0]), Series(device="host", utilization_ratio=[0.5, 0.01]),
         ],
     )  # fmt: skip
-    found = _idle.idle(run(devices=[cpu, host], timeline=timeline, duration_seconds=20.0))
-    assert (found.kind, found.energy_joules, found.time_ratio) == ("cpu", pytest.approx(300.0), pytest.approx(0.5))
+    shares = idle(run(devices=[cpu, host], timeline=timeline, duration_seconds=20.0))
+    assert (shares.kind, shares.energy_joules, shares.time_ratio) == ("cpu", pytest.approx(300.0), pytest.approx(0.5))
 
 
 @pytest.mark.parametrize(
@@ -164,8 +169,8 @@ def test_a_cpus_idleness_is_that_of_its_host() -> None:
     ],
 )
 def test_idleness_that_is_not_known_has_a_reason(update: dict[str, object], why: str) -> None:
-    assert why in _idle.idle(run(**update))
-    assert f"Not known: {_idle.idle(run(**update))}." in html.render(run(**update))
+    assert why in idle(run(**update))
+    assert f"Not known: {idle(run(**update))}." in html.render(run(**update))
 
 
 # Equivalents
@@ -173,13 +178,13 @@ def test_idleness_that_is_not_known_has_a_reason(update: dict[str, object], why:
 
 def test_equivalents_are_emissions_over_what_one_emits_with_its_source() -> None:
     table = {row["id"]: row for row in tables.rows("equivalents")}
-    car, us_car, phone = _equivalents.equivalents(1000.0, 500.0, 2000.0)
+    car, us_car, phone = background.equivalents(1000.0, 500.0, 2000.0)
     assert car.count == pytest.approx(1000 / 175)
     assert us_car.count == pytest.approx(1000 / 244.2)
     assert (phone.count, phone.low, phone.high) == tuple(pytest.approx(x / 12.4) for x in (1000, 500, 2000))
     assert float(table["smartphone_charge_2024"]["value"]) == phone.each_grams
-    assert "US EPA" in phone.source.name
-    assert phone.source.published == "2024-08-01"
+    assert "US EPA" in phone.source.label
+    assert phone.source.label.endswith("2024-08-01")
     assert phone.source.url.startswith("https://")
 
 
@@ -193,53 +198,67 @@ def test_no_equivalents_of_what_is_not_known() -> None:
 
 
 def test_phases_and_what_is_outside_add_up_to_the_run() -> None:
-    rest = _phases.remainder(run())
-    assert rest == _phases.Remainder(10.0, pytest.approx(1000.0), pytest.approx(1.0), {"dedicated": 1.0, "spot": 0.25})
+    rest = _parts.remainder(run())
+    assert rest == _parts.Remainder(10.0, pytest.approx(1000.0), pytest.approx(1.0), {"dedicated": 1.0, "spot": 0.25})
 
 
 def test_phases_that_overlap_have_no_remainder() -> None:
     phases = [PhaseRecord(path=name, count=1, seconds=30.0, spans=[], usage={}) for name in "ab"]
-    assert _phases.remainder(run(phases=phases)) is None
+    assert _parts.remainder(run(phases=phases)) is None
     assert "add up to more than the run" in html.render(run(phases=phases))
 
 
 def test_shares_of_devices_add_up_to_the_runs_carbon_and_cost() -> None:
-    energy, carbon, cost = charts(html.render(run()))[-3:]
-    assert energy["data"][0]["x"] == [pytest.approx(8000 / 3600), pytest.approx(2000 / 3600)]  # Wh
-    assert sum(carbon["data"][0]["x"]) == pytest.approx(10.0)  # g
-    assert cost["data"][0]["x"] == [pytest.approx(3.2), pytest.approx(0.8)]
+    energy, carbon, cost = breakdown.by_device(run()).charts
+    assert [bar.figure for bar in energy.bars] == ["2.222 Wh", "0.5556 Wh"]
+    assert [bar.percent for bar in energy.bars] == [100, 25]
+    assert [bar.figure for bar in carbon.bars] == ["8.000 g CO2e", "2.000 g CO2e"]  # of 10 g
+    assert [bar.figure for bar in cost.bars] == ["$3.20", "$0.80"]  # of $4
 
 
-def test_bars_show_their_bands_and_leave_out_what_is_not_known() -> None:
-    made = _bars.bars(_bars.ENERGY, [_bars.Bar("a", 7.2e6, 3.6e6, 1.08e7), _bars.Bar("b", None)], "phase")
-    (figure,) = charts(made)
-    (bar,) = figure["data"]
-    assert bar["x"] == [pytest.approx(2.0)]
-    assert (bar["error_x"]["arrayminus"], bar["error_x"]["array"]) == ([pytest.approx(1.0)], [pytest.approx(1.0)])
-    assert figure["layout"]["xaxis"]["title"]["text"] == "kWh"
-    assert _bars.bars(_bars.ENERGY, [_bars.Bar("b", None)], "phase") == ""
+def test_bars_show_their_intervals_and_leave_out_what_is_not_known() -> None:
+    values = [breakdown.Bar("a", 7.2e6, 3.6e6, 1.08e7), breakdown.Bar("b", None), breakdown.Bar("c", 1.08e6)]
+    first, second = breakdown.draw_bars(breakdown.ENERGY, values).bars
+    # The longest is the upper end of the first one's interval, 3 kWh.
+    assert (first.figure, first.interval) == ("2.000 kWh", "1.000 to 3.000 kWh")
+    assert (first.percent, first.low_percent, first.high_percent) == (66.667, 33.333, 100)
+    assert (second.figure, second.percent, second.low_percent) == ("0.3000 kWh", 10, None)
+    assert breakdown.draw_bars(breakdown.ENERGY, [breakdown.Bar("b", None)]) is None
+    assert breakdown.draw_bars(breakdown.ENERGY, [breakdown.Bar("b", 0.0)]) is None
+
+
+def test_bars_are_drawn_in_the_page_itself() -> None:
+    text = html.render(run())
+    drawn = text[text.index('<div class="bars energy">') :]
+    drawn = drawn[: drawn.index("</div>")]
+    # By phase: 9 of 10 kJ in "train", of which the interval reaches to 9.9 kJ; 1 kJ outside of it.
+    assert re.findall(r'class="value"[^>]* width="([\d.]+)%"', drawn) == ["90.909", "10.101"]
+    assert re.findall(r'<line x1="([\d.]+)%" x2="([\d.]+)%"', drawn)[0] == ("81.818", "100.0")
+    assert "2.500 Wh" in drawn
+    assert "outside phases" in drawn
 
 
 def test_many_bars_are_the_largest_and_all_others_as_one() -> None:
-    made = _bars.bars(_bars.ENERGY, [_bars.Bar(f"epoch-{n}", 3.6e6 * (n + 1)) for n in range(40)], "phase")
-    (bar,) = charts(made)[0]["data"]
-    assert len(bar["x"]) == _bars.MOST_BARS
-    assert sum(bar["x"]) == pytest.approx(sum(range(1, 41)))
-    assert [one[0] for one in bar["customdata"]][-2:] == ["epoch-39", "25 others"]
+    values = [breakdown.Bar(f"epoch-{number}", 3.6e6 * (number + 1)) for number in range(40)]
+    bars = breakdown.draw_bars(breakdown.ENERGY, values).bars
+    assert len(bars) == breakdown.MOST_BARS
+    assert [bar.label for bar in bars][-2:] == ["epoch-39", "25 others"]
+    assert bars[-1].figure == "325.0 kWh"  # 1 to 25
+    assert [bar.is_rest for bar in bars] == [False] * 15 + [True]
 
 
 # Steps
 
 
 def test_steps_leave_gaps_open_and_draw_a_lone_bin() -> None:
-    at, drawn = _steps.steps([1.0, None, 3.0, 4.0], 10.0, 35.0)
+    at, drawn = time_charts.steps([1.0, None, 3.0, 4.0], 10.0, 35.0)
     assert at == [0, 10, None, 20, 30, 35]
     assert drawn == [1, 1, None, 3, 4, 4]
 
 
 @given(st.lists(st.none() | st.floats(0, 1e6), min_size=1, max_size=40), st.floats(0.1, 100))
 def test_steps_keep_the_area_under_the_values(values: list[float | None], width: float) -> None:
-    at, drawn = _steps.steps(values, width, len(values) * width)
+    at, drawn = time_charts.steps(values, width, len(values) * width)
     area = sum(
         (after - before) * value
         for before, after, value in zip(at, at[1:], drawn, strict=False)
@@ -250,18 +269,18 @@ def test_steps_keep_the_area_under_the_values(values: list[float | None], width:
 
 def test_gaps_are_where_any_device_was_not_read() -> None:
     rows = [[1.0, None, None, 4.0, None], [1.0, 2.0, None, 4.0, 5.0]]
-    assert _steps.gaps(rows, 10.0, 44.0) == [(10.0, 30.0), (40.0, 44.0)]
+    assert time_charts.gaps(rows, 10.0, 44.0) == [(10.0, 30.0), (40.0, 44.0)]
 
 
 def test_near_spans_are_drawn_as_one() -> None:
     spans = [(0.0, 1.0), (1.1, 2.0), (50.0, 60.0), (0.5, 1.5)]
-    assert _steps.joined(spans, 1000.0) == [(0.0, 2.0), (50.0, 60.0)]
+    assert time_charts.joined(spans, 1000.0) == [(0.0, 2.0), (50.0, 60.0)]
 
 
 def test_a_map_of_many_devices_is_bounded_and_keeps_the_mean() -> None:
     rows = [[float(place % 7) for place in range(600)] for _ in range(500)]
-    cells, many = _steps.pooled(rows)
-    assert sum(len(row) for row in cells) <= _steps.MOST_CELLS
+    cells, many = time_charts.pooled(rows)
+    assert sum(len(row) for row in cells) <= time_charts.MOST_CELLS
     assert many == 8
     assert sum(cells[0]) / len(cells[0]) == pytest.approx(sum(rows[0]) / 600, rel=0.01)
 
@@ -272,8 +291,8 @@ def test_the_innermost_phase_of_each_bin_is_named() -> None:
         PhaseRecord(path="train/eval", count=1, seconds=2, spans=[(4.0, 6.0)], usage={}),
     ]
     # Bins of 2 s, their middles at 1, 3, 5, 7, 9 and 11 s.
-    assert _steps.phase_names(phases, 6, 2.0) == ["train", "train", "train/eval", "train", "", ""]
-    assert _steps.phase_names([phases[0].model_copy(update={"spans": [(3.0, 99.0)]})], 2, 2.0) == ["", "train"]
+    assert time_charts.phase_names(phases, 6, 2.0) == ["train", "train", "train/eval", "train", "", ""]
+    assert time_charts.phase_names([phases[0].model_copy(update={"spans": [(3.0, 99.0)]})], 2, 2.0) == ["", "train"]
 
 
 # The page
@@ -285,7 +304,7 @@ def test_a_page_is_whole_and_asks_no_network() -> None:
     page = Page(text)
     assert page.tags.count("h1") == 1
     assert not {"link", "iframe", "img", "base", "object", "form"} & set(page.tags)
-    assert not re.search(r"<script[^>]*\ssrc=|url\(|@import", text[: text.index("plotly.js")])
+    assert not re.search(r"<script[^>]*\ssrc=|url\(|@import", text[: text.index("plotly.js (cartesian")])
     assert "default-src 'none'" in text
 
 
@@ -301,50 +320,63 @@ def test_each_script_is_named_in_the_policy_by_its_hash() -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_of_a_run_becomes_markup(words: str) -> None:
-    made = _page.join(
-        _page.element("p", words, title=words), _page.table("t", ["a", "b"], [(words, words)]),
-        _page.chart({"data": [{"name": words}]}, words), _page.link(words, words),
+    parts = shell.environment().from_string(
+        """{% import "macros.html.j2" as page %}<p title="{{ words }}">{{ words }}</p>
+        {{ page.pairs(words, [(words, ""), (words, "figure")], [(words, words)], shown=true) }}
+        {{ page.chart(chart) }}{{ page.link(link) }}{{ page.bars(bars) }}
+        {{ page.picker(words, words, [box]) }}"""
+    )
+    chart = shell.Chart({"data": [{"name": words}]}, words, title=words, unit=words, group=words, caption=words)
+    bar = breakdown.DrawnBar(words, words, words, 1.0, None, None, is_rest=False)
+    made = parts.render(
+        words=words, chart=chart, link=shell.Link(words, words), bars=breakdown.Bars(words, "energy", (bar,)),
+        box=time_charts.CheckBox(words, words, "solid", "red"),
     )  # fmt: skip
     page = Page(made)
-    kept = [
-        "p",
-        "div",
-        "table",
-        "caption",
-        "thead",
-        "tr",
-        "th",
-        "th",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "figure",
-        "div",
-        "script",
-    ]
-    assert [tag for tag in page.tags if tag != "a"] == kept
+    known = "p div table caption thead tr th tbody td h3 figure figcaption script span ul li svg rect fieldset legend"
+    assert set(page.tags) <= {*known.split(), "label", "input", "a"}
+    assert page.tags.count("script") == 1
     assert page.handlers == []
     assert charts(made) == [{"data": [{"name": words}]}]
 
 
+def test_nothing_but_files_of_the_package_is_marked_as_safe() -> None:
+    source = Path(shell.__file__).parents[2]
+    templates = [path.read_text(encoding="utf-8") for path in source.rglob("*.j2")]
+    assert len(templates) >= 4
+    assert not [text for text in templates if re.search(r"\bsafe\b|autoescape|\bMarkup\b", text)]
+    python = {path.relative_to(source): path.read_text("utf-8") for path in source.rglob("*.py")}
+    marking = {path.as_posix() for path, text in python.items() if re.search(r"\bMarkup\(|\|safe", text)}
+    assert marking == {"reports/page/shell.py", "run/serving/page.py"}
+    assert shell.environment().autoescape is True
+
+
 def test_text_that_would_end_a_script_stays_in_it() -> None:
-    written = _page.data({"name": EVIL})
+    chart = shell.Chart({"data": [], "name": EVIL}, "label")
+    made = shell.environment().from_string('{% import "macros.html.j2" as page %}{{ page.chart(chart) }}')
+    (written,) = re.findall(r'<script type="application/json">(.*?)</script>', made.render(chart=chart), re.DOTALL)
     assert "<" not in written
     assert "\u2028" not in written
-    assert json.loads(written) == {"name": EVIL}
+    assert json.loads(written) == {"data": [], "name": EVIL}
+
+
+def test_a_figure_that_is_no_number_is_refused_rather_than_drawn() -> None:
+    made = shell.environment().from_string("{{ figure | tojson }}")
+    with pytest.raises(ValueError, match="Out of range float"):
+        made.render(figure={"y": [float("nan")]})
 
 
 def test_plotly_reads_no_tag_entity_or_formula() -> None:
-    assert _page.plotly_text("<a href='x'>&lt;$y$\n") == "&lt;a href='x'&gt;&amp;lt;&#36;y&#36; "
+    assert shell.plotly_text("<a href='x'>&lt;$y$\n") == "&lt;a href='x'&gt;&amp;lt;&#36;y&#36; "
 
 
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//x", "", "http://a b"]
 )
 def test_only_web_addresses_are_links(url: str) -> None:
-    assert _page.link("source", url) == "source"
-    assert Page(_page.link("source", "https://example.org/a?b=1&c=2")).tags == ["a"]
+    made = shell.environment().from_string('{% import "macros.html.j2" as page %}{{ page.link(link) }}')
+    assert made.render(link=shell.Link("source", url)) == "source"
+    assert Page(made.render(link=shell.Link("source", "https://example.org/a?b=1&c=2"))).tags == ["a"]
 
 
 def test_a_hostile_run_adds_no_element() -> None:
@@ -367,21 +399,22 @@ def test_a_hostile_run_adds_no_element() -> None:
     assert html.render(record).count("<script") == html.render(run()).count("<script")
 
 
-def test_the_charting_library_is_in_the_package_with_its_licences() -> None:
-    library = (files("greenml.reports") / "plotly.min.js").read_text(encoding="utf-8")
-    assert library.startswith("/* plotly.js ")
-    assert library.isascii()  # a browser reads and holds it at one byte a letter
-    assert "</script" not in library
-    licences = (files("greenml.reports") / "plotly-LICENSES.txt").read_text(encoding="utf-8")
-    for package, holder in (("plotly.js", "Plotly"), ("@plotly/d3", "Michael Bostock"), ("culori", "Dan Burzo")):
-        (own,) = (text for text in licences.split("=" * 80) if text.strip().startswith(f"{package} "))
-        assert holder in own
+def test_the_charting_library_is_the_published_file_with_its_licence() -> None:
+    static = files("greenml.reports.page") / "static"
+    pinned = re.findall(r'"([0-9a-f]{64})"', (Path(__file__).parents[2] / "tools/fetch_plotly.py").read_text("utf-8"))
+    names = ("plotly-cartesian.min.js", "plotly-LICENSE.txt")
+    assert [hashlib.sha256((static / name).read_bytes()).hexdigest() for name in names] == pinned
+    library = (static / names[0]).read_text(encoding="utf-8")
+    assert "</script" not in library.lower()
+    assert "<!--" not in library
+    assert "MIT License" in (static / names[1]).read_text(encoding="utf-8")
     assert library in html.render(run())
+    assert library not in html.render(run(timeline=None))  # without a chart it is not needed
 
 
-def course() -> IntensityCourseRecord:
+def course() -> IntensitySeriesRecord:
     hour = timedelta(hours=1)
-    return IntensityCourseRecord(
+    return IntensitySeriesRecord(
         provider="electricitymaps", signal="average", area="SE", source=SourceRef(name="Electricity Maps"),
         energy_from="curves", low_grams_per_kwh=20.0, high_grams_per_kwh=60.0, covered_seconds=7200.0,
         uncovered_seconds=0.0, covered_time_mean_grams_per_kwh=40.0, time_mean_grams_per_kwh=40.0,
@@ -397,10 +430,11 @@ def test_a_course_of_intensities_says_what_the_hours_made_of_the_emissions() -> 
     whole = totals("run", 7200.0, 3.6e6, 1.0).model_copy(
         update={"facility_energy_joules": known(3.6e6), "emissions_grams": known(30.0)}
     )
-    text = html.render(run(factors=Factors(intensity_course=course()), totals=[whole], phases=[]))
+    text = html.render(run(factors=Factors(intensity_series=course()), totals=[whole], phases=[]))
     words = re.sub(r"<[^>]+>", "", text[text.index('id="intensity"') :][:1500])
     assert "10.00 g CO2e (25.0%) less than at the mean over its time: 30.00 g CO2e instead of 40.00 g CO2e" in words
-    bars, line, mean = next(one for one in charts(text) if one["data"][0].get("name") == "IT energy")["data"]
+    drawn = next(chart for chart in charts(text) if chart["data"][0].get("name") == "IT energy")["data"]
+    bars, line, mean = drawn
     assert bars["y"] == [pytest.approx(0.75), pytest.approx(0.25)]
     assert line["y"] == [20, 20, 60, 60]
     assert mean["y"] == [40, 40]
@@ -501,13 +535,13 @@ def test_a_picture_shows_energy_by_phase_and_power(monkeypatch: pytest.MonkeyPat
     _picture.draw(run(), "svg")
     upper, lower = seen[0].axes
     assert [bar.get_width() for bar in upper.patches] == [pytest.approx(2.5), pytest.approx(1000 / 3600)]  # Wh
-    assert [one.get_text() for one in upper.get_yticklabels()] == ["train", "outside phases"]
+    assert [yticklabel.get_text() for yticklabel in upper.get_yticklabels()] == ["train", "outside phases"]
     assert upper.get_xlabel() == "Wh"
     first, second = lower.lines
     assert list(first.get_ydata()) == [200.0] * 5
     assert list(second.get_ydata())[:4] == [20.0, 20.0, 160.0, 160.0]
     assert list(second.get_xdata())[-1] == 30.0  # where it was last read
-    assert [one.get_text() for one in lower.get_legend().get_texts()] == ["GPU 0", "GPU 1"]
+    assert [text.get_text() for text in lower.get_legend().get_texts()] == ["GPU 0", "GPU 1"]
 
 
 def test_the_same_run_makes_the_same_picture() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from greenml import importers
-from greenml.errors import RecordError, SettingsError
-from greenml.importers import azure_monitor, codecarbon, trainer_output
-from greenml.record import PlaceRecord, Quantity, RunRecord, Totals
+from greenml.cli import main
+from greenml.errors import FactorError, RecordError, SettingsError
+from greenml.factors import csv_intensity
+from greenml.record import file as record_file
+from greenml.record import importers
+from greenml.record.importers import azure_monitor, codecarbon, published_table, trainer_output
+from greenml.record.schema import PlaceRecord, Quantity, RunRecord, Totals
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "t5-3b-samsum"
 
@@ -98,7 +101,7 @@ def test_row_of_version_1_is_kept_as_text(tmp_path: Path) -> None:
 def test_energies_of_the_parts_belong_to_the_training_phase(tmp_path: Path) -> None:
     run = importers.load(codecarbon=emissions(tmp_path, NEW), duration_seconds=300)
     usage = run.phases[0].usage
-    assert {name: one.energy_joules for name, one in usage.items()} == pytest.approx(
+    assert {name: value.energy_joules for name, value in usage.items()} == pytest.approx(
         {"codecarbon-gpu": 252_000, "codecarbon-cpu": 72_000, "codecarbon-dram": 36_000}
     )
     assert all(device.usage.energy_joules is None for device in run.devices)
@@ -138,7 +141,10 @@ def test_runs_one_after_the_other_take_the_last_and_say_so(tmp_path: Path) -> No
     part = codecarbon.load(emissions(tmp_path, later, NEW))
     assert part.reported[0].row["energy_consumed"] == "0.2"
     assert [note.code for note in part.notes] == ["codecarbon-runs"]
-    assert "2 CodeCarbon runs one after the other" in part.notes[0].text
+    assert part.notes[0].text == (
+        "emissions.csv holds 2 CodeCarbon runs; the last is taken: r2 (ended 2021-07-06T22:57:39). "
+        "Left out: r1 (ended 2021-07-06T21:57:39)."
+    )
 
 
 def test_rows_of_ranks_are_refused(tmp_path: Path) -> None:
@@ -161,7 +167,7 @@ def test_a_short_rank_inside_a_long_one_is_refused(tmp_path: Path) -> None:
         ({"emissions": ""}, "line 2: emissions is ''"),
         ({"energy_consumed": "nan"}, "line 2: energy_consumed is 'nan'"),
         ({"emissions": "-1"}, "line 2: emissions is '-1'"),
-        ({"timestamp": "yesterday"}, "not an ISO date"),
+        ({"timestamp": "yesterday"}, "is not a date and time, such as 2021"),
         ({"task_name": "load"}, "by task"),
     ],
 )
@@ -188,7 +194,132 @@ def test_file_that_is_not_codecarbons_is_refused(tmp_path: Path, content: bytes,
         codecarbon.load(path)
 
 
+def at(end: str, seconds: float, kwh: float, **more: str) -> dict[str, str]:
+    return OLD | {"experiment_id": "", "timestamp": end, "duration": str(seconds), "energy_consumed": str(kwh)} | more
+
+
+def test_rows_without_run_ids_are_told_apart_by_when_they_began(tmp_path: Path) -> None:
+    rows = [
+        at("2021-07-06T20:00:00", 600, 0.3),
+        at("2021-07-06T21:00:00", 60, 0.1),
+        at("2021-07-06T21:01:00", 120, 0.2),
+    ]
+    part = codecarbon.load(emissions(tmp_path, *rows))
+    assert part.reported[0].row["energy_consumed"] == "0.2"
+    assert "holds 2 CodeCarbon runs" in part.notes[0].text
+    assert "Left out: line 2 (ended 2021-07-06T20:00:00)." in part.notes[0].text
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        "",
+        ",,,,,,,,,,,",
+        "2021-07-05T10:00:00,a,codecarbon,soon,1,1,,,,,,",
+        "never,a,codecarbon,1,1,1,,,,,,",
+        "2021-07-05T10:00:00,a",
+        "2021-07-05T10:00:00,x,codecarbon,600,1,1,,,,,,\n2021-07-05T10:00:10,y,codecarbon,600,1,1,,,,,,",
+    ],
+)
+def test_an_old_row_that_is_wrong_does_not_block_the_last(tmp_path: Path, old: str) -> None:
+    path = emissions(tmp_path, OLD)
+    header, row = path.read_text().splitlines()
+    path.write_text("\n".join([header, old, row, ""]))
+    part = codecarbon.load(path)
+    assert part.reported[0].row["energy_consumed"] == "0.1"
+    assert part.phases[0].seconds == 100.0
+
+
+def test_a_run_that_is_asked_for_is_taken_whatever_lies_beside_it(tmp_path: Path) -> None:
+    beside = NEW | {"run_id": "r2", "energy_consumed": "0.4", "timestamp": "2021-07-06T21:57:20"}
+    path = emissions(tmp_path, NEW, beside)
+    path.write_text(path.read_text() + "cut,off\n")
+    part = codecarbon.load(path, "r2")
+    assert part.reported[0].row["energy_consumed"] == "0.4"
+    assert [note.code for note in part.notes] == ["codecarbon-runs", "codecarbon-damaged"]
+    with pytest.raises(RecordError, match=r"no run 'r3'; it holds r2 \(ended .*, r1 \(ended"):
+        codecarbon.load(path, "r3")
+
+
+GERMAN = "timestamp;duration;emissions;energy_consumed;run_id\n06.07.2021 21:57;100,5;0,03;0,1;r1\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GERMAN.encode(),
+        GERMAN.encode("utf-16"),
+        GERMAN.encode("utf-8-sig"),
+        GERMAN.replace("r1", "Läufe").encode("cp1252"),
+        GERMAN.replace(";", "\t").encode(),
+        GERMAN.replace("06.07.2021 21:57", "44383,9145833333").encode(),
+        GERMAN.replace(";", ",")
+        .replace("100,5", "100.5")
+        .replace("0,", "0.")
+        .replace("06.07.2021", "7/6/2021")
+        .encode()
+        .replace(b"7/6/2021 21:57", b"06-07-2021 21:57"),
+    ],
+)
+def test_a_file_that_a_spreadsheet_saved_again_is_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_bytes(content)
+    part = codecarbon.load(path)
+    assert part.phases[0].seconds == 100.5
+    assert part.ended is not None
+    assert abs(part.ended - datetime(2021, 7, 6, 21, 57, tzinfo=timezone.utc)).total_seconds() < 1
+    assert float(part.reported[0].row["energy_consumed"]) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("7/26/2021 9:57 PM", datetime(2021, 7, 26, 21, 57, tzinfo=timezone.utc)),
+        ("26/07/2021 21:57:39", datetime(2021, 7, 26, 21, 57, 39, tzinfo=timezone.utc)),
+        ("7/7/2021 12:05 am", datetime(2021, 7, 7, 0, 5, tzinfo=timezone.utc)),
+    ],
+)
+def test_dates_with_slashes_are_read_where_they_mean_one_day(tmp_path: Path, text: str, right: datetime) -> None:
+    assert codecarbon.load(emissions(tmp_path, OLD | {"timestamp": text})).ended == right
+
+
+def test_a_date_that_means_two_days_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"may be read in two ways; write it as 2021-06-07 or 2021-07-06"):
+        codecarbon.load(emissions(tmp_path, OLD | {"timestamp": "7/6/2021 21:57"}))
+
+
+def test_the_columns_of_codecarbon_3_3_are_kept(tmp_path: Path) -> None:
+    new = {"gpu_utilization_percent": "61.5", "cpu_utilization_percent": "0.0", "ram_used_gb": "12.5", "wue": "0"}
+    part = codecarbon.load(emissions(tmp_path, NEW | new))
+    assert part.reported[0].row.items() >= new.items()
+    usage = part.phases[0].usage
+    assert usage["codecarbon-gpu"].utilization_ratio == 0.615
+    assert usage["codecarbon-cpu"].utilization_ratio is None, "CodeCarbon writes 0 where it did not read it"
+
+
 # Azure Monitor
+
+
+def test_a_metric_more_or_one_without_points_costs_a_note(tmp_path: Path) -> None:
+    good = metric("GpuEnergyJoules", [[{"total": 10.0}]])
+    more = metric("DiskReads", [[{"total": 1.0}]])
+    empty = metric("GpuUtilizationPercentage", [])
+    nulls = metric("GpuMemoryUtilizationMegabytes", [[{"average": None, "maximum": None}]])
+    wrong = metric("CpuUtilizationPercentage", [[{"maximum": 4.0}]])
+    part = azure_monitor.load(export(tmp_path, good, more, empty, nulls, wrong))
+    assert [(device.kind, device.usage.energy_joules) for device in part.devices] == [("gpu", 10.0)]
+    texts = [note.text for note in part.notes]
+    assert len(texts) == 4
+    assert "'DiskReads' is not one that greenml reads" in texts[0]
+    assert "GpuMemoryUtilizationMegabytes has no average in any point: nothing was sampled" in texts[1]
+    assert "GpuUtilizationPercentage has no average in any point: nothing was sampled" in texts[2]
+    assert "export it with --aggregation Average" in texts[3]
+
+
+def test_a_mean_follows_from_total_and_count(tmp_path: Path) -> None:
+    points = [{"total": 120.0, "count": 2}, {"total": 30.0, "count": 1}]
+    part = azure_monitor.load(export(tmp_path, metric("GpuUtilizationPercentage", [points])))
+    assert part.devices[0].usage.utilization_ratio == pytest.approx(0.5)
 
 
 def test_energy_sums_over_points_and_series_and_skips_what_was_not_sampled(tmp_path: Path) -> None:
@@ -247,6 +378,7 @@ def test_peak_that_was_not_exported_is_not_known(tmp_path: Path) -> None:
         (metric("GpuEnergyJoules", [[{"total": None}]]), "no total in any point"),
         (metric("GpuEnergyJoules", [[{"total": "12"}]]), "is '12', not a number"),
         (metric("GpuEnergyJoules", [[{"total": -3.0}]]), "is -3.0, not a number from 0 up"),
+        (metric("GpuEnergyJoules", [[{"total": 10**400}]]), "not a number from 0 up"),
         (metric("GpuUtilizationPercentage", [[{"average": 130.0}]]), "above 100 percent"),
         (metric("GpuEnergyJoules", [[{"total": 1.0}], [{"total": 1.0}]], dimension="RunId"), "2 runs"),
     ],
@@ -270,6 +402,38 @@ def test_a_run_over_midnight_in_two_files_adds_up(tmp_path: Path) -> None:
     assert azure_monitor.load(export(tmp_path, first, second)).devices[0].usage.energy_joules == 15.0
 
 
+def test_a_cell_that_no_csv_has_is_one_line(tmp_path: Path) -> None:
+    """A field of more than 131,072 letters: in CodeCarbon's file, a published table, a course of intensity."""
+    huge = "x" * 200_000
+    (tmp_path / "a.csv").write_text(f"system,gpus\n{huge},8\n")
+    with pytest.raises(RecordError, match=r"a\.csv: line 2: not CSV: field larger"):
+        published_table.load(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text(f"time,grams\n{huge},8\n")
+    with pytest.raises(FactorError, match=r"b\.csv, line 2: not CSV: field larger"):
+        csv_intensity._read(tmp_path / "b.csv")
+    with pytest.raises(RecordError, match="not CSV"):
+        codecarbon.load(emissions(tmp_path, OLD | {"country_name": huge}))
+    with pytest.raises(SettingsError, match="too long for a run"):
+        importers.load(codecarbon=emissions(tmp_path, OLD), duration_seconds=1e11)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"duration": "1e12"}, "longer than a run takes"),
+        ({"duration": "1e9", "timestamp": "0001-01-01T00:00:00"}, "longer than a run takes"),
+    ],
+)
+def test_a_duration_that_no_run_has_is_one_line(tmp_path: Path, cells: dict[str, str], message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        codecarbon.load(emissions(tmp_path, OLD | cells))
+
+
+def test_a_number_that_no_float_holds_costs_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "all_results.json").write_text(json.dumps({"train_runtime": 10**400, "eval_runtime": 5.0}))
+    assert [phase.path for phase in trainer_output.load(tmp_path).phases] == ["eval"]
+
+
 # The Trainer
 
 
@@ -287,7 +451,7 @@ def test_metrics_pass_through_and_secrets_do_not(tmp_path: Path) -> None:
     )
     run = importers.load(trainer_output=folder, duration_seconds=300)
     assert run.metrics == {"train_runtime": 203.5, "train_loss": "NaN", "eval_rouge1": 54.7875}
-    assert run.params["hub_token"] == "<masked>"
+    assert run.params["hub_token"] == "***"
     assert "hf_abc" not in run.model_dump_json()
     assert run.trainer["ds_config"] == {"zero_optimization": {"stage": 3}}
     assert [(phase.path, phase.seconds) for phase in run.phases] == [("train", 203.5)]
@@ -300,6 +464,29 @@ def test_dates_of_the_files_are_said_to_be_a_guess(tmp_path: Path) -> None:
     run = importers.load(trainer_output=folder, duration_seconds=90)
     assert run.ended == datetime(2021, 7, 6, 21, 57, 39, tzinfo=timezone.utc)
     assert [note.code for note in run.notes] == ["dates"]
+
+
+STATE = {
+    "global_step": 30,
+    "log_history": [
+        {"epoch": 1.0, "loss": 1.9, "step": 10},
+        {"epoch": 1.0, "eval_loss": 1.5, "eval_runtime": 4.0, "step": 10},
+        {"epoch": 3.0, "step": 30, "train_loss": 1.2, "train_runtime": 2601.05},
+    ],
+}
+
+
+@pytest.mark.parametrize("place", [".", "checkpoint-30"])
+def test_a_state_alone_tells_run_times_and_metrics(tmp_path: Path, place: str) -> None:
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"log_history": [{"train_runtime": 1.0}]}')
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "trainer_state.json").write_text(json.dumps(STATE))
+    run = importers.load(trainer_output=tmp_path)
+    assert [(phase.path, phase.seconds) for phase in run.phases] == [("train", 2601.05), ("eval", 4.0)]
+    assert run.metrics["eval_loss"] == 1.5
+    assert "epoch" not in run.metrics
+    assert "trainer-log" in [note.code for note in run.notes]
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
@@ -454,3 +641,29 @@ def test_another_region_is_found_out(tmp_path: Path) -> None:
 def test_another_day_is_found_out(tmp_path: Path) -> None:
     found = texts(run_of(tmp_path, OLD | {"timestamp": "2021-07-09T21:57:39"}, run_kwh=0.12))
     assert "is of 2021-07-09, but the run went from 2021-07-06" in found
+
+
+def test_a_run_that_was_published_by_its_time_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Time and money follow, and results stand beside them; energy is not known, and is not 0."""
+    output = tmp_path / "run.json"
+    words = ["import", "--duration", "9m27s", "--started", "2021-07-01", "--metric", "rouge1=55.162"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--sku", "ND40rs_v2", "--region", "westus2", "--output", str(output)])
+    assert ended.value.code == 0
+    record = record_file.read(output)
+    assert (record.duration_seconds, record.metrics, record.devices) == (567.0, {"rouge1": 55.162}, [])
+    assert record.started.isoformat() == "2021-07-01T00:00:00+00:00"
+    assert record.total().cost_usd["dedicated"].value == pytest.approx(567 / 3600 * 22.03)
+    assert record.total().it_energy_joules.value is None
+    assert "no energy" in record.notes[0].text
+    capsys.readouterr()
+    for wrong, message in (
+        (["--started", "July"], "write 2021-07-06"),
+        (["--metric", "rouge1"], "write NAME=VALUE"),
+        (["--metric", "rouge1=high"], "write NAME=VALUE"),
+        (["--duration", "9m27s"], "--duration and --started"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["import", "--duration", "1m", *wrong, "--output", str(tmp_path / "other.json")])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err

@@ -13,23 +13,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import accounting, assembly, assumptions, carbon_hours, compaction, finishing, trace, trace_lines
-from greenml.analysis.alternatives.what_if import what_if
+from greenml.accounting import assumptions, hourly, totals
+from greenml.analysis.what_if.ranking import what_if
 from greenml.errors import FactorError, SettingsError
-from greenml.facts import IntensityCourse, IntensitySlot, Source
-from greenml.intensity_record import IntensitySlotRecord
-from greenml.model import Device, Rollup
-from greenml.record import DeviceRecord, Factors, PhaseRecord, PlaceRecord, RunRecord, Series, Timeline, Usage
-from greenml.reports import _course, csv, latex, markdown, terminal
+from greenml.factors.types import IntensitySeries, IntensitySlot, Source
+from greenml.record.schema import (
+    DeviceRecord,
+    Factors,
+    IntensitySlotRecord,
+    PhaseRecord,
+    PlaceRecord,
+    RunRecord,
+    Series,
+    Timeline,
+    Usage,
+)
+from greenml.reports import _parts, csv, latex, markdown, terminal
+from greenml.run import assembly, compaction, finish
 from greenml.settings import Settings
-from greenml.trace import TraceWriter
+from greenml.trace import file as trace_file
+from greenml.trace import lines as trace_lines
+from greenml.trace.file import TraceWriter
+from greenml.trace.types import Device, Rollup
 from greenml.units import JOULES_PER_KWH
 
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
 SOURCE = Source("a grid", "https://example.org", "2026-03-02")
-CPU = Device("cpu", "package-0", "CPU", "counter", "rapl", gain_ratio=0.05)
-GPU = Device("gpu", "GPU-1", "GPU", "counter", "nvml", gain_ratio=0.05, power_limit_watts=5000.0)
+CPU = Device("cpu", "package-0", "CPU", "counter", "rapl", calibration_ratio=0.05)
+GPU = Device("gpu", "GPU-1", "GPU", "counter", "nvml", calibration_ratio=0.05, power_limit_watts=5000.0)
 
 
 def swing(hour: int) -> float:
@@ -42,10 +54,10 @@ def power(hour: int) -> float:
     return 3000.0 if 10 <= hour < 18 else 300.0
 
 
-def course(*grams: float, start: datetime = MIDNIGHT, step: timedelta = HOUR, **more: object) -> IntensityCourse:
+def course(*grams: float, start: datetime = MIDNIGHT, step: timedelta = HOUR, **more: object) -> IntensitySeries:
     slots = tuple(IntensitySlot(start + at * step, start + (at + 1) * step, g) for at, g in enumerate(grams))
     fields = {"provider": "scripted", "signal": "average", "area": "ZZ", "source": SOURCE, **more}
-    return IntensityCourse(slots=slots, **fields)  # type: ignore[arg-type]
+    return IntensitySeries(slots=slots, **fields)  # type: ignore[arg-type]
 
 
 def run_dir(folder: Path, watts, seconds: int, *, begun: datetime = MIDNIGHT, attempt: int = 1, step: int = 60,
@@ -64,7 +76,7 @@ def run_dir(folder: Path, watts, seconds: int, *, begun: datetime = MIDNIGHT, at
     for key, device in enumerate((CPU, GPU)):
         writer.write(trace_lines.device_line(str(key), device))
     for answer in answers:
-        writer.write({"t": zero, **trace_lines.course_line(answer)})
+        writer.write({"t": zero, **trace_lines.intensity_line(answer)})
     edges = sorted(edge for span in phases for edge in span[1:])
     joules = [0.0, 0.0]
     times = sorted({*range(0, seconds + 1, step), *edges})
@@ -94,7 +106,7 @@ def total(record: RunRecord, scope: str = "run") -> float:
 
 def recomputed(record: RunRecord, scope: str) -> float:
     """The emissions of a scope from the record's other fields alone: energy x PUE x intensity, slot by slot."""
-    found, pue = record.factors.intensity_course, record.factors.pue
+    found, pue = record.factors.intensity_series, record.factors.pue
     assert found is not None
     assert pue is not None
     grams = sum(slot.it_energy_joules.get(scope, 0.0) * slot.grams_per_kwh for slot in found.slots)
@@ -110,7 +122,7 @@ def test_a_day_of_swinging_intensity(tmp_path: Path):
         tmp_path, lambda t: power(t // 3600), 86_400, phases=[("train", 36_000, 64_800), ("eval", 64_800, 70_000)],
         answers=[course(*grams)], intensity="electricity_maps",
     )  # fmt: skip
-    record = finishing.make(made)
+    record = finish.make(made)
     exact = 1.2 * sum(power(hour) * 3600 / JOULES_PER_KWH * swing(hour) for hour in range(24))
     assert total(record) == pytest.approx(exact, rel=1e-9)
     train = 1.2 * sum(3.0 * swing(hour) for hour in range(10, 18))
@@ -120,7 +132,7 @@ def test_a_day_of_swinging_intensity(tmp_path: Path):
     for scope in ("run", "train", "eval"):
         assert total(record, scope) == pytest.approx(recomputed(record, scope), rel=1e-12)
 
-    found, factor = record.factors.intensity_course, record.factors.carbon_intensity
+    found, factor = record.factors.intensity_series, record.factors.carbon_intensity
     assert found is not None
     assert factor is not None
     kwh = 8 * 3.0 + 16 * 0.3
@@ -130,10 +142,10 @@ def test_a_day_of_swinging_intensity(tmp_path: Path):
     assert found.energy_from == "curves"
     assert [note.code for note in record.notes if "intensity" in note.code] == [], "every hour is covered"
 
-    even = _course.even_grams(record)
+    even = _parts.even_grams(record)
     assert even == pytest.approx(1.2 * kwh * 275, rel=1e-9)
     shown = terminal.render(record, width=1000)
-    line = next(one for one in shown.splitlines() if "plain mean 275 g CO2e/kWh" in one)
+    line = next(line for line in shown.splitlines() if "plain mean 275 g CO2e/kWh" in line)
     told = re.search(r"would have emitted ([\d.]+) kg CO2e, ([\d.]+) kg CO2e more", line)
     assert told is not None
     assert float(told[1]) == pytest.approx(even / 1000, rel=1e-3)
@@ -148,8 +160,8 @@ def test_slots_cut_the_energy_between_two_readings(tmp_path: Path):
     """Half hours that begin in the middle of a reading's minute; the run's first 7.5 minutes are in none."""
     start = MIDNIGHT + timedelta(minutes=7, seconds=30)
     answer = course(100, 300, 200, start=start, step=timedelta(minutes=30))
-    record = finishing.make(run_dir(tmp_path, lambda _: 3600.0, 5400, answers=[answer], intensity="uk_grid"))
-    found = record.factors.intensity_course
+    record = finish.make(run_dir(tmp_path, lambda _: 3600.0, 5400, answers=[answer], intensity="uk_grid"))
+    found = record.factors.intensity_series
     assert found is not None
     in_slots = [slot.it_energy_joules["run"] for slot in found.slots]
     assert in_slots == pytest.approx([1800 * 3600.0, 1800 * 3600.0, 1350 * 3600.0], rel=1e-9)
@@ -161,12 +173,12 @@ def test_slots_cut_the_energy_between_two_readings(tmp_path: Path):
     note = next(note.text for note in record.notes if note.code == "intensity-uncovered")
     assert note == (
         f"scripted has no carbon intensity for 8.3% of the energy (0.45 kWh); those hours take the yearly figure of "
-        f"the tables (lifecycle), {fill:.4g} g/kWh"
+        f"the tables (direct), {fill:.4g} g/kWh"
     )
 
 
 def yearly(record: RunRecord) -> float:
-    factor = assumptions.outlook(Settings(region=record.place.country_iso3)).carbon_intensity
+    factor = assumptions.current_factors(Settings(region=record.place.country_iso3)).carbon_intensity
     assert factor is not None
     assert factor.scope == "country"
     return factor.value
@@ -180,11 +192,11 @@ def test_attempts_lie_where_they_were(tmp_path: Path):
         tmp_path, lambda _: 2000.0, 1800, begun=later, attempt=2, phases=[("train", 600, 1200)], intensity="uk_grid",
         answers=[course(400, start=MIDNIGHT + 49 * HOUR)],
     )  # fmt: skip
-    record = finishing.make(made)
+    record = finish.make(made)
     assert record.duration_seconds == 5400
     assert total(record) == pytest.approx(1.2 * (1.0 * 100 + 1.0 * 400), rel=1e-9)
     assert total(record, "train") == pytest.approx(1.2 * 400 / 3, rel=1e-9)
-    found = record.factors.intensity_course
+    found = record.factors.intensity_series
     assert found is not None
     assert [slot.start for slot in found.slots] == [MIDNIGHT, later], "slots that the run was not in are left out"
     assert found.time_mean_grams_per_kwh == pytest.approx((3600 * 100 + 1800 * 400) / 5400)
@@ -202,8 +214,8 @@ def test_nothing_is_lost_and_nothing_is_counted_twice(tmp_path_factory, grams, s
         tmp_path_factory.mktemp("run"), lambda t: watts[int(t // 600) % 3], 3000, answers=[answer], step=100,
         phases=[("a", 500, 1700), ("b", 1700, 1900), ("a", 2000, 2050)],
     )  # fmt: skip
-    record = finishing.make(made)
-    found = record.factors.intensity_course
+    record = finish.make(made)
+    found = record.factors.intensity_series
     inside = shift < 3000 and shift + step * len(grams) > 0
     assert (found is not None) == inside
     if found is None:
@@ -230,37 +242,37 @@ def test_nothing_is_lost_and_nothing_is_counted_twice(tmp_path_factory, grams, s
 
 
 def test_a_later_answer_replaces_an_earlier_one_and_others_are_not_mixed_in(tmp_path: Path):
-    forecast = course(100, 200, 300, doubt_ratio=0.2, note="forecast")
-    actual = course(150, doubt_ratio=0.1)
+    forecast = course(100, 200, 300, uncertainty_ratio=0.2, note="forecast")
+    actual = course(150, uncertainty_ratio=0.1)
     stranger = course(999, 999, 999, provider="other")
     marginal = course(999, 999, 999, signal="marginal")
-    made = carbon_hours.whole_course([stranger, forecast, marginal, actual])
+    made = hourly.joined_series([stranger, forecast, marginal, actual])
     assert made is not None
     assert [slot.grams_per_kwh for slot in made.slots] == [150, 200, 300]
     assert (made.provider, made.signal, made.note) == ("scripted", "average", "forecast")
-    assert made.doubt_ratio == pytest.approx((0.1 + 0.2 + 0.2) / 3)
-    assert carbon_hours.whole_course([]) is None
+    assert made.uncertainty_ratio == pytest.approx((0.1 + 0.2 + 0.2) / 3)
+    assert hourly.joined_series([]) is None
     shifted = course(700, start=MIDNIGHT + timedelta(minutes=30))
-    cut = carbon_hours.whole_course([forecast, shifted])
+    cut = hourly.joined_series([forecast, shifted])
     assert cut is not None
     assert [(slot.end - slot.start).seconds for slot in cut.slots] == [1800, 1800, 3600, 3600], "no overlap is left"
 
 
 def test_marginal_and_average_are_never_mixed(tmp_path: Path):
-    answer = course(800, 600, signal="marginal", provider="watttime", doubt_ratio=0.3)
+    answer = course(800, 600, signal="marginal", provider="watttime", uncertainty_ratio=0.3)
     made = run_dir(tmp_path, lambda _: 1000.0, 10_800, answers=[answer], intensity="watttime")
-    record = finishing.make(made)
-    found, factor = record.factors.intensity_course, record.factors.carbon_intensity
+    record = finish.make(made)
+    found, factor = record.factors.intensity_series, record.factors.carbon_intensity
     assert found is not None
     assert factor is not None
-    assert found.filled_grams_per_kwh == pytest.approx(700), "the third hour takes the course's own mean"
+    assert found.filled_grams_per_kwh == pytest.approx(700), "the third hour takes the series' own mean"
     assert total(record) == pytest.approx(1.2 * (800 + 600 + 700), rel=1e-9)
-    assert (factor.basis, factor.scope, factor.code) == ("marginal", "course", "watttime ZZ")
+    assert (factor.basis, factor.scope, factor.code) == ("marginal", "series", "watttime ZZ")
     assert factor.low == pytest.approx((1400 + 600) * 0.7 / 3), "what was not told is no surer than what was"
     assert factor.high == pytest.approx((1400 + 800) * 1.3 / 3)
     codes = {note.code: note.text for note in record.notes}
     assert codes["intensity-marginal"].startswith("emissions are marginal")
-    assert "the course's own mean, 700 g/kWh" in codes["intensity-uncovered"]
+    assert "the series' own mean, 700 g/kWh" in codes["intensity-uncovered"]
     for text in (terminal.render(record, width=400), markdown.render(record)):
         assert "emissions are marginal" in text
         assert "over time: marginal" in text
@@ -269,26 +281,26 @@ def test_marginal_and_average_are_never_mixed(tmp_path: Path):
     assert next(row for row in csv.render(record).splitlines() if ",run,10800.0,total,,facility," in row).count(
         "emissions are marginal"
     ) == 1  # fmt: skip
-    average = finishing.make(run_dir(tmp_path / "other", lambda _: 1000.0, 3600, answers=[course(100)]))
+    average = finish.make(run_dir(tmp_path / "other", lambda _: 1000.0, 3600, answers=[course(100)]))
     for text in (terminal.render(average), latex.render(average), csv.render(average), markdown.render(average)):
         assert "marginal" not in text
 
 
 def test_a_what_if_ranks_a_marginal_run_by_averages_alone(tmp_path: Path):
     answer = course(800, 600, signal="marginal", provider="watttime")
-    record = finishing.make(
+    record = finish.make(
         run_dir(tmp_path, lambda _: 500.0, 7200, answers=[answer], intensity="watttime", region="azure/westus2")
     )
     assert record.factors.marginal
     found = what_if(record, ("regions",))
-    assert not any(one.factors.marginal for one in (found.run, *found.regions))
-    assert found.run.factors.carbon_intensity.scope != "course"
+    assert not any(region.factors.marginal for region in (found.run, *found.regions))
+    assert found.run.factors.carbon_intensity.scope != "series"
     assert any("marginal" in text for text in found.left_out)
 
 
 def test_an_intensity_that_never_came_is_said(tmp_path: Path):
-    record = finishing.make(run_dir(tmp_path, lambda _: 1000.0, 3600, intensity="uk_grid"))
-    assert record.factors.intensity_course is None
+    record = finish.make(run_dir(tmp_path, lambda _: 1000.0, 3600, intensity="uk_grid"))
+    assert record.factors.intensity_series is None
     assert total(record) == pytest.approx(1.2 * yearly(record))
     note = next(note for note in record.notes if note.code == "intensity-missing")
     assert "uk_grid" in note.text
@@ -298,23 +310,23 @@ def test_an_intensity_that_never_came_is_said(tmp_path: Path):
 def test_a_killed_run_keeps_its_answers_and_so_does_a_compacted_one(tmp_path: Path):
     answers = [course(100, 200, note="forecast"), course(150), course(250, start=MIDNIGHT + HOUR), course(101, 200)]
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=answers, step=1)
-    path = next(iter(trace.paths(made)))
-    before = finishing.make(made)
-    found = before.factors.intensity_course
+    path = next(iter(trace_file.paths(made)))
+    before = finish.make(made)
+    found = before.factors.intensity_series
     assert found is not None
     assert [slot.grams_per_kwh for slot in found.slots] == [101, 200]
 
-    lines = trace.read_lines(path)
+    lines = trace_file.read_lines(path)
     path.unlink()
     writer = TraceWriter(path, {name: value for name, value in lines[0].items() if name != "greenml_trace"})
     for line in lines[1:-1]:  # without the last: killed
         writer.write(line)
     compaction.compact(writer, limit_bytes=writer.size_bytes // 4)
     writer.close()
-    left = [line for line in trace.read_lines(path) if "intensity" in line]
+    left = [line for line in trace_file.read_lines(path) if "intensity" in line]
     assert sum(len(line["slots"]) for line in left) == 2, "each slot's last answer is kept, and no other"
     os.utime(path, (1e9, 1e9))  # what is fresh may still live
-    after = finishing.make(made)
+    after = finish.make(made)
     assert after.status == "killed"
     assert total(after) == pytest.approx(total(before), rel=1e-6)
 
@@ -322,26 +334,26 @@ def test_a_killed_run_keeps_its_answers_and_so_does_a_compacted_one(tmp_path: Pa
 def test_an_older_reader_passes_over_the_line(tmp_path: Path):
     """What a reader does with a line that it does not know: its time counts, the rest is left."""
     made = run_dir(tmp_path, lambda _: 1000.0, 60, answers=[course(100)])
-    path = next(iter(trace.paths(made)))
+    path = next(iter(trace_file.paths(made)))
     renamed = path.read_text().replace('"intensity":', '"unheard_of":')
     path.write_text(renamed)
-    read = trace.read(path)
-    assert (read.courses, read.status, len(read.rollups)) == ([], "completed", 2)
+    read = trace_file.read(path)
+    assert (read.intensities, read.status, len(read.rollups)) == ([], "completed", 2)
 
 
 def test_accounted_again_the_course_stays_or_goes_with_its_place(tmp_path: Path):
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=[course(100, 300)])
-    record = finishing.make(made)
+    record = finish.make(made)
     assert total(record) == pytest.approx(1.2 * 400)
-    hotter = assumptions.again(record, pue=1.5)
+    hotter = assumptions.reaccount(record, pue=1.5)
     assert total(hotter) == pytest.approx(1.5 * 400)
-    assert hotter.factors.intensity_course == record.factors.intensity_course
+    assert hotter.factors.intensity_series == record.factors.intensity_series
     for changes in ({"region": "POL"}, {"carbon_intensity": 42.0}):
-        moved = assumptions.again(record, **changes)
-        assert moved.factors.intensity_course is None
+        moved = assumptions.reaccount(record, **changes)
+        assert moved.factors.intensity_series is None
         assert moved.factors.carbon_intensity is not None
         assert moved.factors.carbon_intensity.scope in ("country", "given")
-    assert total(assumptions.again(record, carbon_intensity=42.0)) == pytest.approx(1.2 * 2 * 42)
+    assert total(assumptions.reaccount(record, carbon_intensity=42.0)) == pytest.approx(1.2 * 2 * 42)
 
 
 def csv_of(folder: Path, *grams: float) -> Path:
@@ -367,40 +379,40 @@ def test_a_phase_of_which_the_record_keeps_but_the_first_stretches_is_not_put_in
         IntensitySlot(start + timedelta(hours=n), start + timedelta(hours=n + 1), 100.0 if n < 10 else 500.0)
         for n in range(20)
     )
-    made = carbon_hours.from_record(record, IntensityCourse("own", "average", "here", slots, Source("mine")))
+    made = hourly.from_record(record, IntensitySeries("own", "average", "here", slots, Source("mine")))
     assert made is not None
     joules = [slot.it_energy_joules["train"] for slot in made.slots]
-    mean = sum(one * slot.grams_per_kwh for one, slot in zip(joules, made.slots, strict=True)) / sum(joules)
+    mean = sum(joule * slot.grams_per_kwh for joule, slot in zip(joules, made.slots, strict=True)) / sum(joules)
     assert mean == pytest.approx(300.0)
 
 
 def test_afterwards_the_traces_tell_the_hours_and_without_them_the_timeline(tmp_path: Path):
     made = run_dir(tmp_path, lambda t: 3000.0 if t < 3610 else 500.0, 7200, step=10, phases=[("train", 0, 3610)])
     output = tmp_path / "run.json"
-    record = finishing.finish(made, output)
+    record = finish.finish(made, output)
     given = csv_of(tmp_path, 100, 400)
     exact = 1.2 * (3.0 * 100 + (3000 * 10 + 500 * 3590) / JOULES_PER_KWH * 400)
-    by_trace = finishing.with_intensity(record, output, str(given))
+    by_trace = finish.with_intensity(record, output, str(given))
     assert total(by_trace) == pytest.approx(exact, rel=1e-9)
     assert total(by_trace, "train") == pytest.approx(1.2 * (3.0 * 100 + 3000 * 10 / JOULES_PER_KWH * 400), rel=1e-9)
     factor = by_trace.factors.carbon_intensity
     assert factor is not None
     assert (factor.code, factor.low, factor.high) == ("grid.csv", factor.value, factor.value), "of the user: no doubt"
-    assert finishing.with_intensity(record, made, str(given)).totals == by_trace.totals
-    again = finishing.with_intensity(by_trace, output, str(given))
+    assert finish.with_intensity(record, made, str(given)).totals == by_trace.totals
+    again = finish.with_intensity(by_trace, output, str(given))
     assert again.totals == by_trace.totals, "once more is the same"
 
-    for path in trace.paths(made):
+    for path in trace_file.paths(made):
         path.unlink()
     assert record.timeline is not None
     assert record.timeline.step_seconds == 15
-    by_timeline = finishing.with_intensity(record, output, str(given))
+    by_timeline = finish.with_intensity(record, output, str(given))
     assert total(by_timeline) != pytest.approx(exact, rel=1e-9), "10 s of the train phase fell into a bin of 15 s"
     assert total(by_timeline) == pytest.approx(exact, rel=0.005)
     note = next(note.text for note in by_timeline.notes if note.code == "intensity-resolution")
     assert "timeline" in note
     bare = record.model_copy(update={"timeline": None})
-    evenly = finishing.with_intensity(bare, output, str(given))
+    evenly = finish.with_intensity(bare, output, str(given))
     kwh = 3.0 + (3000 * 10 + 500 * 3590) / JOULES_PER_KWH
     assert total(evenly) == pytest.approx(1.2 * kwh * 250, rel=1e-9)
     assert "evenly" in next(note.text for note in evenly.notes if note.code == "intensity-resolution")
@@ -409,16 +421,16 @@ def test_afterwards_the_traces_tell_the_hours_and_without_them_the_timeline(tmp_
 def test_a_course_of_another_time_is_one_line(tmp_path: Path):
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, begun=MIDNIGHT + 1000 * HOUR)
     output = tmp_path / "run.json"
-    record = finishing.finish(made, output)
+    record = finish.finish(made, output)
     with pytest.raises(FactorError) as error:
-        finishing.with_intensity(record, output, str(csv_of(tmp_path, 100, 400)))
+        finish.with_intensity(record, output, str(csv_of(tmp_path, 100, 400)))
     assert "covers 2026-03-01 00:00 to 2026-03-01 02:00 UTC" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_many_slots_are_joined_and_the_sums_stay(tmp_path: Path):
     """A week and more of five minutes is more than a record holds; the run's sum and each phase's mean stay exact."""
-    count = 2 * carbon_hours.MOST_SLOTS + 3
+    count = 2 * hourly.MOST_SLOTS + 3
     slots = [
         IntensitySlotRecord(
             start=MIDNIGHT + at * timedelta(minutes=5), end=MIDNIGHT + (at + 1) * timedelta(minutes=5),
@@ -426,23 +438,23 @@ def test_many_slots_are_joined_and_the_sums_stay(tmp_path: Path):
         )
         for at in range(count)
     ]  # fmt: skip
-    kept = carbon_hours.merged(slots, carbon_hours.MOST_SLOTS)
-    assert len(kept) <= carbon_hours.MOST_SLOTS
+    kept = hourly.merged(slots, hourly.MOST_SLOTS)
+    assert len(kept) <= hourly.MOST_SLOTS
     assert (kept[0].start, kept[-1].end) == (slots[0].start, slots[-1].end)
 
     def product(those: list[IntensitySlotRecord]) -> float:
         return sum(one.grams_per_kwh * one.it_energy_joules.get("run", 0.0) for one in those)
 
     assert product(kept) == pytest.approx(product(slots), rel=1e-12)
-    same = carbon_hours.merged([slots[0], slots[0].model_copy(update={"start": slots[0].end, "end": slots[1].end})], 9)
+    same = hourly.merged([slots[0], slots[0].model_copy(update={"start": slots[0].end, "end": slots[1].end})], 9)
     assert len(same) == 1, "neighbours that are equal are one, whatever the bound"
-    apart = carbon_hours.merged([slots[0], slots[0].model_copy(update={"start": slots[5].start})], 9)
+    apart = hourly.merged([slots[0], slots[0].model_copy(update={"start": slots[5].start})], 9)
     assert len(apart) == 2, "but not across a gap"
 
 
 def test_the_band_is_the_sources_doubt_and_not_the_range_over_time(tmp_path: Path):
-    made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=[course(50, 500, doubt_ratio=0.1)])
-    factor = finishing.make(made).factors.carbon_intensity
+    made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=[course(50, 500, uncertainty_ratio=0.1)])
+    factor = finish.make(made).factors.carbon_intensity
     assert factor is not None
     assert (factor.value, factor.low, factor.high) == pytest.approx((275, 247.5, 302.5))
 
@@ -459,24 +471,24 @@ def test_a_figure_and_a_provider_are_not_both_given():
 def test_a_factor_of_its_own_hides_the_course(tmp_path: Path):
     """Whoever accounts a record with another intensity must not get the course's."""
     made = run_dir(tmp_path, lambda _: 1000.0, 3600, answers=[course(100)])
-    factors = finishing.make(made).factors
+    factors = finish.make(made).factors
     assert factors.carbon_intensity is not None
     other = factors.carbon_intensity.model_copy(update={"value": 7.0, "scope": "given"})
     changed = factors.model_copy(update={"carbon_intensity": other})
-    assert accounting.intensity("run", changed) == other
-    assert accounting.intensity("run", factors) == factors.carbon_intensity
+    assert totals.intensity("run", changed) == other
+    assert totals.intensity("run", factors) == factors.carbon_intensity
 
 
 def test_a_record_with_a_course_comes_back(tmp_path: Path):
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=[course(100, 300)])
-    record = finishing.finish(made, tmp_path / "run.json")
-    assert finishing.open_record(tmp_path / "run.json") == record
+    record = finish.finish(made, tmp_path / "run.json")
+    assert finish.open_record(tmp_path / "run.json") == record
     content = json.loads((tmp_path / "run.json").read_text())
-    first = content["factors"]["intensity_course"]["slots"][0]
+    first = content["factors"]["intensity_series"]["slots"][0]
     assert first["start"] == "2026-03-01T00:00:00Z"
     assert first["it_energy_joules"]["run"] == pytest.approx(3.6e6)
     measured, _ = assembly.assemble(made)
-    kept = measured.factors.intensity_course
+    kept = measured.factors.intensity_series
     assert kept is not None
     assert kept.scopes["run"].grams_per_kwh is None, "what is assumed of the other hours is not measured"
 
@@ -484,11 +496,11 @@ def test_a_record_with_a_course_comes_back(tmp_path: Path):
 def test_each_scope_has_the_band_of_its_own_hours(tmp_path: Path):
     """The first hour is known to 40 %, the second takes the yearly figure; a phase in one has nothing of the other."""
     made = run_dir(
-        tmp_path, lambda _: 1000.0, 7200, answers=[course(500, doubt_ratio=0.4)],
+        tmp_path, lambda _: 1000.0, 7200, answers=[course(500, uncertainty_ratio=0.4)],
         phases=[("train", 0, 3600), ("eval", 3600, 7200)],
     )  # fmt: skip
-    record = finishing.make(made)
-    table = assumptions.outlook(Settings(region="SWE")).carbon_intensity
+    record = finish.make(made)
+    table = assumptions.current_factors(Settings(region="SWE")).carbon_intensity
     run, train, evaluated = (record.factors.intensity(scope) for scope in ("run", "train", "eval"))
     assert None not in (table, run, train, evaluated)
     assert (train.value, train.low, train.high) == pytest.approx((500, 300, 700))
@@ -500,16 +512,16 @@ def test_each_scope_has_the_band_of_its_own_hours(tmp_path: Path):
 
 def test_an_imported_run_is_spread_over_its_window_and_not_over_the_end_of_it(tmp_path: Path):
     """It took half of its window; when in it is not known, so both hours count alike."""
-    record = finishing.make(run_dir(tmp_path, lambda _: 1000.0, 3600))
+    record = finish.make(run_dir(tmp_path, lambda _: 1000.0, 3600))
     bare = record.model_copy(
         update={"attempts": [], "timeline": None, "phases": [], "started": MIDNIGHT, "ended": MIDNIGHT + 2 * HOUR}
     )
     elsewhere = tmp_path / "else"
     elsewhere.mkdir()
-    made = finishing.with_intensity(bare, elsewhere / "run.json", str(csv_of(tmp_path, 100, 400)))
+    made = finish.with_intensity(bare, elsewhere / "run.json", str(csv_of(tmp_path, 100, 400)))
     assert made.duration_seconds == 3600
     assert total(made) == pytest.approx(1.2 * 250, rel=1e-9)
-    found = made.factors.intensity_course
+    found = made.factors.intensity_series
     assert found is not None
     assert (found.energy_from, found.uncovered_seconds) == ("even", 0)
     assert found.scopes["run"].covered_joules == pytest.approx(3.6e6, rel=1e-9)

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml.cli._gauges import bar
-from greenml.cli._live_view import Frame, lines, one_line
-from greenml.moment import Band, DeviceNow, Expected, Now, Totals
+from greenml.accounting.status import Band, DeviceStatus, Expected, RunningTotals, RunStatus
+from greenml.cli._live import CommandOutput
+from greenml.cli._live_view import Frame, bar, lines, one_line
 
-pinned = pytest.importorskip("greenml.cli._pinned", reason="no pseudo-terminals here")
 FRAME = Frame(
     "run.json", datetime(2026, 11, 20, 14, 3), "dedicated", "288.1 g CO2e/kWh (NWPP), PUE 1.15", "q leaves"
 )  # fmt: skip
@@ -27,19 +26,19 @@ def gpu(index, host="node-0", **told):
         "power_watts": 250.0, "power_limit_watts": 300.0, "utilization_ratio": 0.9, "memory_bytes": 28e9,
         "memory_total_bytes": 34e9, **told,
     }  # fmt: skip
-    return DeviceNow(host, "gpu", f"GPU-{host}-{index}", str(index), "Tesla V100-SXM2-32GB", **known)
+    return DeviceStatus(host, "gpu", f"GPU-{host}-{index}", str(index), "Tesla V100-SXM2-32GB", **known)
 
 
 def others(host="node-0"):
     return [
-        DeviceNow(host, "cpu", "package-0", "package-0", "Xeon", power_watts=120.0, power_limit_watts=205.0),
-        DeviceNow(host, "dram", "dram-0", "dram-0", "DRAM", power_watts=31.0),
-        DeviceNow(host, "host", "host", "host", "Xeon", None, None, 0.34, 88e9, 700e9),
+        DeviceStatus(host, "cpu", "package-0", "package-0", "Xeon", power_watts=120.0, power_limit_watts=205.0),
+        DeviceStatus(host, "dram", "dram-0", "dram-0", "DRAM", power_watts=31.0),
+        DeviceStatus(host, "host", "host", "host", "Xeon", None, None, 0.34, 88e9, 700e9),
     ]
 
 
 def now(gpus=(), **told):
-    totals = Totals(2631.0, 3.6e6, 2410.0, 400.0, {"dedicated": 16.06, "low_priority": 3.21})
+    totals = RunningTotals(2631.0, 3.6e6, 2410.0, 400.0, {"dedicated": 16.06, "low_priority": 3.21})
     known = {
         "name": "t5-3b samsum", "status": "running", "error": None, "attempt": 1, "hosts": ("node-0",),
         "processes": 1, "totals": totals, "devices": [*gpus, *others()],
@@ -48,7 +47,7 @@ def now(gpus=(), **told):
         "usd_per_hour": {"dedicated": 22.03, "low_priority": 4.41}, "note": "GPU 3 did not answer for 2 s",
         **told,
     }  # fmt: skip
-    return Now(**known)
+    return RunStatus(**known)
 
 
 def plain(made):
@@ -111,7 +110,7 @@ def test_names_cannot_steer_the_terminal():
 
 def test_what_is_not_known_is_a_dash_and_never_a_zero():
     dark = gpu(0, power_watts=None, power_limit_watts=None, utilization_ratio=None, memory_bytes=None)
-    totals = Totals(5.0, None, None, None, {})
+    totals = RunningTotals(5.0, None, None, None, {})
     made = now([dark], totals=totals, devices=[dark], expected=None, grams_per_hour=None, usd_per_hour={})
     text = "\n".join(plain(lines(made, FRAME, 100, 30)))
     row = next(line for line in text.splitlines() if "GPU 0" in line)
@@ -190,42 +189,32 @@ def test_the_picture_of_it_fetches_nothing():
 @given(
     st.lists(
         st.sampled_from(
-            [
-                "a",
-                "\n",
-                "\r",
-                "\u00e9",
-                "\u2501",
-                "\U0001f331",
-                "\x1b[31m",
-                "\x1b[0m",
-                "\x1b[2K",
-                "\x1b7",
-                "\x1b(B",
-                "\x1b]0;title\x07",
-                "\x1b]8;;x\x1b\\",
-                "\x1b[38;5;12m",
-                "\x1bM",
-                "\x1b[?25l",
-            ]
+            ["a", "\n", "\r", "\r\n", "\u00e9", "\u2501", "\U0001f331", "\x1b[31m", "\x1b[0m", "\x1b[2K", "\x1b7",
+             "\x1b(B",
+             "\x1b]0;title\x07", "\x1b]8;;x\x1b\\", "\x1b[38;5;12m", "\x1bM", "\x1b[?25l", "\x1b[A", "\t", "\x07"]
         ),
         max_size=12,
     ),
     st.data(),
-)
-def test_output_is_cut_between_characters_and_sequences(parts, data):
-    """Whatever the pieces in which it comes: all of it goes on, and no draw falls into a sequence."""
-    whole = "".join(parts).encode()
-    edges, at = {0}, 0
-    for part in parts:
-        at += len(part.encode())
-        edges.add(at)
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)))) | {0, len(whole)})
-    held, written = b"", 0
-    for start, end in pairwise(cuts):
-        held += whole[start:end]
-        size = pinned.whole(held)
-        written, held = written + size, held[size:]
-        assert written in edges
-    assert written + len(held) == len(whole)
-    assert held == b""
+)  # fmt: skip
+def test_the_output_of_a_command_has_the_same_lines_whatever_the_pieces(parts, data):
+    written = "".join(parts).encode()
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(written)))) | {0, len(written)})
+    output, whole = CommandOutput(), CommandOutput()
+    lines_of_pieces = [line for start, end in pairwise(cuts) for line in output.feed(written[start:end])]
+    assert output.unfinished.isprintable() or "\x1b" in output.unfinished or "\t" in output.unfinished
+    lines_of_pieces += output.feed(b"", last=True)
+    assert lines_of_pieces == whole.feed(written, last=True)
+    text = "\n".join(lines_of_pieces)
+    assert set(re.findall(r"\x1b(?:\[[0-?]*)?(.)", text)) <= {"m"}  # colours stay, nothing that moves
+    assert all(text.count(sign) <= "".join(parts).count(sign) for sign in ("a", "\u00e9", "\U0001f331", "\x1b[31m"))
+
+
+def test_of_a_progress_bar_the_last_state_is_a_line():
+    output = CommandOutput()
+    assert output.feed(b"one\n 0%|  |\r 50%|# |") == ["one"]
+    assert output.unfinished == " 50%|# |"
+    assert output.feed(b"\r100%|##|\x1b[K\r") == []
+    assert output.unfinished == "100%|##|"
+    assert output.feed("\n\x1b[32mdon\u00e9\x1b[0m\r\nrest".encode()) == ["100%|##|", "\x1b[32mdon\u00e9\x1b[0m"]
+    assert output.feed(b"", last=True) == ["rest"]

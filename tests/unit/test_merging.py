@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from greenml import merging, record_file, trace, trace_lines
 from greenml.cli import main
 from greenml.errors import RecordError
-from greenml.model import Device, Rollup
-from greenml.record import RunRecord
-from greenml.trace import TraceWriter
+from greenml.record import file as record_file
+from greenml.record.schema import RunRecord
+from greenml.run import merge
+from greenml.trace import file as trace_file
+from greenml.trace import lines as trace_lines
+from greenml.trace.file import TraceWriter
+from greenml.trace.types import Device, Rollup
 
 UNIX = 1_700_000_000.0
 
@@ -56,7 +59,7 @@ def node(
 
 
 def energies(record: RunRecord) -> dict[str, float | None]:
-    return {one.host: one.usage.energy_joules for one in record.devices}
+    return {device.host: device.usage.energy_joules for device in record.devices}
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -73,8 +76,8 @@ def nodes(tmp_path: Path) -> list[Path]:
 
 def test_two_nodes_become_one_record(nodes: list[Path], tmp_path: Path):
     before = contents(tmp_path)
-    record = merging.merge(nodes, tmp_path / "whole" / "run.json")
-    assert [one.name for one in record.hosts] == ["node-a", "node-b"]
+    record = merge.merge(nodes, tmp_path / "whole" / "run.json")
+    assert [host.name for host in record.hosts] == ["node-a", "node-b"]
     assert energies(record) == pytest.approx({"node-a": 5000.0, "node-b": 7760.0})
     assert record.duration_seconds == pytest.approx(100.0)
     assert record.place.nodes == 2
@@ -82,43 +85,43 @@ def test_two_nodes_become_one_record(nodes: list[Path], tmp_path: Path):
     assert record.attempts[0].hosts == ["node-a", "node-b"]
     assert record == record_file.read(tmp_path / "whole" / "run.json")
     assert {path: digest for path, digest in contents(tmp_path).items() if "whole" not in path} == before
-    assert sorted(path.suffix for path in (tmp_path / "whole" / "run.trace").iterdir()) == [".jsonl", ".jsonl"]
+    assert [path.suffix for path in sorted((tmp_path / "whole" / "run.trace").iterdir())] == [".jsonl", ".jsonl", ""]
 
 
 @pytest.mark.parametrize("way", ["run folder", "run.json", "traces"])
 def test_a_source_may_be_named_in_other_ways(nodes: list[Path], tmp_path: Path, way: str):
     sources = {
-        "run folder": [one.parent for one in nodes],
-        "run.json": [one.with_suffix(".json") for one in nodes],
-        "traces": [path for one in nodes for path in trace.paths(one)],
+        "run folder": [node.parent for node in nodes],
+        "run.json": [node.with_suffix(".json") for node in nodes],
+        "traces": [path for node in nodes for path in trace_file.paths(node)],
     }[way]
-    for one in sources:
-        if one.suffix == ".json":
-            one.write_text("{}")
-    assert len(merging.merge(sources, tmp_path / "whole.json").hosts) == 2
+    for source in sources:
+        if source.suffix == ".json":
+            source.write_text("{}")
+    assert len(merge.merge(sources, tmp_path / "whole.json").hosts) == 2
 
 
 @pytest.mark.parametrize("ahead", [30.0, -30.0, 86400.0])
 def test_a_clock_that_is_wrong_is_corrected(tmp_path: Path, ahead: float):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, ahead=ahead, begun=2, seconds=98)]
-    record = merging.merge(sources, tmp_path / "run.json", skew_seconds={"node-b": ahead})
+    record = merge.merge(sources, tmp_path / "run.json", skew_seconds={"node-b": ahead})
     assert record.duration_seconds == pytest.approx(100.0)
-    (note,) = [one.text for one in record.notes if one.code == "clock-skew"]
+    (note,) = [note.text for note in record.notes if note.code == "clock-skew"]
     assert note == f"the clock of node-b was {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}; corrected"
-    headers = {one["host"]: one for one in map(trace.read_header, trace.paths(tmp_path / "run.trace"))}
+    headers = {path["host"]: path for path in map(trace_file.read_header, trace_file.paths(tmp_path / "run.trace"))}
     assert headers["node-b"]["unix_offset_seconds"] == -ahead
-    again = merging.merge([tmp_path / "run.trace"], tmp_path / "again.json")
+    again = merge.merge([tmp_path / "run.trace"], tmp_path / "again.json")
     assert again.duration_seconds == pytest.approx(100.0)
-    assert [one.code for one in again.notes].count("clock-skew") == 1
+    assert [note.code for note in again.notes].count("clock-skew") == 1
 
 
 def test_a_clock_that_is_wrong_and_not_corrected_is_named(tmp_path: Path):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, ahead=3600.0)]
     with pytest.raises(RecordError, match=r"not at the same time.* one launch.* --skew node-b=3600") as error:
-        merging.merge(sources, tmp_path / "run.json")
+        merge.merge(sources, tmp_path / "run.json")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run.json").exists()
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_trace_in_two_sources_counts_once_and_the_longer_one(tmp_path: Path):
@@ -126,11 +129,11 @@ def test_a_trace_in_two_sources_counts_once_and_the_longer_one(tmp_path: Path):
     other = node(tmp_path / "b", "node-b", rank=1)
     cut = tmp_path / "c"
     cut.mkdir()
-    name = trace.paths(other)[0].name
+    name = trace_file.paths(other)[0].name
     lines = (other / name).read_text().splitlines(keepends=True)
     (cut / name).write_text("".join(lines[:40]))
     for order in ([whole, cut, other], [other, cut, whole], [cut, whole, other]):
-        record = merging.merge(order, tmp_path / "run.json", replace=True)
+        record = merge.merge(order, tmp_path / "run.json", replace=True)
         assert record.attempts[0].processes == 2
         assert energies(record) == pytest.approx({"node-a": 5000.0, "node-b": 5000.0})
 
@@ -140,11 +143,11 @@ def test_what_was_measured_of_a_clock_holds_for_the_whole_trace_too(tmp_path: Pa
     lead, other = node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, ahead=500.0)
     copied = tmp_path / "copied"
     copied.mkdir()
-    for path in trace.paths(other):
+    for path in trace_file.paths(other):
         (copied / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
     anchors = {("node-b", "boot-node-b"): UNIX - 1000.0}
-    assert merging.add(lead, copied, attempts=(1, 1), anchors=anchors, alive=[]) == 0
-    record = merging.merge([lead, other], tmp_path / "run.json")
+    assert merge.add(lead, copied, attempts=(1, 1), anchors=anchors, alive=[]) == 0
+    record = merge.merge([lead, other], tmp_path / "run.json")
     assert energies(record) == pytest.approx({"node-a": 5000.0, "node-b": 5000.0})
     assert record.duration_seconds == pytest.approx(100.0)
 
@@ -155,9 +158,9 @@ def test_attempts_are_told_by_their_time(tmp_path: Path):
     node(tmp_path / "a", "node-a", run_id="A", attempt=2, start=1300.0, begun=300.0)
     replaced = node(tmp_path / "b", "node-b", rank=1, begun=1.0, seconds=98.0, status=None)
     fresh = node(tmp_path / "c", "node-c", rank=1, begun=301.0, start=5.0)
-    record = merging.merge([fresh, first, replaced], tmp_path / "run.json")
-    assert [one.hosts for one in record.attempts] == [["node-a", "node-b"], ["node-a", "node-c"]]
-    assert [one.status for one in record.attempts] == ["killed", "completed"]
+    record = merge.merge([fresh, first, replaced], tmp_path / "run.json")
+    assert [attempt.hosts for attempt in record.attempts] == [["node-a", "node-b"], ["node-a", "node-c"]]
+    assert [attempt.status for attempt in record.attempts] == ["killed", "completed"]
     assert record.duration_seconds == pytest.approx(201.0)
     assert record.place.nodes == 2, "three hosts, two at a time"
     notes = [note.text for note in record.notes if note.code == "not-covered"]
@@ -166,10 +169,10 @@ def test_attempts_are_told_by_their_time(tmp_path: Path):
 
 def test_a_killed_node_is_a_note_and_its_figures_count(tmp_path: Path):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, seconds=60.0, status=None)]
-    record = merging.merge(sources, tmp_path / "run.json")
+    record = merge.merge(sources, tmp_path / "run.json")
     assert record.status == "completed", "a copy of a moment ago is no living process"
     assert energies(record)["node-b"] == pytest.approx(3000.0)
-    assert [one.code for one in record.notes if one.code == "process-killed"] == ["process-killed"]
+    assert [note.code for note in record.notes if note.code == "process-killed"] == ["process-killed"]
 
 
 def test_two_machines_of_one_name_stay_two(tmp_path: Path):
@@ -177,8 +180,8 @@ def test_two_machines_of_one_name_stay_two(tmp_path: Path):
         node(tmp_path / "a", "localhost", boot_id="11111111-a"),
         node(tmp_path / "b", "localhost", rank=1, boot_id="22222222-b"),
     ]
-    record = merging.merge(sources, tmp_path / "run.json")
-    assert [one.name for one in record.hosts] == ["localhost", "localhost-22222222"]
+    record = merge.merge(sources, tmp_path / "run.json")
+    assert [host.name for host in record.hosts] == ["localhost", "localhost-22222222"]
     assert len(record.devices) == 2
 
 
@@ -189,10 +192,10 @@ def test_what_a_merge_makes_untrue_is_left_out(tmp_path: Path):
         (lead, '{"t":1001.0,"note":"not-gathered","text":"rank 7","ranks":[1,7]}'),
         (other, '{"t":1001.0,"note":"part-of-run","text":"a part"}'),
     ):
-        with trace.paths(folder)[0].open("a") as stream:
+        with trace_file.paths(folder)[0].open("a") as stream:
             stream.write(line + "\n")
-    record = merging.merge([lead, other], tmp_path / "run.json")
-    assert [one.text for one in record.notes if one.code in ("not-gathered", "part-of-run")] == ["rank 7"]
+    record = merge.merge([lead, other], tmp_path / "run.json")
+    assert [note.text for note in record.notes if note.code in ("not-gathered", "part-of-run")] == ["rank 7"]
 
 
 @pytest.mark.parametrize(
@@ -206,34 +209,34 @@ def test_what_a_merge_makes_untrue_is_left_out(tmp_path: Path):
 def test_what_does_not_belong_together_is_refused(tmp_path: Path, second: dict[str, Any], wrong: str):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", **{"rank": 1, **second})]
     with pytest.raises(RecordError, match=wrong) as error:
-        merging.merge(sources, tmp_path / "run.json")
+        merge.merge(sources, tmp_path / "run.json")
     assert "\n" not in str(error.value)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_copies_of_a_run_that_goes_on_are_brought_up_to_date(tmp_path: Path):
     lead, other = node(tmp_path / "a", "node-a", attempt=3), node(tmp_path / "b", "node-b", rank=1, status=None)
-    (name,) = [path.name for path in trace.paths(other)]
+    (name,) = [path.name for path in trace_file.paths(other)]
     text = (other / name).read_text()
     (other / name).write_text("".join(text.splitlines(keepends=True)[:50]))
     anchors = {("node-b", "boot-node-b"): UNIX - 1000.0}
     for _ in range(2):
-        assert merging.add(lead, other, attempts=(1, 3), anchors=anchors, alive=[name]) == 0
-        assert len(trace.paths(lead)) == 2
-        (copy,) = [path for path in trace.paths(lead) if "node-b" in path.name]
-        read = trace.read(copy)
+        assert merge.add(lead, other, attempts=(1, 3), anchors=anchors, alive=[name]) == 0
+        assert len(trace_file.paths(lead)) == 2
+        (copy,) = [path for path in trace_file.paths(lead) if "node-b" in path.name]
+        read = trace_file.read(copy)
         assert (read.status, read.alive, read.header["attempt"]) == ("completed", False, 3)
         (other / name).write_text(text)
     assert read.last_seconds == pytest.approx(1100.0)
-    own = trace.paths(lead)[0].read_bytes()
-    assert merging.add(lead, lead, attempts=(3, 3), anchors={}, alive=[]) == 0
-    assert trace.paths(lead)[0].read_bytes() == own, "a folder that is shared after all changes nothing"
+    own = trace_file.paths(lead)[0].read_bytes()
+    assert merge.add(lead, lead, attempts=(3, 3), anchors={}, alive=[]) == 0
+    assert trace_file.paths(lead)[0].read_bytes() == own, "a folder that is shared after all changes nothing"
 
 
 def test_traces_of_an_attempt_of_which_nothing_is_here_are_left_out(tmp_path: Path):
     lead, other = node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, begun=-5000.0)
-    assert merging.add(lead, other, attempts=(2, 1), anchors={}, alive=[]) == 1
-    assert len(trace.paths(lead)) == 1
+    assert merge.add(lead, other, attempts=(2, 1), anchors={}, alive=[]) == 1
+    assert len(trace_file.paths(lead)) == 1
 
 
 class TestCommand:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import SensorError, SensorLostError
-from greenml.model import Device
 from greenml.sensors import rapl
+from greenml.trace.types import Device
 
 RANGE = 262_143_328_850  # microjoules: 2^32 - 1 steps of 61 uJ, as most packages have
 DRAM_RANGE = 65_712_999_613  # steps of 15.3 uJ, as the DRAM of Intel servers has
@@ -124,16 +124,34 @@ def test_the_device_says_what_it_is(tmp_path: Path):
         "counter",
         "rapl",
     )
-    assert package.power_limit_watts == pytest.approx(205.0)
+    assert package.power_limit_watts == pytest.approx(410.0), "the long-term limit is none of bursts"
     assert package.step_seconds == dram.step_seconds == 0.001
     assert (dram.name, dram.power_limit_watts) == ("DRAM", None)
+
+
+@pytest.mark.parametrize(
+    ("limits_watts", "highest_watts"),
+    [
+        pytest.param([125.0], 250.0, id="twice the long-term limit"),
+        pytest.param([65.0, 219.0], 219.0, id="the short-term limit, where it is higher"),
+        pytest.param([205.0, 246.0, 300.0], 410.0, id="or lower"),
+        pytest.param([125.0, 4095.0], rapl.MAX_WATTS, id="none set: no package draws more"),
+        pytest.param([0.0], None, id="no limit"),
+    ],
+)
+def test_bursts_may_pass_the_long_term_limit(tmp_path: Path, limits_watts: list[float], highest_watts: float | None):
+    root = powercap(tmp_path / "powercap", {"intel-rapl:0": ("package-0", 5)})
+    for number, watts in enumerate(limits_watts):
+        (root / f"intel-rapl:0/constraint_{number}_power_limit_uw").write_text(f"{watts * 1e6:.0f}\n")
+    (sensor,) = rapl.probe(root=root, proc=proc(tmp_path / "proc"))
+    assert sensor.device.power_limit_watts == (None if highest_watts is None else pytest.approx(highest_watts))
 
 
 def test_amd_is_doubted_more_than_intel(tmp_path: Path):
     root = powercap(tmp_path / "powercap", AMD)
     amd, intel = proc(tmp_path / "amd", vendor="AuthenticAMD"), proc(tmp_path / "intel")
     (one,), (other,) = rapl.probe(root=root, proc=amd), rapl.probe(root=root, proc=intel)
-    assert one.device.gain_ratio > other.device.gain_ratio > 0
+    assert one.device.calibration_ratio > other.device.calibration_ratio > 0
 
 
 def test_psys_alone_says_that_it_is_more_than_the_cpu(tmp_path: Path):
@@ -227,7 +245,7 @@ def test_an_outage_in_which_the_counter_may_have_wrapped_more_than_once_is_a_gap
 
 
 def test_a_restart_after_an_outage_is_no_wrap_where_the_package_cannot_draw_so_much(tmp_path: Path):
-    counter = Counter(tmp_path, RANGE - 20_000_000_000, limit_watts=150.0)
+    counter = Counter(tmp_path, RANGE - 20_000_000_000, limit_watts=300.0)
     counter.seconds += 60
     counter.shows(20_000_000_000)  # 40 kJ on, if it wrapped: 667 W
     with pytest.raises(SensorError, match="jumped"):

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from greenml import finishing, record, record_file, trace
 from greenml.errors import RecordError
-from greenml.record import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, Usage
-from greenml.trace import TraceWriter
+from greenml.record import file as record_file
+from greenml.record import schema as record_schema
+from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, Usage
+from greenml.run import finish
+from greenml.trace import file as trace_file
+from greenml.trace.file import TraceWriter
 
 START = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -39,7 +42,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path):
     assert record_file.read(path) == a_record()
     assert [one.name for one in path.parent.iterdir()] == ["run.json"], "nothing temporary is left"
     content = json.loads(path.read_text())
-    assert content["schema_version"] == record.SCHEMA_VERSION == "1.0"
+    assert content["schema_version"] == record_schema.SCHEMA_VERSION == "2.0"
     assert content["devices"][0]["usage"]["power_mean_watts"] is None, "not known is null, not left out and not 0"
 
 
@@ -79,7 +82,7 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path):
         with pytest.raises(RecordError, match="cannot be written") as error:
             record_file.write(a_record(), path)
         assert "\n" not in str(error.value)
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*")), "nor is anything left beside it"
 
 
@@ -91,11 +94,11 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path):
         (b"\xff\xfe\x00", "not JSON"),
         (b"[]", "no schema_version"),
         (b"{}", "no schema_version"),
-        (b'{"schema_version": "2.0"}', "schema version 2.0; this greenml reads 1.0: upgrade greenml"),
+        (b'{"schema_version": "3.0"}', "schema version 3.0; this greenml reads 2.0: upgrade greenml"),
         (b'{"schema_version": 3}', "upgrade greenml"),
         (
             b'{"schema_version": "0.9"}',
-            "schema version 0.9; this greenml reads 1.0: read it with the greenml that made it",
+            "schema version 0.9; this greenml reads 2.0: read it with the greenml that made it",
         ),
         (b"[" * 100_000, "not JSON"),
         (b'{"schema_version": "1.0", "name": "\\ud800"}', "not JSON"),
@@ -154,12 +157,12 @@ def run_dir(folder: Path) -> Path:
 def test_a_run_is_opened_by_any_of_its_names(tmp_path: Path):
     made = run_dir(tmp_path)
     for path in (tmp_path, made, tmp_path / "run.json"):
-        opened = finishing.open_record(path)
+        opened = finish.open_record(path)
         assert (opened.run_id, opened.duration_seconds, opened.place.nodes) == ("r", 10.0, 3)
     assert not (tmp_path / "run.json").exists(), "to look is not to write"
-    written = finishing.finish(made, tmp_path / "run.json")
+    written = finish.finish(made, tmp_path / "run.json")
     assert record_file.read(tmp_path / "run.json") == written
-    assert sorted(one.name for one in made.iterdir()) == ["1-h-1-a.jsonl"]
+    assert sorted(path.name for path in made.iterdir()) == ["1-h-1-a.jsonl", "lock"]
 
 
 def test_a_record_that_is_older_than_its_traces_is_made_again(tmp_path: Path):
@@ -167,14 +170,39 @@ def test_a_record_that_is_older_than_its_traces_is_made_again(tmp_path: Path):
     output = tmp_path / "run.json"
     record_file.write(a_record(), output)
     os.utime(output, (1e9, 1e9))
-    assert finishing.open_record(output).run_id == "r"
-    for path in trace.paths(made):
+    assert finish.open_record(output).run_id == "r"
+    for path in trace_file.paths(made):
         os.utime(path, (9e8, 9e8))
-    assert finishing.open_record(output) == a_record()
+    assert finish.open_record(output) == a_record()
 
 
 def test_nothing_to_open_is_one_line(tmp_path: Path):
     for path in (tmp_path, tmp_path / "run.json", tmp_path / "no" / "run.json"):
         with pytest.raises(RecordError) as error:
-            finishing.open_record(path)
+            finish.open_record(path)
         assert "\n" not in str(error.value)
+
+
+def test_version_1_is_read_in_the_fields_of_version_2(tmp_path: Path):
+    path = Path(__file__).parent / "data" / "record-1.0.json"
+    stored, read = json.loads(path.read_text()), record_file.read(path)
+    assert (stored["schema_version"], read.schema_version) == ("1.0", "2.0")
+    for before, device in zip(stored["devices"], read.devices, strict=True):
+        doubts, budget = before["usage"]["doubts"], device.usage.uncertainty
+        assert budget is not None
+        assert device.calibration_ratio == before["gain_ratio"] == 0.05
+        assert budget.calibration_joules == doubts["gain_joules"] > 0
+        assert budget.coverage_joules == doubts["gap_joules"]
+    assert read.factors.intensity_series is not None
+    assert read.factors.intensity_series.uncertainty_ratio == 0.1
+    for scope in ("run", "train"):
+        before = next(total for total in stored["totals"] if total["scope"] == scope)
+        total, factor = read.total(scope), read.factors.intensity(scope)
+        assert total is not None
+        assert factor is not None
+        assert total.emissions_grams.value == before["emissions_grams"]["value"]
+        assert total.emissions_grams.value == pytest.approx(
+            total.facility_energy_joules.value / 3.6e6 * factor.value, rel=1e-9
+        )
+    record_file.write(read, tmp_path / "run.json")
+    assert record_file.read(tmp_path / "run.json") == read

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from greenml import reports
+from greenml.accounting import assumptions
+from greenml.analysis import explanation
 from greenml.errors import SettingsError
-from greenml.record import (
-    Attempt,
+from greenml.record.schema import (
+    AttemptRecord,
     DeviceRecord,
     Factor,
     Factors,
@@ -22,9 +24,11 @@ from greenml.record import (
     RunRecord,
     SourceRef,
     Totals,
+    UncertaintyBudget,
     Usage,
 )
 from greenml.reports import markdown, terminal
+from greenml.settings import resolve
 
 START = datetime(2026, 3, 1, 10, 0, 0, tzinfo=timezone.utc)
 RAPL_WHY = "no permission to read RAPL"
@@ -57,7 +61,7 @@ def totals(
         it_energy_joules=it_energy,
         facility_energy_joules=known(value * 1.1, "assumed") if value is not None else unknown("no energy"),
         emissions_grams=known(value * 1.1 / 3.6e6 * 300, "assumed") if value is not None else unknown("no energy"),
-        cost_usd={tier: Quantity(value=one, basis="assumed") for tier, one in (usd or {}).items()},
+        cost_usd={tier: Quantity(value=value, basis="assumed") for tier, value in (usd or {}).items()},
         gpu_utilization_ratio=0.8 if joules is not None else None,
         cpu_utilization_ratio=0.25,
         gpu_memory_mean_bytes=10e9 if joules is not None else None,
@@ -148,7 +152,7 @@ def test_measured_carbon_table_has_codecarbons_keys_in_order() -> None:
     assert (
         "Carbon intensity: 300 g CO2e/kWh (250 to 350 g CO2e/kWh); given, 2024, lifecycle; source: the table" in carbon
     )
-    assert "Band of emissions: 0.0287375 to 0.0317625 kg CO2e." in carbon
+    assert "Interval of emissions: 0.0287375 to 0.0317625 kg CO2e." in carbon
 
 
 def test_without_a_training_phase_carbon_is_of_the_whole_run() -> None:
@@ -236,7 +240,7 @@ def test_cells_and_notes_are_escaped() -> None:
 
 
 def test_attempts_nodes_and_status_are_said() -> None:
-    attempts = [Attempt(number=n, started=START, ended=None, seconds=600.0, status="killed") for n in (1, 2)]
+    attempts = [AttemptRecord(number=n, started=START, ended=None, seconds=600.0, status="killed") for n in (1, 2)]
     place = measured().place.model_copy(update={"nodes": 4})
     card = markdown.render(measured(attempts=attempts, place=place, status="killed"))
     assert "The run took 2 attempts; every figure is their sum." in card
@@ -270,7 +274,7 @@ def test_top_level_phases_and_the_remainder_make_the_run() -> None:
     lines = terminal.render(measured(), width=120).split("Phases\n")[1].splitlines()
     by_name = {re.split(r"\s{2,}", line.strip())[0]: line for line in lines if line}
     assert list(by_name)[2:7] == ["setup", "train", "eval", "outside phases", "run"]
-    assert "3m 30.00s" in by_name["outside phases"]
+    assert "3m 30s" in by_name["outside phases"]
     assert "15.00 Wh" in by_name["outside phases"]  # 396 - 330 - 12 = 54 kJ
     assert by_name["eval"].startswith("   eval")
 
@@ -307,7 +311,7 @@ def test_a_group_with_a_silent_device_says_so() -> None:
 
 def test_csv_has_a_row_a_device_and_totals_in_si() -> None:
     rows = list(csv.DictReader(io.StringIO(reports.render(measured(), "csv"))))
-    assert [(one["scope"], one["row"], one["kind"]) for one in rows[:7]] == [
+    assert [(row["scope"], row["row"], row["kind"]) for row in rows[:7]] == [
         ("run", "device", "gpu"), ("run", "device", "cpu"), ("run", "total", "gpu"), ("run", "total", "cpu"),
         ("run", "total", "dram"), ("run", "total", "it"), ("run", "total", "facility"),
     ]  # fmt: skip
@@ -315,7 +319,7 @@ def test_csv_has_a_row_a_device_and_totals_in_si() -> None:
     assert (rows[4]["energy_joules"], rows[4]["why"]) == ("", RAPL_WHY)
     assert float(rows[6]["emissions_grams"]) == pytest.approx(36.3)
     assert float(rows[6]["cost_dedicated_usd"]) == 16.67
-    assert {one["scope"] for one in rows} == {"run", "setup", "train", "train/eval"}
+    assert {row["scope"] for row in rows} == {"run", "setup", "train", "train/eval"}
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -326,3 +330,37 @@ def test_the_folder_is_the_registry() -> None:
         reports.render(measured(), "markdwn")
     with pytest.raises(SettingsError, match=r"Formats: .*csv"):
         reports.render(measured(), "_format")
+
+
+@pytest.mark.parametrize("name", ["terminal", "latex", "html"])
+def test_every_report_says_that_a_figure_is_a_lower_bound(name):
+    """They print from one list: a total that lacks a device looks whole in none of them."""
+    total = totals("run", 1200.0, 3.6e5, cpu=3.6e4)
+    partial = Quantity(value=3.96e5, low=3.8e5, high=None, basis="measured", why="GPU 1 is lost", at_least=True)
+    record = measured(totals=[total.model_copy(update={"it_energy_joules": partial})])
+    text = " ".join(reports.render(record, name).replace("~", " ").split())
+    assert re.search(r"IT energy\W.{0,40}?at least 0.1100 kWh.{0,40}?0.1056 kWh or more", text)
+    assert "partial" in text or "GPU 1 is lost" in text
+
+
+def test_a_gpu_that_was_not_measured_is_seen_in_phases_csv_and_explanation():
+    """Real accounting: one GPU of two tells nothing, and nothing is known that limits its energy."""
+    known, silent = gpu(0), gpu(1, joules=None)
+    silent.usage.uncertainty = UncertaintyBudget(coverage_joules=None)
+    usage = {device.id: device.usage for device in (known, silent)}
+    phase = PhaseRecord(path="train", count=1, seconds=1000.0, spans=[(0.0, 1000.0)], usage=usage)
+    made = measured(devices=[known, silent], phases=[phase], totals=[])
+    made = assumptions.account(made, resolve({"sku": "ND40rs_v2", "region": "westus2"}))
+    for total in made.totals:
+        for quantity in (total.gpu_energy_joules, total.it_energy_joules, total.emissions_grams):
+            assert (quantity.at_least, quantity.high) == (True, None), total.scope
+    text = terminal.render(made, width=160)
+    [row] = [line for line in text.splitlines() if line.strip().startswith("train ")]
+    assert row.count("at least") == 2  # energy and emissions
+    rows = list(csv.DictReader(io.StringIO(reports.render(made, "csv"))))
+    whys = {row["why"] for row in rows if row["row"] == "total" and row["kind"] in ("gpu", "it", "facility")}
+    assert all(why.startswith("at least: 1 of 2 GPUs measured") for why in whys)
+    steps = {step.name: step for step in explanation.explain(made)}
+    assert all(
+        steps[name].printed.startswith("at least ") for name in ("gpu_energy", "energy", "facility", "emissions")
+    )

@@ -10,17 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import trace, trace_lines
 from greenml.errors import RecordError
-from greenml.model import Device, Rollup, Span
-from greenml.trace import TraceWriter
+from greenml.run import finish
+from greenml.trace import file as trace_file
+from greenml.trace import lines as trace_lines
+from greenml.trace.file import TraceWriter
+from greenml.trace.types import Device, Rollup, Span
 
 GPU = Device(
-    kind="gpu", id="GPU-1", name="V100", method="counter", sensor="nvml", gain_ratio=0.05, step_seconds=0.02,
-    seen_ratio=0.25, share_ratio=0.5, power_limit_watts=300.0, memory_total_bytes=34_359_738_368,
+    kind="gpu", id="GPU-1", name="V100", method="counter", sensor="nvml", calibration_ratio=0.05, step_seconds=0.02,
+    sampled_ratio=0.25, share_ratio=0.5, power_limit_watts=300.0, memory_total_bytes=34_359_738_368,
     detail={"index": "0"}, note="half of it",
 )  # fmt: skip
-HEADER = {"run_id": "r", "attempt": 1, "host": socket.gethostname(), "start_seconds": 10.0, "unix_seconds": 1e9}
+HEADER = {
+    "run_id": "r",
+    "attempt": 1,
+    "host": socket.gethostname(),
+    "pid": 7,
+    "start_seconds": 10.0,
+    "unix_seconds": 1e9,
+}
 FULL = Rollup(10.0, 11.00001, 1834.201, 250.1234, 1.00001, 301.25, 1.25, 0.9876, 0.4321, 26_770_000_000, 30_490_000_000)
 
 
@@ -38,7 +47,7 @@ def lines_of(device: Device = GPU) -> list[trace_lines.Line]:
         {"metrics": {"loss": 0.25}, "t": 12.0},
         {"metrics": {"loss": 0.125, "rouge": 45.1257}, "t": 12.25},
         {"params": {"lr": 3e-05}, "t": 12.5},
-        {"found": {"place": {"cloud": "azure"}}, "t": 12.5},
+        {"facts": {"place": {"cloud": "azure"}}, "t": 12.5},
         {"status": "failed", "error": "ValueError: no", "t": 13.0},
     ]
 
@@ -52,7 +61,7 @@ def written(folder: Path, lines: list[trace_lines.Line], **header: object) -> Pa
 
 
 def test_every_kind_of_line_comes_back(tmp_path: Path):
-    read = trace.read(written(tmp_path, lines_of()))
+    read = trace_file.read(written(tmp_path, lines_of()))
     assert read.header == {"greenml_trace": 1, **HEADER}
     assert read.devices == {"0": GPU}
     assert read.devices["0"].detail == {"index": "0"}
@@ -61,7 +70,7 @@ def test_every_kind_of_line_comes_back(tmp_path: Path):
     assert read.notes == [(12.0, "sensor-lost", "µ: gone")]
     assert read.metrics == {"loss": 0.125, "rouge": 45.1257}
     assert read.params == {"lr": 3e-05}
-    assert read.found == {"place": {"cloud": "azure"}}
+    assert read.facts == {"place": {"cloud": "azure"}}
     assert (read.status, read.error, read.last_seconds, read.alive) == ("failed", "ValueError: no", 13.0, False)
     assert [path.suffix for path in tmp_path.iterdir()] == [".jsonl"]
 
@@ -77,10 +86,10 @@ def test_a_cut_costs_the_line_that_was_cut_and_no_other(tmp_path: Path):
         left = sum(end <= size for end in ends)  # a line without its newline is whole, too
         if left == 0:
             with pytest.raises(RecordError, match="not a trace"):
-                trace.read(cut)
+                trace_file.read(cut)
             continue
-        assert trace.read_lines(cut) == whole[:left]
-        read = trace.read(cut)
+        assert trace_file.read_lines(cut) == whole[:left]
+        read = trace_file.read(cut)
         assert len(read.rollups.get("0", [])) == sum("d" in line for line in whole[:left])
         assert len(read.spans) == sum("begin" in line for line in whole[:left])
 
@@ -90,7 +99,7 @@ def test_lines_after_a_torn_one_count(tmp_path: Path):
     lines = path.read_bytes().splitlines()
     lines[7] = lines[7][:9]
     path.write_bytes(b"\n".join(lines) + b"\n")
-    read = trace.read(path)
+    read = trace_file.read(path)
     assert read.notes == []
     assert read.metrics["rouge"] == 45.1257
 
@@ -104,46 +113,46 @@ def test_a_broken_header_is_one_line(tmp_path: Path, header: str):
     path = tmp_path / "1-host-1-a.jsonl"
     path.write_text(header + '\n{"t": 1.0, "d": {"0": [0.0, 1.0]}}\n')
     with pytest.raises(RecordError) as error:
-        trace.read(path)
+        trace_file.read(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_newer_format_asks_for_a_newer_greenml(tmp_path: Path):
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({**HEADER, "greenml_trace": trace.FORMAT + 1}) + "\n")
+    path.write_text(json.dumps({**HEADER, "greenml_trace": trace_file.FORMAT + 1}) + "\n")
     with pytest.raises(RecordError, match="trace format 2; this greenml reads 1: upgrade") as error:
-        trace.read(path)
+        trace_file.read(path)
     assert "\n" not in str(error.value)
 
 
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path):
     for path in (tmp_path / "none.jsonl", tmp_path):
         with pytest.raises(RecordError):
-            trace.read(path)
+            trace_file.read(path)
         with pytest.raises(RecordError):
-            trace.read_header(path)
+            trace_file.read_header(path)
 
 
 def test_alive_while_its_process_holds_it(tmp_path: Path):
     writer = TraceWriter(tmp_path / "a.jsonl", HEADER)
-    assert trace.read(writer.path).alive
+    assert trace_file.read(writer.path).alive
     writer.write({"status": "completed", "error": None, "t": 11.0})
-    assert not trace.read(writer.path).alive, "it has said its last word"
-    assert trace.is_alive(writer.path, socket.gethostname())
+    assert not trace_file.read(writer.path).alive, "it has said its last word"
+    assert trace_file.is_alive(writer.path, {"host": socket.gethostname()})
     writer.close()
-    assert not trace.is_alive(writer.path, socket.gethostname())
+    assert not trace_file.is_alive(writer.path, {"host": socket.gethostname()})
     writer.close()
 
 
 def test_a_trace_of_another_host_is_alive_while_it_is_fresh(tmp_path: Path):
     path = written(tmp_path, [], host="elsewhere")
-    assert trace.read(path).alive
+    assert trace_file.read(path).alive
     import os
 
-    then = path.stat().st_mtime - trace.FRESH_SECONDS - 1
+    then = path.stat().st_mtime - trace_file.FRESH_SECONDS - 1
     os.utime(path, (then, then))
-    assert not trace.read(path).alive
+    assert not trace_file.read(path).alive
 
 
 def test_a_trace_is_never_written_over(tmp_path: Path):
@@ -159,7 +168,7 @@ def test_writing_after_the_end_is_lost_and_harmless(tmp_path: Path):
     writer.close()
     writer.write({"note": "late", "text": "", "t": 1.0})
     writer.replace([], 0)
-    assert trace.read(writer.path).notes == []
+    assert trace_file.read(writer.path).notes == []
     assert writer.size_bytes == 0
 
 
@@ -203,5 +212,28 @@ def test_a_rollup_survives_to_its_last_digit_that_counts(start, span, lag, energ
         assert (before is None) == (after is None), f"{name}: unknown is not 0, and 0 is not unknown"
         assert before is None or after == pytest.approx(before, abs=digit)
     assert back.memory_max_bytes == memory
-    told = [one.end_seconds if one.power_end_seconds is None else one.power_end_seconds for one in (rollup, back)]
-    assert told[1] == pytest.approx(told[0], abs=4e-5)
+    ends = [end.end_seconds if end.power_end_seconds is None else end.power_end_seconds for end in (rollup, back)]
+    assert ends[1] == pytest.approx(ends[0], abs=4e-5)
+
+
+def test_a_trace_of_an_earlier_greenml_is_read():
+    read = trace_file.read(Path(__file__).parent / "data" / "trace-1.jsonl")
+    assert [device.calibration_ratio for device in read.devices.values()] == [0.05, 0.05]
+    assert [(series.provider, series.uncertainty_ratio) for series in read.intensities] == [("scripted", 0.1)]
+    assert {key: rollups[-1].energy_joules for key, rollups in read.rollups.items()} == {"0": 21_000.0, "1": 63_000.0}
+    assert read.facts == {"counts": {"steps": 120}}, "an older trace has it under another name"
+
+
+def test_metrics_over_time_keep_each_change(tmp_path: Path):
+    """The record keeps when each metric took which value: what it costs to reach a quality follows from it."""
+    evaluations = [
+        {"metrics": {"eval_rouge1": rouge, "eval_runtime": 1.0, "name": "x"}, "t": 10.0 + seconds}
+        for seconds, rouge in ((2.0, 10.0), (4.0, 10.0), (6.0, 14.5))
+    ]
+    written(
+        tmp_path,
+        [*evaluations, {"facts": {"disk": {"written_bytes": 4096}}, "t": 17.0}, {"status": "completed", "t": 18.0}],
+    )
+    record = finish.make(tmp_path)
+    assert record.trainer["history"] == {"eval_rouge1": [(2.0, 10.0), (6.0, 14.5)]}
+    assert record.trainer["disk_written_bytes"] == 4096

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml import assembly, energy, finishing, trace_lines, usages
+from greenml.energy import integrate, usage
 from greenml.errors import RecordError
-from greenml.model import Device, Rollup
-from greenml.record import RunRecord
-from greenml.trace import TraceWriter
+from greenml.record.schema import RunRecord
+from greenml.run import assembly, compaction, finish
+from greenml.run.serving.ledger import Totals
+from greenml.trace import lines as trace_lines
+from greenml.trace.file import TraceWriter
+from greenml.trace.types import Device, Rollup
 
 HOST = socket.gethostname()
 UNIX = 1_700_000_000.0
@@ -23,7 +27,7 @@ UNIX = 1_700_000_000.0
 
 def gpu(number: int, **more: Any) -> Device:
     return Device(
-        kind="gpu", id=f"GPU-{number}", name="V100", method="counter", sensor="nvml", gain_ratio=0.05,
+        kind="gpu", id=f"GPU-{number}", name="V100", method="counter", sensor="nvml", calibration_ratio=0.05,
         step_seconds=0.02, power_limit_watts=300.0, **more,
     )  # fmt: skip
 
@@ -50,11 +54,11 @@ class Process:
         last = start
         for when in times:
             step = when - last
-            one = Rollup(
+            rollup = Rollup(
                 self.start + last, self.start + when, origin + watts * (when - start), watts * step or None, step,
                 watts, 0.0, 0.8, None, 1e9, 2_000_000_000,
             )  # fmt: skip
-            self.writer.write(trace_lines.sample_line(self.start + when, {key: one}))
+            self.writer.write(trace_lines.sample_line(self.start + when, {key: rollup}))
             last = when
         return self
 
@@ -100,9 +104,9 @@ def energy_of(record: RunRecord, device: str, path: str = "") -> float:
 
 def test_two_ranks_with_the_same_phases_count_once(tmp_path: Path):
     for rank in (1, 0):
-        one = Process(tmp_path, start=1000.0 + rank, unix=UNIX + rank, rank=rank, world_size=2, launcher="torchrun")
-        one.measures(gpu(rank), 100.0 * (rank + 1), 0.0, 100.0)
-        one.phase("train", 10.0, 60.0).phase("train", 70.0, 80.0).phase(f"only {rank}", 90.0, 95.0).ends(100.0)
+        process = Process(tmp_path, start=1000.0 + rank, unix=UNIX + rank, rank=rank, world_size=2, launcher="torchrun")
+        process.measures(gpu(rank), 100.0 * (rank + 1), 0.0, 100.0)
+        process.phase("train", 10.0, 60.0).phase("train", 70.0, 80.0).phase(f"only {rank}", 90.0, 95.0).ends(100.0)
     record = assembled(tmp_path)
     train = record.phase("train")
     assert train is not None
@@ -116,7 +120,7 @@ def test_two_ranks_with_the_same_phases_count_once(tmp_path: Path):
     assert energy_of(record, "GPU-0") == pytest.approx(10_000)
     assert energy_of(record, "GPU-1") == pytest.approx(20_000)
     assert record.duration_seconds == pytest.approx(101.0)
-    assert [(one.number, one.processes, one.status, one.launcher) for one in record.attempts] == [
+    assert [(attempt.number, attempt.processes, attempt.status, attempt.launcher) for attempt in record.attempts] == [
         (1, 2, "completed", "torchrun")
     ]
     assert record.environment.world_size == 2
@@ -131,7 +135,7 @@ def test_two_hosts_with_clocks_of_their_own(tmp_path: Path):
     record = assembled(tmp_path)
     assert record.duration_seconds == pytest.approx(60.0)
     assert [host.name for host in record.hosts] == ["node-a", "node-b"]
-    assert [one.id for one in record.devices] == ["node-a/GPU-0", "node-b/GPU-0"]
+    assert [device.id for device in record.devices] == ["node-a/GPU-0", "node-b/GPU-0"]
     assert energy_of(record, "node-a/GPU-0") == pytest.approx(6_000)
     assert energy_of(record, "node-b/GPU-0") == pytest.approx(6_000)
     assert energy_of(record, "node-a/GPU-0", "train") == pytest.approx(2_000)
@@ -151,7 +155,7 @@ def test_two_attempts_are_laid_end_to_end(tmp_path: Path):
     again.says(metrics={"loss": 1.0}).ends(40.0)
     record = assembled(tmp_path)
     assert record.duration_seconds == pytest.approx(90.0)
-    assert [(one.number, one.status, round(one.seconds, 6)) for one in record.attempts] == [
+    assert [(attempt.number, attempt.status, round(attempt.seconds, 6)) for attempt in record.attempts] == [
         (1, "killed", 50.0),
         (2, "completed", 40.0),
     ]
@@ -193,19 +197,19 @@ def test_a_rank_that_is_killed_is_noted_and_its_device_taken_over(tmp_path: Path
 
 
 def test_a_run_that_goes_on_has_no_end(tmp_path: Path):
-    one = Process(tmp_path).measures(gpu(0), 250.0, 0.0, 10.0)
+    measures = Process(tmp_path).measures(gpu(0), 250.0, 0.0, 10.0)
     record = assembled(tmp_path)
     assert (record.status, record.ended) == ("running", None)
     assert energy_of(record, "GPU-0") == pytest.approx(2500)
-    one.ends(11.0)
+    measures.ends(11.0)
 
 
 def test_who_speaks_for_the_run(tmp_path: Path):
     """A lower rank's metrics replace a higher one's; a parent that watches tells how it ended."""
     for rank in (2, 0, 1):
-        one = Process(tmp_path, rank=rank, unix=UNIX + rank)
-        one.says(metrics={"loss": float(rank), f"of {rank}": rank}, params={}).says(params={"seed": rank})
-        one.ends(10.0, "failed", f"rank {rank}")
+        process = Process(tmp_path, rank=rank, unix=UNIX + rank)
+        process.says(metrics={"loss": float(rank), f"of {rank}": rank}, params={}).says(params={"seed": rank})
+        process.ends(10.0, "failed", f"rank {rank}")
     record = assembled(tmp_path)
     assert record.metrics == {"loss": 0.0, "of 0": 0, "of 1": 1, "of 2": 2}
     assert record.params == {"seed": 0}
@@ -232,12 +236,12 @@ def test_no_trace_is_one_line(tmp_path: Path):
 
 
 def test_a_device_without_energy_says_why(tmp_path: Path):
-    one = Process(tmp_path)
+    process = Process(tmp_path)
     silent = Device(kind="gpu", id="GPU-9", name="GeForce", method=None, sensor="nvml", note="")
-    one.writer.write(trace_lines.device_line("0", silent))
+    process.writer.write(trace_lines.device_line("0", silent))
     rollup = Rollup(1001.0, 1001.0, utilization_ratio=0.5)
-    one.writer.write(trace_lines.sample_line(1001.0, {"0": rollup}))
-    one.ends(10.0)
+    process.writer.write(trace_lines.sample_line(1001.0, {"0": rollup}))
+    process.ends(10.0)
     (device,) = assembled(tmp_path).devices
     assert device.usage.energy_joules is None
     assert device.usage.why == "GeForce: it tells neither energy nor power"
@@ -257,8 +261,8 @@ def test_an_attempt_in_which_a_device_was_not_there_is_a_gap_as_within_one_attem
     Process(tmp_path / "two").measures(gpu(0), 100.0, 0.0, 40.0).ends(40.0)
     Process(tmp_path / "two", start=2000.0, unix=UNIX + 100.0, attempt=2).ends(20.0)
     (one,), (two,) = (assembled(tmp_path / name).devices for name in ("one", "two"))
-    assert two.usage.doubts is not None
-    assert two.usage.doubts.gap_joules == pytest.approx(20 * 300)
+    assert two.usage.uncertainty is not None
+    assert two.usage.uncertainty.coverage_joules == pytest.approx(20 * 300)
     assert two.usage.energy_high_joules == pytest.approx(one.usage.energy_high_joules, rel=1e-4)
 
 
@@ -269,8 +273,34 @@ def test_an_attempt_in_which_another_device_of_its_kind_was_measured_is_none(tmp
     first, second = assembled(tmp_path).devices
     assert (first.id, second.id) == ("GPU-0", "GPU-1")
     for device in (first, second):
-        assert device.usage.doubts is not None
-        assert device.usage.doubts.gap_joules == pytest.approx(0.0, abs=1e-6)
+        assert device.usage.uncertainty is not None
+        assert device.usage.uncertainty.coverage_joules == pytest.approx(0.0, abs=1e-6)
+    assert notes(assembled(tmp_path)) == []
+
+
+def test_a_process_that_could_not_read_a_device_takes_nothing_from_one_that_could(tmp_path: Path):
+    """The first one sees its utilization alone and is killed; another takes the device over and has its counter."""
+    dead = Process(tmp_path, rank=1)
+    dead.writer.write(trace_lines.device_line("0", replace(gpu(1), method=None, note="no permission")))
+    dead.writer.write(trace_lines.sample_line(1001.0, {"0": Rollup(1000.0, 1001.0, utilization_ratio=0.5)}))
+    dead.is_killed()
+    Process(tmp_path, rank=0).measures(gpu(1), 200.0, 2.0, 60.0).ends(60.0)
+    (device,) = assembled(tmp_path).devices
+    assert device.method == "counter"
+    assert device.usage.energy_joules == pytest.approx(58 * 200)
+    assert device.usage.energy_high_joules >= 60 * 200
+
+
+def test_a_bin_of_the_timeline_that_holds_two_attempts_has_the_energy_of_both(tmp_path: Path):
+    """601 s and a second attempt: bins of 2 s, of which the 301st holds a second of each."""
+    Process(tmp_path).measures(gpu(0), 300.0, 0.0, 601.0).ends(601.0)
+    again = Process(tmp_path, start=5000.0, unix=UNIX + 900.0, attempt=2)
+    again.measures(gpu(0), 100.0, 0.0, 99.0).ends(99.0)
+    timeline = assembled(tmp_path).timeline
+    assert timeline is not None
+    assert timeline.step_seconds == 2
+    assert timeline.series[0].power_watts[299:302] == [300.0, 200.0, 100.0]
+    assert sum(timeline.series[0].power_watts) * 2 == pytest.approx(601 * 300 + 99 * 100)
 
 
 def test_the_method_is_that_of_the_attempt_that_told_energy(tmp_path: Path):
@@ -280,7 +310,7 @@ def test_the_method_is_that_of_the_attempt_that_told_energy(tmp_path: Path):
     again.writer.write(trace_lines.device_line("0", gpu(0)))
     again.writer.write(trace_lines.sample_line(2010.0, {"0": Rollup(2000.0, 2010.0, utilization_ratio=0.5)}))
     again.ends(20.0)
-    record = finishing.make(tmp_path)
+    record = finish.make(tmp_path)
     assert record.devices[0].method == "counter"
     assert record.totals[0].gpu_energy_joules.value == pytest.approx(4000)
     assert record.totals[0].gpu_energy_joules.basis == "measured"
@@ -288,9 +318,9 @@ def test_the_method_is_that_of_the_attempt_that_told_energy(tmp_path: Path):
 
 def test_two_machines_of_one_name_are_two(tmp_path: Path):
     for number, watts in enumerate((100.0, 250.0)):
-        one = Process(tmp_path, host="node", boot_id=f"{number}0c0ffee-boot", rank=number, unix=UNIX + number)
-        one.measures(Device("cpu", "package-0", "EPYC", "counter", "rapl"), watts, 0.0, 60.0).ends(60.0)
-    record = finishing.make(tmp_path)
+        process = Process(tmp_path, host="node", boot_id=f"{number}0c0ffee-boot", rank=number, unix=UNIX + number)
+        process.measures(Device("cpu", "package-0", "EPYC", "counter", "rapl"), watts, 0.0, 60.0).ends(60.0)
+    record = finish.make(tmp_path)
     assert [host.name for host in record.hosts] == ["node", "node-10c0ffee"]
     assert record.place.nodes == 2
     assert record.totals[0].cpu_energy_joules.value == pytest.approx(60 * 350)
@@ -298,7 +328,7 @@ def test_two_machines_of_one_name_are_two(tmp_path: Path):
 
 def test_joined_stretches_are_told_for_the_machine_that_joined_them(tmp_path: Path):
     """Each node has a package-0; the stretches that node a joined tell of its own."""
-    package = Device("cpu", "package-0", "EPYC", "counter", "rapl", gain_ratio=0.05, step_seconds=0.01)
+    package = Device("cpu", "package-0", "EPYC", "counter", "rapl", calibration_ratio=0.05, step_seconds=0.01)
     first = Process(tmp_path, host="a", rank=0).measures(package, 100.0, 0.0, 60.0)
     first.writer.write({"phase": "train", "begin": 1, "t": 1010.0})
     first.writer.write({"end": 1, "n": 5, "s": 20.0, "j": {"0": 2000.0}, "t": 1050.0})
@@ -322,11 +352,70 @@ def test_joined_stretches_have_the_doubts_that_they_had_apart(tmp_path: Path):
         one.ends(40.0)
         train = assembled(tmp_path / name).phase("train")
         assert train is not None
-        assert train.usage["GPU-0"].doubts is not None
-        found.append(train.usage["GPU-0"].doubts)
-    assert found[1].edge_joules == pytest.approx(found[0].edge_joules, rel=0.1)
-    assert found[1].gap_joules == pytest.approx(found[0].gap_joules, rel=0.1)
-    assert found[0].gap_joules > 1000
+        assert train.usage["GPU-0"].uncertainty is not None
+        found.append(train.usage["GPU-0"].uncertainty)
+    assert found[1].quantisation_joules == pytest.approx(found[0].quantisation_joules, rel=0.1)
+    assert found[1].coverage_joules == pytest.approx(found[0].coverage_joules, rel=0.1)
+    assert found[0].coverage_joules > 1000
+
+
+def test_stretches_that_compaction_joined_hold_what_their_edges_hide(tmp_path: Path):
+    """Read once a second, each step from 0.2 to 0.7 s of it: all energy of a second may lie within, or beside."""
+    found = []
+    for name in ("apart", "joined"):
+        process = Process(tmp_path / name).measures(gpu(0), 100.0, 0.0, 60.0)
+        for second in range(60):
+            process.phase("step", second + 0.2, second + 0.7)
+        if name == "joined":
+            compaction.compact(process.writer, limit_bytes=1000)
+        process.ends(60.0)
+        step = assembled(tmp_path / name).phase("step")
+        assert step is not None
+        assert step.count == 60
+        found.append(step.usage["GPU-0"])
+    assert len(step.spans) < 60
+    for used in found:
+        assert used.energy_joules == pytest.approx(3000)
+        assert used.uncertainty.interpolation_joules == pytest.approx(3000)
+        assert used.energy_low_joules == 0
+        assert used.energy_high_joules >= 6000
+
+
+def test_a_device_that_another_process_measured_first_is_not_taken_for_idle(tmp_path: Path):
+    """The lead process, whose phases count, takes a device over halfway, and its steps are joined."""
+    dead = Process(tmp_path, rank=1)
+    dead.measures(gpu(1), 200.0, 0.0, 30.0, origin=100.0).is_killed()
+    lead = Process(tmp_path, rank=0)
+    lead.measures(gpu(1), 200.0, 31.0, 60.0, origin=100.0 + 31 * 200.0)
+    for second in range(60):
+        lead.phase("step", second + 0.2, second + 0.7)
+    compaction.compact(lead.writer, limit_bytes=1000)
+    lead.ends(60.0)
+    step = assembled(tmp_path).phase("step")
+    assert step is not None
+    assert len(step.spans) < 60
+    assert step.usage["GPU-1"].energy_joules == pytest.approx(60 * 0.5 * 200, rel=0.02)
+
+
+def test_requests_of_all_attempts_are_held_against_the_energy_of_all(tmp_path: Path):
+    """An endpoint that is started again: 10 requests of 50 J in each minute at 100 W. What is left was idle."""
+    for attempt in (1, 2):
+        process = Process(tmp_path, attempt=attempt, unix=UNIX + 1000 * attempt).measures(gpu(0), 100.0, 0.0, 60.0)
+        ledger = Totals(seconds=60.0, idle_seconds=30.0, until_seconds=1060.0)
+        group = ledger.group("t5", "summarize")
+        for part in (ledger.used, group.used):
+            part.joules, part.low_joules, part.high_joules, part.seconds = 500.0, 500.0, 500.0, 30.0
+        group.requests["ok"] = group.settled = 10
+        group.joules_settled = 500.0
+        process.writer.write({"facts": {"serving": ledger.as_json()}, "t": 1059.0})
+        process.ends(60.0)
+    served = finish.make(tmp_path).serving
+    assert served is not None
+    assert served.requests["ok"] == 20
+    assert served.request_energy_joules.value == pytest.approx(1000)
+    assert served.idle_energy_joules.value == pytest.approx(2 * 6000 - 1000)
+    assert served.joules_per_request.value == pytest.approx(50)
+    assert served.seconds == 120
 
 
 def test_time_that_was_not_covered_is_in_the_band_and_in_a_note(tmp_path: Path):
@@ -334,8 +423,8 @@ def test_time_that_was_not_covered_is_in_the_band_and_in_a_note(tmp_path: Path):
     (device,) = (record := assembled(tmp_path)).devices
     assert device.usage.covered_seconds == pytest.approx(40.0)
     assert device.usage.power_mean_watts == pytest.approx(100.0)
-    assert device.usage.doubts is not None
-    assert device.usage.doubts.gap_joules == pytest.approx(20 * 300)
+    assert device.usage.uncertainty is not None
+    assert device.usage.uncertainty.coverage_joules == pytest.approx(20 * 300)
     assert device.usage.energy_high_joules == pytest.approx(4000 + 200 + 6000, rel=1e-3)
     assert "20.0 s of 60.0 s" in record.notes[0].text
 
@@ -346,13 +435,13 @@ def test_means_are_weighted_with_time_and_peaks_are_of_the_stretch():
         Rollup(1, 4, utilization_ratio=0.5, memory_mean_bytes=20.0, memory_max_bytes=50, power_max_watts=100.0),
         Rollup(4, 5, utilization_ratio=None, memory_max_bytes=60, power_max_watts=200.0),
     ]
-    known = energy.Known(None, None)
-    part = usages.Part(gpu(0), 100.0, known, samples, [one.end_seconds for one in samples], (100.0, 105.0))
-    whole = usages.usage([part], [(100.0, 105.0)])
+    known = integrate.Known(None, None)
+    part = usage.Part(gpu(0), 100.0, known, samples, [sample.end_seconds for sample in samples], (100.0, 105.0))
+    whole = usage.usage([part], [(100.0, 105.0)])
     assert whole.utilization_ratio == pytest.approx(2.5 / 4)
     assert whole.memory_mean_bytes == pytest.approx(17.5)
     assert (whole.memory_max_bytes, whole.power_max_watts) == (99, 300.0)
-    late = usages.usage([part], [(101.5, 102.0), (104.5, 105.0)])
+    late = usage.usage([part], [(101.5, 102.0), (104.5, 105.0)])
     assert (late.memory_max_bytes, late.power_max_watts, late.utilization_ratio) == (60, 200.0, 0.5)
 
 
@@ -360,27 +449,29 @@ def test_means_are_weighted_with_time_and_peaks_are_of_the_stretch():
     ("seconds", "step"), [(0.5, 1), (600, 1), (601, 2), (3600, 10), (86_400, 300), (14 * 86_400, 3600), (1e7, 18_000)]
 )
 def test_a_timeline_is_bounded(seconds, step):
-    picture = usages.timeline({}, seconds)
+    picture = usage.timeline({}, seconds)
     assert picture is not None
     assert picture.step_seconds == step
-    assert seconds / step <= picture.bins <= usages.TIMELINE_BINS
-    assert usages.timeline({}, 0.0) is None
+    assert seconds / step <= picture.bins <= usage.TIMELINE_BINS
+    assert usage.timeline({}, 0.0) is None
 
 
 def test_a_sample_that_is_longer_than_a_bin_is_in_all_of_its_bins():
     host = Device(kind="host", id="host", name="host", method=None, sensor="host")
     samples = [Rollup(at, at + 2, utilization_ratio=0.25 + at / 100, memory_mean_bytes=7.0) for at in (0.5, 2.5, 4.5)]
-    part = usages.Part(host, 0.0, energy.Known(None, None), samples, [one.end_seconds for one in samples], (0.0, 8.0))
-    picture = usages.timeline({"host": [part]}, 8.0)
+    part = usage.Part(
+        host, 0.0, integrate.Known(None, None), samples, [sample.end_seconds for sample in samples], (0.0, 8.0)
+    )
+    picture = usage.timeline({"host": [part]}, 8.0)
     assert picture is not None
     assert (picture.step_seconds, picture.bins) == (1, 8)
     [series] = picture.series
     means = [0.255, 0.255, (0.255 + 0.275) / 2, 0.275, (0.275 + 0.295) / 2, 0.295, 0.295]
-    assert series.utilization_ratio == [*(pytest.approx(one, abs=1e-4) for one in means), None]
+    assert series.utilization_ratio == [*(pytest.approx(mean, abs=1e-4) for mean in means), None]
     assert series.memory_bytes == [7, 7, 7, 7, 7, 7, 7, None]
     samples = [Rollup(0, 3, utilization_ratio=0.5), Rollup(6, 6, utilization_ratio=0.1)]
-    part = usages.Part(host, 0.0, energy.Known(None, None), samples, [3, 6], (0.0, 8.0))
-    picture = usages.timeline({"host": [part]}, 8.0)
+    part = usage.Part(host, 0.0, integrate.Known(None, None), samples, [3, 6], (0.0, 8.0))
+    picture = usage.timeline({"host": [part]}, 8.0)
     assert picture is not None
     assert picture.series[0].utilization_ratio == [0.5, 0.5, 0.5, None, None, None, 0.1, None]
 
@@ -402,22 +493,22 @@ def test_top_level_phases_never_use_more_than_the_run(tmp_path_factory, edges, p
     joules = [sum(powers[:at]) for at in range(61)]
     samples = [Rollup(max(0, at - 1), at, joules[at]) for at in range(61)]
     device = gpu(0)
-    part = usages.Part(
-        device, 0.0, energy.curve_of(device, [samples]), samples, [one.end_seconds for one in samples], (0, 60)
+    part = usage.Part(
+        device, 0.0, integrate.curve_of(device, [samples]), samples, [sample.end_seconds for sample in samples], (0, 60)
     )
     edges = sorted(edges)
-    whole = usages.usage([part], [(0, 60)])
-    parts = [usages.usage([part], [span]) for span in pairwise(edges)]
-    known = sum(one.energy_joules or 0.0 for one in parts)
+    whole = usage.usage([part], [(0, 60)])
+    parts = [usage.usage([part], [span]) for span in pairwise(edges)]
+    known = sum(part.energy_joules or 0.0 for part in parts)
     assert known <= (whole.energy_joules or 0.0) * (1 + 1e-9) + 1e-6
-    together = usages.usage([part], list(pairwise(edges)))
+    together = usage.usage([part], list(pairwise(edges)))
     assert (together.energy_joules or 0.0) == pytest.approx(known)
     assert whole.energy_joules == pytest.approx(joules[-1])
 
 
 def test_two_threads_in_one_phase_do_not_count_its_energy_twice(tmp_path: Path):
-    one = Process(tmp_path).measures(gpu(0), 100.0, 0.0, 60.0)
-    one.phase("load", 0.0, 50.0).phase("load", 10.0, 60.0).ends(60.0)
+    measures = Process(tmp_path).measures(gpu(0), 100.0, 0.0, 60.0)
+    measures.phase("load", 0.0, 50.0).phase("load", 10.0, 60.0).ends(60.0)
     record = assembled(tmp_path)
     assert energy_of(record, "GPU-0", "load") <= energy_of(record, "GPU-0") * (1 + 1e-9)
 

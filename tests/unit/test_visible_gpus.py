@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import SettingsError
-from greenml.sensors._cards import Card, Mig, Selected
-from greenml.sensors._visible import select
+from greenml.sensors._gpus import Card, Mig, Selected, select
 
 
 def card(index, uuid=None, **fields):

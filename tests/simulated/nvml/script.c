@@ -76,7 +76,8 @@ unsigned long long counter_value(const struct gpu *gpu, double t)
     double end = gpu->counter_phase + floor((t - gpu->counter_phase) / step) * step;
     if (end < start && start > 0) /* no step yet since the reset */
         end = start;
-    millijoules += 1000 * gpu->counter_gain * signal_integral(&gpu->power, start, end);
+    const struct signal *power = gpu->counter_is_module ? &gpu->module_power : &gpu->power;
+    millijoules += 1000 * gpu->counter_gain * signal_integral(power, start, end);
     return millijoules > 0 ? (unsigned long long)millijoules : 0;
 }
 
@@ -194,6 +195,10 @@ static int read_gpu_line(struct gpu *g, const char *key, const char *rest)
     }
     if (IS("power"))
         return read_signal(&g->power, rest);
+    if (IS("module_power"))
+        return read_signal(&g->module_power, rest);
+    if (IS("scopes"))
+        return sscanf(rest, "%d %d %d", &g->scopes, &g->counter_is_module, &g->one_scope) != 3;
     if (IS("utilization"))
         return read_signal(&g->utilization, rest);
     if (IS("memory_utilization"))

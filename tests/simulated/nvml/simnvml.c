@@ -144,9 +144,14 @@ static unsigned int percent(const struct gauge *gauge, const struct signal *sign
     return (unsigned int)lround(100 * fmin(fmax(gauge_value(gauge, signal, tick), 0), 1));
 }
 
-static unsigned int power_now(const struct gpu *g, const struct gauge *gauge)
+static const struct signal *power_of(const struct gpu *g, unsigned int scope)
 {
-    return milliwatts(g->gauge_gain * gauge_value(gauge, &g->power, gauge_tick(gauge, now())));
+    return scope == NVML_POWER_SCOPE_MODULE && !g->one_scope ? &g->module_power : &g->power;
+}
+
+static unsigned int power_now(const struct gpu *g, const struct gauge *gauge, unsigned int scope)
+{
+    return milliwatts(g->gauge_gain * gauge_value(gauge, power_of(g, scope), gauge_tick(gauge, now())));
 }
 
 /* ---- the library ---- */
@@ -455,14 +460,19 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *power)
     if (!power)
         return NVML_ERROR_INVALID_ARGUMENT;
     const struct gpu *g = device->gpu;
-    *power = power_now(g, g->usage_is_average ? &g->average : &g->instant);
+    *power = power_now(g, g->usage_is_average ? &g->average : &g->instant,
+                       g->scopes & 1 ? NVML_POWER_SCOPE_GPU : NVML_POWER_SCOPE_MODULE);
     return NVML_SUCCESS;
 }
 
 static nvmlReturn_t field(nvmlDevice_t device, nvmlFieldValue_t *f)
 {
     const struct gpu *g = device->gpu;
-    if (device->slice >= 0 || f->scopeId != 0) /* no module or memory scope, and slices have no power */
+    int scoped = f->fieldId == NVML_FI_POWER_AVERAGE || f->fieldId == NVML_FI_POWER_INSTANT ||
+                 f->fieldId == NVML_FI_POWER_CURRENT_LIMIT;
+    if (device->slice >= 0 || f->scopeId > NVML_POWER_SCOPE_MEMORY) /* slices have no power */
+        return NVML_ERROR_NOT_SUPPORTED;
+    if (scoped ? !(g->scopes >> f->scopeId & 1) && !g->one_scope : f->scopeId != 0)
         return NVML_ERROR_NOT_SUPPORTED;
     TRY(part_error(g, "field", f->fieldId));
     f->valueType = NVML_VALUE_UNSIGNED_INT;
@@ -472,10 +482,10 @@ static nvmlReturn_t field(nvmlDevice_t device, nvmlFieldValue_t *f)
         f->value.ullVal = counter_value(g, now());
         return NVML_SUCCESS;
     case NVML_FI_POWER_AVERAGE:
-        f->value.uiVal = power_now(g, &g->average);
+        f->value.uiVal = power_now(g, &g->average, f->scopeId);
         return NVML_SUCCESS;
     case NVML_FI_POWER_INSTANT:
-        f->value.uiVal = power_now(g, &g->instant);
+        f->value.uiVal = power_now(g, &g->instant, f->scopeId);
         return NVML_SUCCESS;
     case NVML_FI_POWER_MIN_LIMIT:
         f->value.uiVal = milliwatts(g->limit_min);

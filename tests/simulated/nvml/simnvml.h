@@ -36,6 +36,8 @@ enum {
     NVML_FI_POWER_CURRENT_LIMIT = 190
 };
 
+enum { NVML_POWER_SCOPE_GPU = 0, NVML_POWER_SCOPE_MODULE = 1, NVML_POWER_SCOPE_MEMORY = 2 };
+
 typedef unsigned int nvmlReturn_t;
 typedef struct device *nvmlDevice_t;
 
@@ -167,7 +169,8 @@ struct gpu {
     int capability[2];
     unsigned long long memory;
     double limit, limit_min, limit_max, limit_default; /* watts */
-    struct signal power, utilization, memory_utilization, memory_used;
+    struct signal power, module_power, utilization, memory_utilization, memory_used;
+    int scopes, counter_is_module, one_scope; /* SCOPE_ bits; the counter's scope; 1: any scope reads the GPU's power */
     struct gauge instant, average, samples, activity;
     int usage_is_average, sample_capacity;
     double gauge_gain, counter_gain;

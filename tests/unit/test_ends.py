@@ -1,0 +1,177 @@
+"""How runs of several starts and several processes end: each has its status, its time, and its card."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import greenml
+from greenml.record import file as records
+from greenml.reports import model_card
+from greenml.run import finish
+
+CELLS = """
+import sys, threading, time
+import greenml
+
+def cell(name, output="run.json"):
+    return greenml.track(output, name=name).start()
+
+first = cell("first")
+first.params(lr=1)
+time.sleep(0.4)
+{middle}
+second = cell("second")
+second.params(lr=2)
+print(first.record.status if first.record else None, flush=True)
+second.stop()
+first.stop("failed", "too late")
+"""
+
+
+def run_cells(folder: Path, middle: str) -> str:
+    code = CELLS.replace("{middle}", middle)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    )
+    return ran.stdout.strip()
+
+
+def test_a_start_cell_that_is_run_twice_ends_the_first_run(tmp_path: Path):
+    assert run_cells(tmp_path, "") == "completed"
+    first, second = records.read(tmp_path / "run.json"), records.read(tmp_path / "run-2.json")
+    assert [(record.name, record.status, record.params["lr"]) for record in (first, second)] == [
+        ("first", "completed", 1), ("second", "completed", 2),
+    ]  # fmt: skip
+    assert first.run_id != second.run_id
+    assert first.ended is not None
+    assert first.ended <= second.started
+    assert 0.4 <= first.duration_seconds <= (second.started - first.started).total_seconds()
+    assert [note.code for note in first.notes].count("started-again") == 1
+
+
+def test_a_run_that_was_stopped_within_an_import_ends_though_its_folder_is_gone(tmp_path: Path, monkeypatch):
+    run = greenml.track(tmp_path / "gone" / "run.json").start()
+    shutil.rmtree(tmp_path / "gone")
+    (tmp_path / "stops_the_run.py").write_text("import running\nrunning.run.stop()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "running", SimpleNamespace(run=run))
+    importlib.import_module("stops_the_run")
+    run.log(loss=1.0)
+    assert run._is_active(), "the record is owed"
+    assert run.stop() is None
+    assert not run._is_active()
+
+
+@pytest.mark.parametrize(
+    ("middle", "names"),
+    [
+        ('third = cell("third", "other.json")', ["other.json", "run-2.json", "run.json"]),  # another output
+        ('first.stop("failed", "error")', ["run-2.json", "run.json"]),  # ended already
+    ],
+)
+def test_runs_that_were_not_started_in_its_place_go_on(tmp_path: Path, middle: str, names: list[str]):
+    run_cells(tmp_path, middle)
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == names
+    statuses = {path.name: records.read(path).status for path in tmp_path.glob("*.json")}
+    assert statuses["run.json"] == ("failed" if "failed" in middle else "completed")
+    notes = {note.code for path in tmp_path.glob("*.json") for note in records.read(path).notes}
+    assert ("started-again" in notes) == ("failed" not in middle)
+
+
+CONCURRENT = """
+import threading
+import greenml
+
+def start():
+    runs.append(greenml.track("run.json").start())
+
+runs = []
+with greenml.track("run.json") as outer:
+    with greenml.track("run.json") as inner:
+        threads = [threading.Thread(target=start) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            thread.join()
+        start()
+        print([run.record is None for run in (outer, inner, *runs)])
+        for run in runs:
+            run.stop()
+"""
+
+
+def test_blocks_and_threads_have_runs_of_their_own(tmp_path: Path):
+    ran = subprocess.run(
+        [sys.executable, "-c", CONCURRENT], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == "[True, True, True, True, True]\n"
+    assert len(list(tmp_path.glob("*.json"))) == 5
+
+
+RANK = """
+import os, signal, sys
+import greenml
+run = greenml.track("run.json").start()
+print("up", flush=True)
+sys.stdin.readline()
+if os.environ["RANK"] == "0":
+    run.card("README.md")
+run.log(**{"rank_" + os.environ["RANK"]: 1})
+if len(sys.argv) > 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+run.stop()
+print("ended", flush=True)
+"""
+
+
+def ranks(folder: Path, *, killed: bool) -> None:
+    """Two ranks of a launch of which rank 0 ends first."""
+    processes = []
+    for number in range(2):
+        words = ["killed"] if killed and number == 1 else []
+        variables = {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29512"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", RANK, *words], cwd=folder, env={**os.environ, **variables},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+    for process in processes:
+        process.communicate("\n", timeout=60)
+        time.sleep(1.5)  # the card that rank 0 wrote has another duration than the last
+
+
+def test_the_last_process_to_end_writes_the_card_of_another(tmp_path: Path):
+    ranks(tmp_path, killed=False)
+    record, card = records.read(tmp_path / "run.json"), (tmp_path / "README.md").read_text()
+    assert record.status == "completed"
+    assert record.metrics == {"rank_0": 1, "rank_1": 1}, "rank 1 wrote the record"
+    assert "running" not in card
+    assert model_card.insert(card, record) == card, "and the card, of which only rank 0 was told"
+
+
+def test_a_card_is_not_left_running_by_a_rank_that_is_killed(tmp_path: Path):
+    ranks(tmp_path, killed=True)
+    assert records.read(tmp_path / "run.json").status == "completed"
+    assert "running" not in (tmp_path / "README.md").read_text()
+    record = finish.open_record(tmp_path / "run.json")
+    assert record.status == "completed"
+    assert record.attempts[0].processes == 2
+
+
+def test_a_record_that_says_running_is_made_again_from_its_traces(tmp_path: Path):
+    code = "import greenml, os\nrun = greenml.track('run.json').start()\nrun.save()\nos.kill(os.getpid(), 9)\n"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, check=False)
+    written = records.read(tmp_path / "run.json")
+    later = (tmp_path / "run.json").stat().st_mtime + 60
+    os.utime(tmp_path / "run.json", (later, later))
+    assert (written.status, finish.open_record(tmp_path / "run.json").status) == ("running", "killed")

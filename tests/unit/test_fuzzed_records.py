@@ -1,0 +1,94 @@
+"""Records of a wrong shape: each is refused in one line or rendered by every report, never a traceback.
+
+``GREENML_FUZZ=2000`` tries as many mutations; a test run tries a few, others at each commit.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from greenml import reports
+from greenml.accounting import assumptions
+from greenml.errors import GreenMLError, RecordError
+from greenml.record import file as record_file
+from greenml.record import importers
+from greenml.settings import resolve
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "t5-3b-samsum"
+STORED = Path(__file__).parent / "data" / "record-1.0.json"
+FORMATS = ("terminal", "markdown", "csv", "latex", "model_card")
+WRONG = (
+    None, True, -1, 0, 1e308, -1e-300, 3.5, "", "x", "\u00e9" * 3, "2021-01-01T00:00:00Z", "NaN", [], {}, [1], [None],
+    {"a": 1}, 10**30, [[]], {"a": {"b": []}},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[object]:
+    """The published run's record and a stored one with an intensity series, as JSON."""
+    measured = importers.load(
+        codecarbon=GOLDEN / "emissions.csv",
+        azure_monitor=sorted(GOLDEN.glob("azure-monitor-*.json")),
+        trainer_output=GOLDEN,
+        duration_seconds=2631.05,
+    )
+    accounted = assumptions.account(measured, resolve({"sku": "ND40rs_v2", "region": "westus2"}))
+    stored = json.loads(record_file.read(STORED).model_dump_json())
+    return [json.loads(accounted.model_dump_json()), stored, json.loads(STORED.read_text())]
+
+
+def places(value: object, above: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Return the path of every value within a document."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path for key, part in inside for path in [(*above, key), *places(part, (*above, key))]]
+
+
+def mutated(document: object, chance: random.Random) -> object:
+    document = copy.deepcopy(document)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        path = chance.choice(places(document))
+        parent = document
+        for key in path[:-1]:
+            parent = parent[key]
+        value, kind = parent[path[-1]], chance.random()
+        if kind < 0.2 and isinstance(parent, dict):
+            parent.pop(path[-1])
+        elif kind < 0.3 and isinstance(parent, list):
+            parent.insert(path[-1], copy.deepcopy(value))
+        elif kind < 0.4 and isinstance(value, int | float) and not isinstance(value, bool):
+            parent[path[-1]] = value * chance.choice((-1, 0, 1e6, 1e-9, 1e300))
+        else:
+            parent[path[-1]] = copy.deepcopy(chance.choice(WRONG))
+    return document
+
+
+def test_a_record_of_a_wrong_shape_is_refused_in_one_line_or_rendered(documents, tmp_path: Path, request) -> None:
+    path = tmp_path / "run.json"
+    seed = int(request.config.option.hypothesis_seed)
+    read = 0
+    for number in range(int(os.environ.get("GREENML_FUZZ", "150"))):
+        chance = random.Random(f"{seed} {number}")
+        path.write_text(json.dumps(mutated(chance.choice(documents), chance)))
+        record, refusals = None, []
+        try:
+            record = record_file.read(path)
+        except RecordError as error:
+            refusals.append(str(error))
+        if record is not None:
+            read += 1
+            formats = (*FORMATS, "html") if number % 10 == 0 else FORMATS
+            uses = [partial(reports.render, record, name) for name in formats]
+            for use in (*uses, partial(assumptions.reaccount, record)):
+                try:
+                    use()
+                except GreenMLError as error:
+                    refusals.append(str(error))
+        assert not any("\n" in refusal for refusal in refusals), f"mutation {number}"
+    assert read > 0

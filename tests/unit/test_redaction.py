@@ -1,0 +1,366 @@
+"""Redaction: what is a secret never survives, and what only looks like one is kept as it is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import greenml
+from greenml import sinks
+from greenml.record import file as record_file
+from greenml.record import importers
+from greenml.redaction import MASK, is_secret_name, redact, redact_command, redact_line, redact_text
+from greenml.run import exit_hooks
+
+# fmt: off
+SECRET_WORDS = """
+hf_token hub_token HF_TOKEN hfToken HFToken token access_token use_auth_token push_to_hub_token id_token refresh_token
+bearer_token github_token MLFLOW_TRACKING_TOKEN session_token X-Auth-Token PRIVATE-TOKEN x-vault-token bot_token hftoken
+accesstoken api_tokens access_tokens api_key apikey ApiKey API-KEY OPENAI_API_KEY wandb_api_key wandb_key kaggle_key
+comet_api_key x-api-key secret_key access_key aws_secret_access_key aws_access_key_id account_key AccountKey
+SharedAccessKey subscription_key Ocp-Apim-Subscription-Key private_key signing_key encryption_key ssh_key api_keys
+password db_password passwd PGPASSWORD MYSQL_PWD password1 user_password_hash passwords passphrase ssl_passphrase
+db_pass smtp_pass secret client_secret clientSecret secrets vault_secret_id MODAL_TOKEN_SECRET credential credentials
+authorization Proxy-Authorization auth basic_auth connection_string AZURE_STORAGE_CONNECTION_STRING connectionString
+sas sas_token sas_url cookie set-cookie jwt bearer dsn github_pat webhook_url slack_webhook config.hub.token
+"""
+PLAIN_WORDS = """
+tokenizer_name tokenizer max_new_tokens num_input_tokens num_tokens max_tokens total_tokens input_tokens tokens
+tokens_per_second author authors author_name authority bucket_key key_padding_mask token_type_ids token_id pad_token
+eos_token bos_token unk_token sep_token cls_token mask_token pad_token_id eos_token_id additional_special_tokens
+decoder_start_token forced_bos_token placeholder_token initializer_token image_token stop_token first_token padToken
+word_delimiter_token key keys primary_key sort_key cache_key label_key text_key metric_key query_key_value
+key_value_proj
+keypoints monkey keyboard hotkey secretary passing compass forward_pass n_pass pass passage pattern patience path sig
+sigma signature seed session token_file password_file credentials_path api_key_env secret_name token_url key_size
+hub_model_id learning_rate lr_scheduler_type group_by_length tokenized oauth_url use_auth encoder decoder batch_size
+"""
+# fmt: on
+SECRET_NAMES, PLAIN_NAMES = SECRET_WORDS.split(), PLAIN_WORDS.split()
+WORD = "hunter2"
+LONG = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hI6kL9n"
+
+
+def jwt() -> str:
+    parts = ({"alg": "HS256", "typ": "JWT"}, {"sub": "1234567890", "name": "me"})
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".s1g"
+
+
+# Texts that hold a secret, and the part of each that may not survive.
+SHAPES = {
+    "Hugging Face": (f"hf_{LONG[:34]}", LONG[:16]),
+    "Hugging Face in a sentence": (f"401 for hf_{LONG[:34]}, try again", LONG[:16]),
+    "Hugging Face organisation": (f"api_org_{LONG[:34]}", LONG[:16]),
+    "OpenAI": (f"sk-{LONG}", LONG),
+    "OpenAI project": (f"sk-proj-{LONG[:20]}-{LONG[20:]}", LONG[20:]),
+    "Anthropic": (f"sk-ant-api03-{LONG}-AA", LONG),
+    "OpenRouter": (f"sk-or-v1-{LONG}", LONG),
+    "Groq": (f"gsk_{LONG}", LONG),
+    "Stripe": (f"sk_live_{LONG[:24]}", LONG[:24]),
+    "GitHub": (f"ghp_{LONG[:36]}", LONG[:20]),
+    "GitHub, of an app": (f"ghs_{LONG[:36]}", LONG[:20]),
+    "GitHub, fine-grained": (f"github_pat_11AAAAAAA0{LONG}", LONG),
+    "GitLab": (f"glpat-{LONG[:20]}", LONG[:20]),
+    "Slack": (f"xoxb-123456789012-{LONG[:24]}", LONG[:24]),
+    "Slack webhook": (f"https://hooks.slack.com/services/T00000000/B00000000/{LONG[:24]}", LONG[:24]),
+    "Discord webhook": (f"https://discord.com/api/webhooks/123456/{LONG}", LONG),
+    "Teams webhook": (f"https://x.webhook.office.com/webhookb2/{LONG}", LONG),
+    "AWS": ("id AKIAIOSFODNN7EXAMPLE", "IOSFODNN7EXAMPLE"),
+    "AWS, for a session": ("ASIAIOSFODNN7EXAMPLE", "IOSFODNN7EXAMPLE"),
+    "Google": (f"AIza{LONG[:35]}", LONG[:35]),
+    "Google, OAuth": (f"ya29.{LONG}", LONG),
+    "JWT": (f"the answer was {jwt()}", jwt().split(".")[1]),
+    "npm": (f"npm_{LONG[:36]}", LONG[:36]),
+    "SendGrid": (f"SG.{LONG[:22]}.{LONG}", LONG),
+    "Replicate": (f"r8_{LONG[:37]}", LONG[:37]),
+    "NVIDIA": (f"nvapi-{LONG}", LONG),
+    "Databricks": ("dapi3e1f9a0b5c7d24683e1f9a0b5c7d2468", "3e1f9a0b5c7d2468"),
+    "Vault": (f"hvs.{LONG}", LONG),
+    "Microsoft Entra": (f"abc8Q~{LONG[:34]}", LONG[:34]),
+    "Azure storage key": (f"{(LONG * 3)[:86]}==", LONG),
+    "Azure SAS": (f"https://x.blob.core.windows.net/c/b?sv=2022&sp=r&sig={LONG}%3D", LONG),
+    "Azure connection string": (f"DefaultEndpointsProtocol=https;AccountName=x;AccountKey={WORD}==;Suffix=y", WORD),
+    "SQL connection string": (f"Server=db;User Id=sa;Password={WORD};Encrypt=True", WORD),
+    "signed S3 URL": (f"https://b.s3.amazonaws.com/k?X-Amz-Credential=x&X-Amz-Signature={WORD}", WORD),
+    "Maps URL": (f"https://maps.example.org/api?key={WORD}&q=1", WORD),
+    "URL query": (f"https://example.org/?a=1&access_token={WORD}#x", WORD),
+    "URL with a login": (f"could not reach postgresql+psycopg2://me:{WORD}@db:5432/x", WORD),
+    "URL with a slash in the password": (f"postgres://me:a/{WORD}@db/x", WORD),
+    "URL with a password alone": (f"redis://:{WORD}@cache:6379/0", WORD),
+    "URL with a token as user": (f"git+https://{WORD}@example.org/x.git", WORD),
+    "bearer": (f"Bearer {WORD}", WORD),
+    "bearer header": (f"{{'Authorization': 'Bearer {WORD}'}}", WORD),
+    "basic header": (f"Authorization: Basic {base64.b64encode(b'me:x').decode()}", "bWU6eA"),
+    "basic alone": (f"Basic {base64.b64encode(f'me:{WORD}'.encode()).decode()}", "bWU6"),
+    "cookie": (f"Cookie: a={WORD}; b={WORD}", WORD),
+    "private key": (f"-----BEGIN RSA PRIVATE KEY-----\n{LONG}\n-----END RSA PRIVATE KEY-----\n", LONG),
+    "private key, cut off": (f"x -----BEGIN OPENSSH PRIVATE KEY-----\n{LONG}", LONG),
+    "wandb": (f"wandb login {'3e1f9a0b5c7d2468' * 2}01234567", "3e1f9a0b5c7d2468"),
+    "netrc": (f"machine api.wandb.ai login user password {WORD}", WORD),
+    "JSON": (json.dumps({"lr": 1, "password": WORD}), WORD),
+    "JSON within JSON": (json.dumps({"config": json.dumps({"auth": {"value": WORD}})}), WORD),
+    "JSON, escaped in a text": (f"body was {json.dumps(json.dumps({'api_key': WORD}))}", WORD),
+    "Python": (f"Config(lr=1, hub_token='{WORD} and more', n=2)", WORD),
+    "YAML": (f"lr: 1\npassword: {WORD}\n", WORD),
+    "environment": (f"export HF_TOKEN={WORD}; python train.py", WORD),
+    "command": (f"python train.py --lr 1 --hf-token {WORD} --n 2", WORD),
+    "os.environ": (f'os.environ["HF_TOKEN"] = "{WORD}"', WORD),
+    "header of curl": (f"curl -H 'X-Api-Key: {WORD}' https://example.org", WORD),
+    "prose": (f"the password is {WORD}", WORD),
+    "prose with a name of two words": (f"Incorrect API key: {WORD}", WORD),
+    "after another name": (f"ValueError: token={WORD} was refused", WORD),
+}
+PLAIN_TEXTS = [
+    "facebook/bart-large-cnn", "google/flan-t5-xxl@main", "hf_transfer", "sk-learn", "/home/me/.ssh/id_rsa.pub",
+    "0123456789abcdef0123456789abcdef01234567", "550e8400-e29b-41d4-a716-446655440000", f"sha256:{'a' * 64}",
+    "GPU-8f6d5e4c-1234-5678-9abc-def012345678", "--tokens 128", "max_new_tokens=128", "pad_token='</s>'",
+    "author: me", "Basic training of a model", "bearer of bad news", "unexpected token: else", "token=None",
+    "use_auth_token=True", "token_type_ids: [0, 1]", "bucket_key: length", "sort_key=name", "http://host:80/path@v1",
+    "https://example.org/a?b=1&page=2", "ssh://git@github.com/x/y.git", "git@github.com:x/y.git", "mailto:a@b.c",
+    "abfss://data@account.dfs.core.windows.net/train", "postgres://user@host/db", "C:\\Users\\me\\data",
+    "time: 12:30:45",
+    "CUDA error: out of memory. Tried to allocate 2.00 GiB (GPU 0; 31.75 GiB total)", "a = b", "key=value", "A3 B7",
+    "A note about the length of a password.", "KeyError: 'password'", "Epoch 1/3: 100%|###| 10/10 [00:01<00:00]",
+    "task-123456789012345678901234", "wandb: run abc123", "AKIRA", "{\"tokens\": 3, \"password\": null, \"b\": true}",
+    "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_text_under_a_secret_name_is_masked(name):
+    assert is_secret_name(name)
+    assert redact({name: WORD}) == {name: MASK}
+    assert redact({"a": [{name: [WORD, {"x": WORD}]}]}) == {"a": [{name: [MASK, {"x": MASK}]}]}
+
+
+@pytest.mark.parametrize("name", PLAIN_NAMES)
+def test_text_under_another_name_is_kept(name):
+    assert not is_secret_name(name)
+    values = {name: "</s>", "nested": {name: ["t5-small", "a text"]}}
+    assert redact(values) is values
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+@pytest.mark.parametrize("value", [0, 128, 3e-5, True, False, None, "", [], {}, [1, None, True]])
+def test_numbers_booleans_and_none_are_never_masked(name, value):
+    assert redact({name: value}) == {name: value}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_secret_shape_is_masked_whatever_the_name(kind):
+    text, secret = SHAPES[kind]
+    for value in (text, [text], {"a": {"b": text}}, {text: 1}):
+        made = json.dumps(redact(value))
+        assert secret not in made
+        assert MASK in made
+    assert redact_text(redact_text(text)) == redact_text(text)
+
+
+@pytest.mark.parametrize("text", PLAIN_TEXTS)
+def test_a_text_without_a_secret_is_kept(text):
+    assert redact_text(text) == text
+    assert redact({"a": [text]}) == {"a": [text]}
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+def test_any_data_keeps_its_structure(value):
+    made = redact(value)
+    assert type(made) is type(value)
+    assert redact(made) == made
+    assert redact_line({"params": {"a": value}, "t": 1.0})["t"] == 1.0
+
+
+def test_the_rest_of_a_text_is_kept():
+    assert redact_text(f"Server=db;Password={WORD};Encrypt=True") == f"Server=db;Password={MASK};Encrypt=True"
+    assert redact_text(f"Config(hub_token='{WORD}', n=2)") == f"Config(hub_token='{MASK}', n=2)"
+    assert redact_text(f"postgres://me:{WORD}@db/x?a=1") == f"postgres://{MASK}@db/x?a=1"
+    assert redact_text(json.dumps({"lr": 1e-5, "token": WORD})) == json.dumps({"lr": 1e-5, "token": MASK})
+
+
+def test_a_name_and_its_value_beside_each_other():
+    assert redact([{"name": "HF_TOKEN", "value": WORD}]) == [{"name": "HF_TOKEN", "value": MASK}]
+    assert redact({"name": "lr", "value": WORD}) == {"name": "lr", "value": WORD}
+    assert redact([["password", WORD], ["lr", "1"]]) == [["password", MASK], ["lr", "1"]]
+    assert redact({"args": ["--hf-token", WORD, "--lr", "1"]}) == {"args": ["--hf-token", MASK, "--lr", "1"]}
+
+
+def test_a_wandb_key_is_masked_under_its_name_and_a_commit_is_not():
+    key = "3e1f9a0b5c7d2468" * 2 + "01234567"
+    assert redact({"wandb": key, "commit": key, "wandb_commit": key}) == {
+        "wandb": MASK, "commit": key, "wandb_commit": key,
+    }  # fmt: skip
+    assert redact_command(["wandb", "login", key]) == ["wandb", "login", MASK]
+    assert redact_command(["--revision", key]) == ["--revision", key]
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+secret_texts = st.text(LETTERS, min_size=16, max_size=40)
+odd_texts = st.text(LETTERS + "+/=._~!$%^*-", min_size=16, max_size=40).filter(lambda text: text[0] not in "-=")
+option_names = st.sampled_from(
+    ["api-key", "api_key", "apikey", "token", "hf_token", "hub-token", "auth_token", "password", "passwd", "db-pwd",
+     "secret", "client-secret", "aws_secret_access_key", "access-key", "wandb_key", "wandb-key", "account_key",
+     "credentials", "sas", "sas_token", "HF_TOKEN", "WANDB_API_KEY"],
+)  # fmt: skip
+
+FORMS = {
+    "--name value": lambda name, secret: [f"--{name}", secret],
+    "--name=value": lambda name, secret: [f"--{name}={secret}"],
+    "-name value": lambda name, secret: [f"-{name}", secret],
+    "NAME=value": lambda name, secret: [f"{name.upper()}={secret}"],
+    "hydra": lambda name, secret: [f"+logger.{name}={secret}"],
+    "--env NAME=value": lambda name, secret: ["--env", f"{name}={secret}"],
+    "--env=NAME=value": lambda name, secret: [f"--env={name}={secret}"],
+    "json": lambda name, secret: ["--config", f'{{"lr": 1, "{name}": "{secret}"}}'],
+    "url query": lambda name, secret: [f"https://example.org/data?a=1&{name}={secret}&b=2"],
+    "--url=url query": lambda name, secret: [f"--url=https://example.org/data?a=1&{name}={secret}"],
+}
+VALUES = {
+    "hugging face": lambda secret: ["train.py", f"hf_{secret}"],
+    "within a word": lambda secret: ["--header", f"x:hf_{secret}"],
+    "openai": lambda secret: [f"sk-{secret}"],
+    "github": lambda secret: ["--data", f"https://ghp_{secret}@github.com/x.git"],
+    "url with a password": lambda secret: [f"--db=postgres://me:{secret}@db.example.org/x"],
+    "url with a password, apart": lambda secret: ["--db", f"postgres://me:{secret}@db.example.org:5432/x"],
+    "url with a password alone": lambda secret: ["--broker", f"redis://:{secret}@cache:6379/0"],
+    "url with a token for a user": lambda secret: ["--repo", f"https://{secret}@example.org/x.git"],
+    "azure storage, sas": lambda secret: ["--data", f"https://x.blob.core.windows.net/c?sv=1&sig={secret}&se=2"],
+    "azure storage, key": lambda secret: ["--store", f"Protocol=https;AccountName=x;AccountKey={secret}"],
+    "bearer": lambda secret: ["--header", f"Authorization: Bearer {secret}"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(name=option_names, secret=secret_texts)
+def test_the_value_of_a_secret_option_never_survives(form, name, secret):
+    shown = redact_command(["--lr", "3e-05", *FORMS[form](name, secret), "--epochs", "3"])
+    assert secret not in " ".join(shown)
+    assert shown[:2] == ["--lr", "3e-05"]
+    assert shown[-2:] == ["--epochs", "3"]
+
+
+@pytest.mark.parametrize("form", ["--name value", "--name=value", "NAME=value"])
+@given(name=option_names, secret=odd_texts)
+def test_nor_does_one_of_any_letters(form, name, secret):
+    assert secret not in " ".join(redact_command(FORMS[form](name, secret)))
+
+
+@pytest.mark.parametrize("form", VALUES)
+@given(secret=secret_texts)
+def test_a_value_that_looks_like_a_secret_never_survives(form, secret):
+    assert secret not in " ".join(redact_command(["--lr", "1", *VALUES[form](secret)]))
+
+
+@given(before=secret_texts, after=secret_texts)
+def test_a_password_with_an_at_sign_goes_whole(before, after):
+    shown = " ".join(redact_command(["--db", f"mysql://me:{before}@{after}@db/x"]))
+    assert before not in shown
+    assert after not in shown
+
+
+def test_what_is_no_secret_stays():
+    words = ["--model_name_or_path", "t5-3b", "--lr=3e-05", "--do_train", "data/x.csv", "https://example.org/a?b=1"]
+    assert redact_command(words) == words
+    assert redact_command(["--api-key", "--do_train"]) == ["--api-key", "--do_train"], "an option is not a value"
+    assert redact_command(["--token=abc"]) == [f"--token={MASK}"]
+    assert redact_command([]) == []
+
+
+@pytest.mark.parametrize("letters", range(280, 500, 5))
+def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
+    """Errors are shown shortened: a secret that is cut in two is no longer known for one."""
+    error = ValueError("x " * (letters // 2) + "hf_" + "aB3d" * 8)
+    for text in (sinks._text(error), exit_hooks.outcome(error)[1]):
+        assert len(text) <= 500
+        assert "hf_a" not in text
+
+
+def test_a_variable_of_the_environment_is_masked_wherever_its_value_stands(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "abcdefgh12345678")
+    assert redact_command(["train.py", "x=abcdefgh12345678,y"]) == ["train.py", f"x={MASK},y"]
+    monkeypatch.delenv("MY_SERVICE_TOKEN")
+    assert redact_command(["train.py", "x=abcdefgh12345678,y"]) == ["train.py", "x=abcdefgh12345678,y"]
+
+
+def test_no_secret_reaches_a_file_report_or_log_of_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    from greenml.analysis.comparison import compare, compare_text
+    from greenml.reports import csv, html, latex, markdown, model_card, terminal
+
+    monkeypatch.chdir(tmp_path)
+    texts = [text for text, _ in SHAPES.values()]
+    run = greenml.track(tmp_path / "run.json", name=f"run hf_{LONG[:34]}", gpus="")
+    run.start()
+    with run.phase(f"train hf_{LONG[:34]}"):
+        run.params(dict.fromkeys(SECRET_NAMES, WORD), texts=texts, nested={"deep": {"password": WORD}})
+        run.params(dict.fromkeys(PLAIN_NAMES, "kept"), learning_rate=3e-5, max_new_tokens=128)
+        run.log({"rouge": 0.5, "best": texts, f"hf_{LONG[:34]}": 1.0}, api_key=WORD)
+        run.describe(training_args={"hub_token": WORD, "pad_token": "</s>"}, texts=texts)
+        for text in texts:
+            run.note(text)
+    with caplog.at_level(logging.WARNING, logger="greenml"):
+        logging.getLogger("greenml").warning("refused: %s", texts[0])
+    record = run.stop("failed", f"HTTPError: 401 for https://me:{WORD}@example.org, token={WORD}, hf_{LONG[:34]}")
+    assert record is not None
+    assert record.params["pad_token"] == "kept"
+    assert record.params["max_new_tokens"] == 128
+    assert record.metrics["rouge"] == 0.5
+    assert record.params["hf_token"] == MASK
+    assert record.error is not None
+    assert record.error.startswith(f"HTTPError: 401 for https://{MASK}@example.org")
+    read = record_file.read(tmp_path / "run.json")
+    comparison = compare.compare([compare.Run("a", read, "a.json"), compare.Run("b", read, "b.json")])
+    outputs = {
+        "log": caplog.text,
+        "page": html.render(read),
+        "csv": csv.render(read),
+        "latex": latex.render(read),
+        "tables": markdown.render(read),
+        "card": model_card.update("", read).text,
+        "terminal": terminal.render(read),
+        "comparison": compare_text.as_json(comparison) + compare_text.table(comparison),
+        "compared": compare_text.terminal(comparison, None, color=False),
+    }
+    for path in [tmp_path / "run.json", *(tmp_path / "run.trace").rglob("*")]:
+        outputs[str(path)] = path.read_text(encoding="utf-8") if path.is_file() else ""
+    parts = {WORD, LONG, LONG[:16], *(secret for _, secret in SHAPES.values())}
+    for name, text in outputs.items():
+        assert [part for part in parts if part in text] == [], name
+
+
+def test_an_old_record_is_masked_when_it_is_read_and_written(tmp_path: Path):
+    run = greenml.track(tmp_path / "run.json", gpus="")
+    run.start()
+    record = run.stop()
+    assert record is not None
+    content = json.loads(record.model_dump_json())
+    content["params"] = {"hub_token": WORD, "lr": 1}
+    content["notes"].append({"code": "user", "text": f"see https://me:{WORD}@example.org"})
+    content["environment"]["command"] = ["train.py", "--hub_token", WORD]
+    (tmp_path / "old.json").write_text(json.dumps(content), encoding="utf-8")
+    read = record_file.read(tmp_path / "old.json")
+    assert read.params == {"hub_token": MASK, "lr": 1}
+    assert WORD not in read.model_dump_json()
+    assert read.environment.command == ["train.py", "--hub_token", MASK]
+    record_file.write(record.model_copy(update={"params": {"password": WORD}}), tmp_path / "new.json")
+    assert WORD not in (tmp_path / "new.json").read_text(encoding="utf-8")
+
+
+def test_an_imported_trainer_is_masked(tmp_path: Path):
+    arguments = {
+        "hub_token": WORD, "pad_token": "</s>", "max_steps": 5, "logging_dir": f"https://me:{WORD}@example.org/x",
+        "report": {"wandb_api_key": WORD}, "argv": ["--hf-token", WORD],
+    }  # fmt: skip
+    (tmp_path / "training_args.json").write_text(json.dumps(arguments), encoding="utf-8")
+    (tmp_path / "all_results.json").write_text('{"train_runtime": 5.0}', encoding="utf-8")
+    record = importers.load(trainer_output=tmp_path, duration_seconds=6)
+    assert WORD not in record.model_dump_json()
+    assert record.params["pad_token"] == "</s>"
+    assert record.params["max_steps"] == 5
