@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 from bands import A100, A100_GAUGE, T4_GAUGE, V100, Hardware, Load, Machine, Span
 
-from greenml.model import Device
-from greenml.usages import usage
+from greenml.energy.usage import usage
+from greenml.trace.types import Device
 
 IDLE_WATTS, BUSY_WATTS = 60.0, 300.0
 SECONDS = (20.0, 40.0)

@@ -5,9 +5,10 @@
 
 Every tool runs in a fresh child, all children of a round track at the same time, and each round starts them in another
 order, so that whatever else the machine does hits all alike. The figures are medians over the rounds. The GPUs are a
-simulated libnvidia-ml.so.1, which the vendor's own Python binding loads: calls cost less than a real driver's, for all
-tools alike, and are counted apart, since counting costs too. A peer that is not installed, or does not run here, is a
-row with the reason.
+simulated libnvidia-ml.so.1, which the vendor's own Python binding loads. Each call takes as long as ``--call-us`` says,
+for all tools alike; calls are counted apart, since counting costs too. A peer that is not installed, or does not run
+here, is a row with the reason. The second table has a driver that takes ``--busy-call-us`` a call, and a program that
+does steps of a fixed amount of work: how long a step takes, and how long the start and the stop.
 """
 
 from __future__ import annotations
@@ -32,34 +33,36 @@ class Tool:
     """A tool as its README shows it, but offline and quiet.
 
     Attributes:
-        importing, starting, stopping: its code; the last also sets ``joules``, what the GPUs used.
+        importing, making, starting, stopping: its code; the last also sets ``joules``, what the GPUs used. ``making``
+            is what its user calls before the start, with what the record needs to know of the place.
         simulated: False: on this machine as it is, without the simulated GPUs.
     """
 
     name: str
     importing: str
+    making: str
     starting: str
     stopping: str
     simulated: bool = True
 
 
-GREENML = "from greenml import track", "run = track('run.json').start()"
+GREENML = "from greenml import track", "run = track('run.json', sku='ND40rs_v2', region='swedencentral')", "run.start()"
 GREENML_STOP = "joules = sum(d.usage.energy_joules or 0 for d in run.stop().devices if d.kind == 'gpu')"
 CODECARBON = "from codecarbon import OfflineEmissionsTracker"
-CODECARBON_START = "t = OfflineEmissionsTracker(country_iso_code='USA', log_level='critical'{}); t.start()"
+CODECARBON_MAKE = "t = OfflineEmissionsTracker(country_iso_code='USA', log_level='critical'{})"
 CODECARBON_STOP = "t.stop(); joules = t.final_emissions_data.gpu_energy * 3.6e6"
 # Without torch there is nothing to wait for, and Zeus must be told so.
-ZEUS = "from zeus.monitor import ZeusMonitor", "m = ZeusMonitor(); m.begin_window('run', sync_execution=False)"
+ZEUS = "from zeus.monitor import ZeusMonitor", "m = ZeusMonitor()", "m.begin_window('run', sync_execution=False)"
 ZEUS_STOP = "joules = sum(m.end_window('run', sync_execution=False).gpu_energy.values())"
 
 TOOLS = [
-    Tool("none", "pass", "pass", "joules = 0"),
+    Tool("none", "pass", "pass", "pass", "joules = 0"),
     Tool("greenml", *GREENML, GREENML_STOP),
-    Tool("codecarbon", CODECARBON, CODECARBON_START.format(""), CODECARBON_STOP),
-    Tool("codecarbon, 1 s", CODECARBON, CODECARBON_START.format(", measure_power_secs=1"), CODECARBON_STOP),
+    Tool("codecarbon", CODECARBON, CODECARBON_MAKE.format(""), "t.start()", CODECARBON_STOP),
+    Tool("codecarbon, 1 s", CODECARBON, CODECARBON_MAKE.format(", measure_power_secs=1"), "t.start()", CODECARBON_STOP),
     Tool("zeus", *ZEUS, ZEUS_STOP),
     Tool("greenml, no GPU", *GREENML, GREENML_STOP, simulated=False),
-    Tool("codecarbon, no GPU", CODECARBON, CODECARBON_START.format(""), CODECARBON_STOP, simulated=False),
+    Tool("codecarbon, no GPU", CODECARBON, CODECARBON_MAKE.format(""), "t.start()", CODECARBON_STOP, simulated=False),
     Tool("zeus, no GPU", *ZEUS, ZEUS_STOP, simulated=False),
 ]
 
@@ -85,8 +88,8 @@ def cpu():
 
 def state():
     with open("/proc/self/status") as lines:
-        found = dict(line.split(":", 1) for line in lines)
-    return int(found["VmRSS"].split()[0]) * 1024, int(found["Threads"])
+        fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["VmRSS"].split()[0]) * 1024, int(fields["Threads"])
 
 go_on()
 before, begun = state(), perf_counter()
@@ -94,15 +97,29 @@ before, begun = state(), perf_counter()
 say(perf_counter() - begun)
 go_on()
 spent, begun = cpu(), perf_counter()
+{making}
+made = perf_counter()
 {starting}
-say(perf_counter() - begun)
+say(made - begun, perf_counter() - made)
 tracking = monotonic()
 go_on()
 settled, spent_settled = monotonic(), cpu()
 say(spent_settled - spent)
+steps = []
+if {working}:
+    until = monotonic() + {working}
+    while monotonic() < until:
+        step, total = perf_counter(), 0
+        for number in range(200_000):
+            total += number * number
+        steps.append(perf_counter() - step)
 go_on()
 memory, threads = state()
-say((cpu() - spent_settled) / (monotonic() - settled), memory - before[0], threads - before[1])
+steps = sorted(steps) or [0.0]
+say(
+    (cpu() - spent_settled) / (monotonic() - settled), memory - before[0], threads - before[1],
+    steps[len(steps) // 2], steps[len(steps) * 99 // 100],
+)
 go_on()
 tracked, begun = monotonic() - tracking, perf_counter()
 {stopping}
@@ -110,33 +127,41 @@ say(perf_counter() - begun, joules / tracked)
 """
 IMPORT, START, SETTLED, TRACKED, STOP = (
     ("import",),
-    ("start",),
+    ("make", "start"),
     ("once",),
-    ("steady", "memory", "threads"),
+    ("steady", "memory", "threads", "step", "slowest"),
     ("stop", "watts"),
 )
 # Figure: its column, and by what to multiply it.
 COLUMNS = {
-    "import": ("import ms", 1e3), "start": ("start ms", 1e3), "stop": ("stop ms", 1e3), "once": ("CPU once ms", 1e3),
-    "steady": ("CPU ms/s", 1e3), "memory": ("MB", 1e-6), "threads": ("threads", 1), "calls": ("NVML calls/s", 1),
+    "import": ("import ms", 1e3), "make": ("make ms", 1e3), "start": ("start ms", 1e3), "sum": ("sum ms", 1e3),
+    "stop": ("stop ms", 1e3), "once": ("CPU once ms", 1e3), "steady": ("CPU ms/s", 1e3), "memory": ("MB", 1e-6),
+    "threads": ("threads", 1), "calls": ("calls/GPU/s", 1), "watts": ("GPU W", 1),
+}  # fmt: skip
+BUSY_COLUMNS = {
+    "start": ("start ms", 1e3), "step": ("step ms", 1e3), "slowest": ("99 % ms", 1e3), "stop": ("stop ms", 1e3),
     "watts": ("GPU W", 1),
 }  # fmt: skip
-RATIOS = ("import", "start", "stop", "once", "steady", "memory")
+RATIOS = ("import", "sum", "stop", "once", "steady", "memory")
 LEGEND = """
-import: of the tool's entry point, in a fresh interpreter.    start, stop: how long the caller waits.
-CPU once: of the start and the {settle:g} s after it.    CPU ms/s: from then on, while the program itself sleeps.
-MB, threads: resident memory and threads more than before the import.    NVML calls/s: while it tracks.
+import: of the tool's entry point, in a fresh interpreter.    make: track(sku=, region=), or the tracker's constructor.
+start, stop: how long the caller waits.    sum: import, make and start.
+CPU once: of make, start and the {settle:g} s after them.    CPU ms/s: from then on, while the program itself sleeps.
+MB, threads: resident memory and threads more than before the import.    calls: of the driver, a GPU and second.
 GPU W: what the tool says that the GPUs drew, as a check that it did measure; true are {watts:.0f} W."""
 
 
 class Child:
     """A process with a tool in it, led step by step."""
 
-    def __init__(self, tool: Tool, environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, tool: Tool, environment: dict[str, str], folder: Path, working_seconds: float = 0.0) -> None:
         self.tool, self.figures, self.failure = tool, dict[str, float](), ""
         folder.mkdir(parents=True)
         self._errors = folder / "errors.txt"
-        code = CHILD.format(importing=tool.importing, starting=tool.starting, stopping=tool.stopping)
+        code = CHILD.format(
+            importing=tool.importing, making=tool.making, starting=tool.starting, stopping=tool.stopping,
+            working=working_seconds,
+        )  # fmt: skip
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], env=environment, cwd=folder, stderr=errors,
@@ -167,7 +192,8 @@ class Child:
 class Bench:
     """The simulated machine, and what was measured on it: of each tool, each figure of each round."""
 
-    def __init__(self, folder: Path, settle_seconds: float, track_seconds: float) -> None:
+    def __init__(self, folder: Path, settle_seconds: float, track_seconds: float, call_seconds: float) -> None:
+        folder.mkdir(parents=True)
         sys.path.insert(0, str(TESTS))
         from simulated import simnvml
 
@@ -175,7 +201,8 @@ class Bench:
         self.settle_seconds, self._track_seconds = settle_seconds, track_seconds
         self._library = simnvml.build(folder)
         gpus = (replace(simnvml.A100, power=WATTS),) * GPUS
-        self._script = simnvml.write(simnvml.Script(gpus=gpus), folder / "script")
+        slow = (simnvml.Slow("*", call_seconds),) if call_seconds else ()
+        self._script = simnvml.write(simnvml.Script(gpus=gpus, faults=slow), folder / "script")
         self._commands = simnvml.fake_nvidia_smi(folder / "commands")
         self._rounds = 0
         self.figures: dict[str, dict[str, list[float]]] = {tool.name: {} for tool in TOOLS}
@@ -205,6 +232,16 @@ class Bench:
             child.close()
             self._keep(child)
 
+    def work(self, tools: list[Tool]) -> None:
+        """Let each tool's program work by itself, with the tool beside it."""
+        for tool in (tool for tool in tools if tool.simulated):
+            [child] = self._children([tool], working_seconds=self._track_seconds)
+            for step in (IMPORT, START, SETTLED, TRACKED, STOP):
+                child.step(step)
+                time.sleep(0.2)
+            child.close()
+            self._keep(child)
+
     def count(self, tools: list[Tool]) -> None:
         """Track with all tools at once and count their calls of the driver."""
         tools = [tool for tool in tools if tool.simulated]
@@ -217,15 +254,13 @@ class Bench:
         time.sleep(self._track_seconds)
         for child, calls in zip(children, before, strict=True):
             more = self._simnvml.calls(self._log(child.tool)).total() - calls
-            self.figures[child.tool.name]["calls"] = [more / self._track_seconds]
+            self.figures[child.tool.name]["calls"] = [more / self._track_seconds / GPUS]
             child.close()
 
-    def _children(self, tools: list[Tool], *, log: bool = False) -> list[Child]:
+    def _children(self, tools: list[Tool], *, log: bool = False, working_seconds: float = 0.0) -> list[Child]:
         self._rounds += 1
-        return [
-            Child(tool, self._environment(tool, log=log), self._folder / f"{self._rounds}" / tool.name)
-            for tool in tools
-        ]
+        folder = self._folder / f"{self._rounds}"
+        return [Child(tool, self._environment(tool, log=log), folder / tool.name, working_seconds) for tool in tools]
 
     def _log(self, tool: Tool) -> Path:
         return self._folder / f"calls of {tool.name}"
@@ -241,7 +276,10 @@ class Bench:
     def _keep(self, child: Child) -> None:
         if child.failure:
             self.failures[child.tool.name] = child.failure
-        for name, value in child.figures.items():
+        figures = dict(child.figures)
+        if "start" in figures:
+            figures["sum"] = figures["import"] + figures["make"] + figures["start"]
+        for name, value in figures.items():
             self.figures[child.tool.name].setdefault(name, []).append(value)
 
     def median(self, tool: str, figure: str) -> float | None:
@@ -264,7 +302,7 @@ def table(rows: list[list[str]]) -> str:
 def report(bench: Bench) -> str:
     """Return the costs of each tool, and greenml's over each peer's."""
     rows = [["", *(column for column, _ in COLUMNS.values())]]
-    ratios = [["greenml / peer", *(COLUMNS[one][0].removesuffix(" ms") for one in RATIOS)]]
+    ratios = [["greenml / peer", *(COLUMNS[ratio][0].removesuffix(" ms") for ratio in RATIOS)]]
     for tool in TOOLS:
         if tool.name in bench.failures:
             rows.append([tool.name, f"skipped: {bench.failures[tool.name]}"])
@@ -279,6 +317,18 @@ def report(bench: Bench) -> str:
     return f"{table(rows)}\n{legend}\n\n{table(ratios)}"
 
 
+def report_work(bench: Bench) -> str:
+    """Return what each tool does to a program that works, beside a driver that takes long."""
+    rows = [["", *(column for column, _ in BUSY_COLUMNS.values())]]
+    for tool in TOOLS:
+        if tool.simulated and tool.name in bench.failures:
+            rows.append([tool.name, f"skipped: {bench.failures[tool.name]}"])
+        elif tool.simulated:
+            values = [(bench.median(tool.name, figure), factor) for figure, (_, factor) in BUSY_COLUMNS.items()]
+            rows.append([tool.name, *(shown(value, factor) for value, factor in values)])
+    return table(rows)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -286,10 +336,12 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=3.0, help="after the start: what is done once is over by then")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--imports", type=int, default=5, help="further fresh imports of each tool")
+    parser.add_argument("--call-us", type=float, default=30.0, help="that a driver call takes")
+    parser.add_argument("--busy-call-us", type=float, default=2000.0, help="the same in the second table; 0: none")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="greenml-overhead-") as folder:
         try:
-            bench = Bench(Path(folder), given.settle, given.seconds)
+            bench = Bench(Path(folder) / "quick", given.settle, given.seconds, given.call_us * 1e-6)
         except FileNotFoundError as error:
             raise SystemExit(str(error)) from None
         for number in range(given.imports):
@@ -298,7 +350,12 @@ def main() -> None:
             bench.track(turned(number))
             print(f"round {number + 1} of {given.rounds} done", file=sys.stderr)
         bench.count(TOOLS)
-        print(report(bench))
+        print(f"{given.call_us:g} us a driver call\n\n{report(bench)}")
+        if given.busy_call_us:
+            busy = Bench(Path(folder) / "busy", given.settle, given.seconds / 3, given.busy_call_us * 1e-6)
+            for number in range(given.rounds):
+                busy.work(turned(number))
+            print(f"\n{given.busy_call_us:g} us a driver call, in a program that works\n\n{report_work(busy)}")
 
 
 def turned(number: int) -> list[Tool]:

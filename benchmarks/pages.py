@@ -25,10 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml import assumptions, record_file, reports, trace, trace_lines
-from greenml.model import Device, Reading
-from greenml.record import Usage
-from greenml.window import Window
+from greenml import reports
+from greenml.accounting import assumptions
+from greenml.record import file as record_file
+from greenml.record.schema import Usage
+from greenml.sensors.sampler import Window
+from greenml.trace import file as trace_file
+from greenml.trace import lines as trace_lines
+from greenml.trace.types import Device, Reading
 
 DAY, HOUR = 86400.0, 3600.0
 BEGIN = 1000.0  # of the run, on the simulated monotonic clock
@@ -50,18 +54,18 @@ class Case:
 
 def machine(node: int) -> list[Device]:
     """Return the devices of a node: eight GPUs, two CPU packages with their DRAM, the host."""
-    found = [
+    devices = [
         Device(
             "gpu", f"GPU-{node:02x}{number:02x}51de-0000-4000-8000-{node:06x}{number:06x}", "NVIDIA A100-SXM4-80GB",
-            "counter", "nvml", gain_ratio=0.05, step_seconds=0.1, seen_ratio=0.25, power_limit_watts=400.0,
+            "counter", "nvml", calibration_ratio=0.05, step_seconds=0.1, sampled_ratio=0.25, power_limit_watts=400.0,
             memory_total_bytes=80 * GIB, detail={"index": str(number)},
         )
         for number in range(8)
     ]  # fmt: skip
     for package in range(2):
-        found.append(Device("cpu", f"package-{package}", "AMD EPYC 7763", "counter", "rapl", step_seconds=0.001))
-        found.append(Device("dram", f"package-{package}-dram", "DRAM", "counter", "rapl", step_seconds=0.001))
-    return [*found, Device("host", "host", "AMD EPYC 7763", None, "host", memory_total_bytes=1024 * GIB)]
+        devices.append(Device("cpu", f"package-{package}", "AMD EPYC 7763", "counter", "rapl", step_seconds=0.001))
+        devices.append(Device("dram", f"package-{package}-dram", "DRAM", "counter", "rapl", step_seconds=0.001))
+    return [*devices, Device("host", "host", "AMD EPYC 7763", None, "host", memory_total_bytes=1024 * GIB)]
 
 
 def busy_ratio(device: Device, node: int, seconds: float, length: float) -> float:
@@ -115,11 +119,11 @@ def simulate(output: Path, *, nodes: int, seconds: float, step_seconds: float, n
             "command": ["train.py"], "launcher": "torchrun", "world_size": nodes * 8,
             "host_facts": {"cpu_model": "AMD EPYC 7763", "cpu_count": 96, "memory_bytes": 900 * GIB},
         }  # fmt: skip
-        _node(trace.TraceWriter(run_dir / f"1-node-{node}.jsonl", header), node, seconds, step_seconds)
+        _node(trace_file.TraceWriter(run_dir / f"1-node-{node}.jsonl", header), node, seconds, step_seconds)
     return output
 
 
-def _node(writer: trace.TraceWriter, node: int, seconds: float, step_seconds: float) -> None:
+def _node(writer: trace_file.TraceWriter, node: int, seconds: float, step_seconds: float) -> None:
     devices = machine(node)
     windows = [Window(5.0, BEGIN) for _ in devices]
     joules = [0.0] * len(devices)
@@ -167,15 +171,17 @@ def thousand(folder: Path) -> None:
     for number in range(1000):
         scale = 0.5 + number / 1000
         devices = [
-            one.model_copy(update={"id": f"{one.id}-{number}", "usage": scaled(one.usage, scale)})
-            for one in record.devices
+            device.model_copy(update={"id": f"{device.id}-{number}", "usage": scaled(device.usage, scale)})
+            for device in record.devices
         ]
-        own = {
+        changed = {
             "name": f"run-{number}", "run_id": str(number), "devices": devices, "duration_seconds": HOUR * scale,
             "params": {"learning_rate": number * 1e-7},
             "metrics": {"eval_rougeL": 40 + number % 97 / 10, "eval_loss": 1.5 - scale / 2},
         }  # fmt: skip
-        record_file.write(assumptions.again(record.model_copy(update=own)), folder / "runs" / str(number) / "run.json")
+        record_file.write(
+            assumptions.reaccount(record.model_copy(update=changed)), folder / "runs" / str(number) / "run.json"
+        )
     shutil.rmtree(folder / "one.trace")
 
 
@@ -207,10 +213,10 @@ CASES = [
 
 def browser() -> str:
     """Return the path of a Chromium or Chrome."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
+    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if path is None:
         raise SystemExit(f"no browser: looked for {', '.join(BROWSERS)}; on Debian: apt-get install chromium")
-    return found
+    return path
 
 
 def drawn(page: Path, repeat: int) -> tuple[list[float], list[float]]:
@@ -281,7 +287,7 @@ def main() -> None:
             rows.append(measure(case, Path(folder), given.repeat))
         print(f"{case.name}: done", file=sys.stderr)
     if not rows:
-        raise SystemExit(f"no page has {given.only!r} in its name; there are: {', '.join(one.name for one in CASES)}")
+        raise SystemExit(f"no page has {given.only!r} in its name; there are: {', '.join(case.name for case in CASES)}")
     print(table(rows))
     print("loaded s: until the charting library is read and run, which no page can be faster than")
     print(f"aim: a page of at most {AIM_BYTES / 1e6:.0f} MB, drawn within the seconds of its row; a comparison's")

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml import compaction, job, seats, trace_lines
-from greenml.model import Device, Reading
-from greenml.sampler import Window
+from greenml.run import compaction, job, membership
+from greenml.sensors.sampler import Window
+from greenml.trace import lines as trace_lines
+from greenml.trace.types import Device, Reading
 
 DAY = 86400.0
 BEGIN = 1000.0  # of the run, on the simulated monotonic clock
@@ -65,7 +66,7 @@ def machine(phase_seconds: float) -> list[tuple[Device, Load | None]]:
         (
             Device(
                 "gpu", f"GPU-{number:02x}51e0de-0000-4000-8000-{number:012x}", "NVIDIA A100-SXM4-40GB", "counter",
-                "nvml", gain_ratio=0.05, step_seconds=0.1, seen_ratio=0.25, power_limit_watts=400.0,
+                "nvml", calibration_ratio=0.05, step_seconds=0.1, sampled_ratio=0.25, power_limit_watts=400.0,
                 memory_total_bytes=40 * 2**30, detail={"index": str(number)},
             ),
             Load(290.0 + 10 * number, 120.0 + 5 * number, phase_seconds),
@@ -102,7 +103,7 @@ class Simulation:
             "unix_seconds": 1.75e9, "name": "scale", "watches": False, "greenml_version": greenml.__version__,
             "settings": {"region": "westus2"}, "command": ["scale.py"], "host_facts": {},
         }  # fmt: skip
-        _seat, self.writer = seats.take(output, job.current(), header)
+        _membership, self.writer = membership.join_run(output, job.current(), header)
         self.windows = [Window(5.0, BEGIN) for _ in self.devices]
         self.samples = self.compactions = 0
         self.compaction_seconds, self.longest_seconds, self.resolution = 0.0, 0.0, 2.0
@@ -167,7 +168,7 @@ class Simulation:
     def spans(self, phase: str) -> list[tuple[float, float]]:
         """Return when a phase ran."""
         starts = [BEGIN + n * self.phase_seconds for n in range(math.ceil((self.end - BEGIN) / self.phase_seconds))]
-        return [(one, min(self.end, one + self.phase_seconds)) for one in starts[PHASES.index(phase) :: 2]]
+        return [(start, min(self.end, start + self.phase_seconds)) for start in starts[PHASES.index(phase) :: 2]]
 
 
 def cli(*words: str) -> tuple[float, float]:
@@ -197,7 +198,7 @@ def errors(output: Path, simulation: Simulation) -> tuple[float, float]:
         return sum(load.joules(end) - load.joules(start) for start, end in spans)
 
     record = greenml.open_record(output)
-    found = {one.id: one.usage.energy_joules or 0.0 for one in record.devices}
+    found = {device.id: device.usage.energy_joules or 0.0 for device in record.devices}
     loads = {device.id: load for device, load in simulation.devices if load is not None}
     truth = sum(exact([(BEGIN, simulation.end)], load) for load in loads.values())
     worst = 0.0

@@ -139,19 +139,19 @@ def environment(folder: Path) -> dict[str, str]:
 def measure(folder: Path, names: list[str], blocks: int, block_seconds: float) -> dict[str, list[list[float]]]:
     """Return each variant's blocks, [step seconds, CPU seconds] each, from children that are started now."""
     variants = [Variant(name, folder / name, environment(folder)) for name in names]
-    for one in variants:
-        one.hear()
-    for one in variants:
-        if one.reason:
-            print(f"{one.name}: skipped: {one.reason}")
-    variants = [one for one in variants if not one.reason]
+    for variant in variants:
+        variant.hear()
+    for variant in variants:
+        if variant.reason:
+            print(f"{variant.name}: skipped: {variant.reason}")
+    variants = [variant for variant in variants if not variant.reason]
     steps = max(1, round(block_seconds / variants[0].block(WARM_STEPS)[0]))
-    found: dict[str, list[list[float]]] = {one.name: [] for one in variants}
+    found: dict[str, list[list[float]]] = {variant.name: [] for variant in variants}
     for _ in range(blocks):
         for one in random.sample(variants, len(variants)):
             found[one.name].append(one.block(steps))
-    for one in variants:
-        one.end()
+    for variant in variants:
+        variant.end()
     return found
 
 

@@ -42,7 +42,7 @@ class Network:
             random.normal(0.0, np.sqrt(2.0 / hidden), (hidden, classes)).astype(np.float32),
             np.zeros(classes, np.float32),
         ]
-        self.velocities = [np.zeros_like(one) for one in self.parameters]
+        self.velocities = [np.zeros_like(parameter) for parameter in self.parameters]
 
     def forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the hidden activations and each class's probability."""

@@ -1,17 +1,23 @@
-"""Fine-tune a sequence-to-sequence model to summarize dialogues, measured by greenml.
+"""Fine-tune a sequence-to-sequence model to summarize dialogues or documents, measured by greenml.
 
-SAMSum from the hub, or any JSON-lines file with the fields ``dialogue`` and ``summary``; T5, BART, or any other model
-of that kind, by name; on one device, or on many under ``deepspeed`` or ``torchrun``. The same command again continues
-a run that was cut off, from its last checkpoint, and the record adds up its attempts.
+SAMSum, XSum, CNN/DailyMail or another data set from the hub, or a JSON-lines file with the fields ``dialogue`` and
+``summary``; T5, BART, LED, Pegasus, or any other model of that kind, by name; on one device, or on many under
+``deepspeed`` or ``torchrun``. The same command again continues a run that was cut off, from its last checkpoint, and
+the record adds up its attempts.
 
 Every option of ``Seq2SeqTrainingArguments`` is an option here, beside those of the task. README.md has the commands.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +25,12 @@ from typing import Any
 import greenml
 
 try:
+    gc.disable()  # what imports make is no garbage; looking for some takes a quarter of the start
+    import batch_size
+    import corpora
     import numpy as np
     import torch
-    from datasets import Dataset, DatasetDict, load_dataset
+    from datasets import DatasetDict
     from rouge_score import rouge_scorer
     from transformers import (
         AutoModelForSeq2SeqLM,
@@ -35,11 +44,16 @@ try:
     )
 except ImportError as error:
     sys.exit(f"this example needs {error.name}: pip install -r requirements.txt")
+gc.freeze()
+gc.enable()
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BEST = "eval_rougeLsum"  # what early stopping watches
 IGNORED = -100  # a label that the loss leaves out
-SPLITS = ("train", "validation", "test")
+AMPERE = 8  # compute capability
+PARTITIONED_PARAMETERS = 3  # the ZeRO stage
+BUCKETS = ("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size")
+CONFIGS = Path(__file__).resolve().parent / "configs"
 
 # What differs from the Trainer's own defaults; all of it can be given on the command line.
 DEFAULTS = {
@@ -70,8 +84,15 @@ class Arguments(Seq2SeqTrainingArguments):
     dataset: str = field(
         default="knkarthick/samsum",
         metadata={
-            "help": "name on the hub, or a .jsonl file with dialogue, summary and split (train, validation, test)"
+            "help": "name on the hub (EdinburghNLP/xsum, abisee/cnn_dailymail), or a .jsonl file with dialogue, "
+            "summary and split (train, validation, test)"
         },
+    )
+    source_column: str | None = field(
+        default=None, metadata={"help": "what is summarized: dialogue, document, article or report unless given"}
+    )
+    target_column: str | None = field(
+        default=None, metadata={"help": "its summary: summary, highlights or abstract unless given"}
     )
     max_samples: int | None = field(default=None, metadata={"help": "use this many of each split at most"})
     source_prefix: str | None = field(
@@ -87,10 +108,64 @@ class Arguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "stop after this many evaluations without a better rougeLsum; keep the best"}
     )
     sortish: bool = field(default=False, metadata={"help": "batches of dialogues of about the same length"})
+    zero_stage: int | None = field(
+        default=None, metadata={"help": "2 or 3: DeepSpeed with configs/zero2.json or zero3.json"}
+    )
+    offload_optimizer: bool = field(default=False, metadata={"help": "ZeRO keeps the optimizer in host memory"})
+    offload_parameters: bool = field(default=False, metadata={"help": "ZeRO-3 keeps the parameters in host memory"})
+    bucket_size: int | None = field(
+        default=None, metadata={"help": "elements that ZeRO reduces, and gathers or prefetches, at a time"}
+    )
+    torch_adam: bool = field(
+        default=False, metadata={"help": "ZeRO with PyTorch's own AdamW, so that DeepSpeed compiles nothing"}
+    )
+    find_batch_size: int | None = field(
+        default=None, metadata={"help": "train with the largest power of two of samples that fits, up to this many"}
+    )
+    keep_model: bool = field(
+        default=True, metadata={"help": "leave the model behind; without it the results and the card alone"}
+    )
     save_predictions: bool = field(default=False, metadata={"help": "write predictions.jsonl"})
     max_usd: float | None = field(default=None, metadata={"help": "save and stop once the run has cost this much"})
     max_kg: float | None = field(default=None, metadata={"help": "save and stop once it has emitted this much CO2e"})
     max_kwh: float | None = field(default=None, metadata={"help": "save and stop once it has used this much energy"})
+
+    def __post_init__(self) -> None:
+        """Make DeepSpeed's configuration of the options; say what this machine cannot do."""
+        if self.zero_stage is not None:
+            self.deepspeed = deepspeed_config(self)
+        if self.tf32 and not has_tf32():
+            sys.exit("not possible here: tf32 needs an NVIDIA GPU of the Ampere generation or later")
+        super().__post_init__()
+
+
+def has_tf32() -> bool:
+    """Tell whether the GPU, if there is one, multiplies in TF32."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= AMPERE
+
+
+def deepspeed_config(args: Arguments) -> dict[str, Any]:
+    """Return the configuration of a ZeRO stage, with what the options change."""
+    if args.deepspeed:
+        sys.exit("--zero_stage and --deepspeed both give a configuration: give one of them")
+    path = CONFIGS / f"zero{args.zero_stage}.json"
+    if not path.exists():
+        sys.exit(f"--zero_stage {args.zero_stage}: 2 and 3 are there")
+    if args.offload_parameters and args.zero_stage != PARTITIONED_PARAMETERS:
+        sys.exit("--offload_parameters needs --zero_stage 3, which splits the parameters")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    zero = config["zero_optimization"]
+    in_host_memory = {"device": "cpu", "pin_memory": not args.use_cpu}
+    if args.offload_optimizer:
+        zero["offload_optimizer"] = in_host_memory
+    if args.offload_parameters:
+        zero["offload_param"] = in_host_memory
+    if args.bucket_size is not None:
+        zero |= {name: args.bucket_size for name in BUCKETS if name in zero}
+    if args.torch_adam:
+        config["optimizer"]["params"]["torch_adam"] = True
+        config["zero_force_ds_cpu_optimizer"] = False
+    return config
 
 
 def command_line() -> HfArgumentParser:
@@ -103,10 +178,14 @@ def command_line() -> HfArgumentParser:
 def parse(arguments: list[str] | None = None) -> Arguments:
     """Read the command line."""
     parser = command_line()
-    told = parser.parse_known_args(arguments)[0]
-    if not told.model:
+    given = parser.parse_known_args(arguments)[0]
+    if not given.model:
         parser.error("--model is needed: --model google-t5/t5-large")
-    if told.patience is not None:
+    if given.find_batch_size is not None and (given.deepspeed or given.zero_stage is not None):
+        parser.error("--find_batch_size tries a model that is whole on its device: give it without DeepSpeed")
+    if (given.offload_optimizer or given.offload_parameters or given.bucket_size) and given.zero_stage is None:
+        parser.error("--offload_optimizer, --offload_parameters and --bucket_size need --zero_stage 2 or 3")
+    if given.patience is not None:
         parser.set_defaults(**TO_FIND_THE_BEST)
     (args,) = parser.parse_args_into_dataclasses(arguments)
     if args.generation_max_length is None:
@@ -124,45 +203,6 @@ def group_by_length(args: Arguments, *, on: bool) -> None:
         args.group_by_length = on
 
 
-def is_file(args: Arguments) -> bool:
-    """Tell a local file from a name on the hub."""
-    return args.dataset.endswith((".jsonl", ".json"))
-
-
-def read_dialogues(args: Arguments) -> DatasetDict:
-    """Return the three splits, each with ``dialogue`` and ``summary``."""
-    if is_file(args):
-        lines = Path(args.dataset).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-        found = {split: [row for row in rows if row.get("split") == split] for split in SPLITS}
-        if empty := [split for split, ones in found.items() if not ones]:
-            sys.exit(f'{args.dataset}: no row with "split": "{empty[0]}"')
-        splits = DatasetDict({split: Dataset.from_list(ones) for split, ones in found.items()})
-    else:
-        splits = load_dataset(args.dataset)
-    # SAMSum has a few rows without a dialogue.
-    splits = DatasetDict(
-        {split: splits[split].filter(lambda row: row["dialogue"] and row["summary"]) for split in SPLITS}
-    )
-    if args.max_samples is not None:
-        splits = DatasetDict(
-            {split: rows.select(range(min(args.max_samples, len(rows)))) for split, rows in splits.items()}
-        )
-    return splits
-
-
-def tokenize(splits: DatasetDict, tokenizer: Any, prefix: str, args: Arguments) -> DatasetDict:
-    """Turn dialogues and summaries into token ids, cut to the given lengths."""
-
-    def encode(rows: dict[str, list[str]]) -> dict[str, Any]:
-        sources = [prefix + dialogue for dialogue in rows["dialogue"]]
-        encoded = tokenizer(sources, max_length=args.max_source_length, truncation=True)
-        targets = tokenizer(text_target=rows["summary"], max_length=args.max_target_length, truncation=True)
-        return {**encoded, "labels": targets["input_ids"]}
-
-    return splits.map(encode, batched=True, remove_columns=splits["train"].column_names, desc="tokenize")
-
-
 def freeze(model: torch.nn.Module, args: Arguments) -> None:
     """Leave out of the training what the arguments name."""
     if args.freeze_embeddings:
@@ -176,6 +216,18 @@ def freeze(model: torch.nn.Module, args: Arguments) -> None:
 def sentences(text: str) -> str:
     """Put each sentence on a line of its own: what rougeLsum takes for a sentence."""
     return re.sub(r"(?<=[.!?])\s+", "\n", text.strip())
+
+
+class Collator(DataCollatorForSeq2Seq):
+    """Pads a batch; LED gets what it needs beside its windows, global attention of the first token."""
+
+    def __call__(self, features: Any, return_tensors: str | None = None) -> Any:
+        """Return the batch."""
+        batch = super().__call__(features, return_tensors)
+        if self.model.config.model_type == "led":
+            batch["global_attention_mask"] = torch.zeros_like(batch["input_ids"])
+            batch["global_attention_mask"][:, 0] = 1  # Beltagy et al. 2020, arXiv 2004.05150, section 6.3
+        return batch
 
 
 class Rouge:
@@ -202,7 +254,7 @@ class Rouge:
 
 
 def build(args: Arguments, green: Any) -> tuple[Seq2SeqTrainer, DatasetDict]:
-    """Return the trainer, and the splits as it sees them."""
+    """Return the trainer, and the splits as it sees them; the data set's figures go into the record."""
     if args.deepspeed and args.use_cpu:
         # On GPUs accelerate has done it. ZeRO-3 cuts the model up while it is read, and asks how many ranks there are.
         import deepspeed
@@ -218,7 +270,10 @@ def build(args: Arguments, green: Any) -> tuple[Seq2SeqTrainer, DatasetDict]:
     if prefix is None:
         prefix = "summarize: " if model.config.model_type == "t5" else ""
     with args.main_process_first(desc="tokenize"):
-        splits = tokenize(read_dialogues(args), tokenizer, prefix, args)
+        texts = corpora.read(args.dataset, source=args.source_column, target=args.target_column, most=args.max_samples)
+        splits, figures = corpora.tokenize(
+            texts, tokenizer, prefix, source_length=args.max_source_length, target_length=args.max_target_length
+        )
     callbacks = [green]
     if args.patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.patience))
@@ -229,11 +284,73 @@ def build(args: Arguments, green: Any) -> tuple[Seq2SeqTrainer, DatasetDict]:
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
         # Multiples of 8 suit tensor cores.
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, pad_to_multiple_of=8),
+        data_collator=Collator(tokenizer, model=model, pad_to_multiple_of=8),
         compute_metrics=Rouge(tokenizer) if args.predict_with_generate else None,
         callbacks=callbacks,
     )
+    if trainer.is_world_process_zero():
+        green.run.params({f"dataset/{name}": value for name, value in figures.items()})
+        green.run.params({"dataset/name": corpora.label(args.dataset)})
     return trainer, splits
+
+
+def fit_batch(trainer: Seq2SeqTrainer, args: Arguments, green: Any) -> None:
+    """Train with the largest batch that fits; how it was found goes into the record."""
+    found = batch_size.search(trainer, args.find_batch_size)
+    if not found.size:
+        sys.exit("CUDA out of memory: not even one sample fits")
+    set_seed(args.seed)  # the search has drawn random numbers
+    if trainer.is_world_process_zero():
+        print(f"batch size {found.size}, the search ended by {found.ended_by}")
+        green.run.params(
+            {
+                "per_device_train_batch_size": found.size,
+                "effective_batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+                "batch_search/tried": ", ".join(map(str, found.tried)),
+                "batch_search/ended_by": found.ended_by,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A batch of summaries: how long ``generate`` took, and for how many."""
+
+    seconds: float
+    samples: int
+
+
+@contextmanager
+def generations(trainer: Seq2SeqTrainer) -> Iterator[list[Generation]]:
+    """Give the list to which each call of ``generate`` is added while the block runs."""
+    model, calls = trainer.model, []
+    generate = model.generate
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        result = generate(*args, **kwargs)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        calls.append(Generation(time.perf_counter() - start, len(result)))
+        return result
+
+    model.generate = timed
+    try:
+        yield calls
+    finally:
+        del model.generate
+
+
+def latencies(calls: list[Generation]) -> dict[str, float]:
+    """Return mean and percentiles of a batch's time, and the samples a second, of this rank.
+
+    The first batch, which warms up, counts only where it is the only one.
+    """
+    warm = calls[1:] or calls
+    seconds = [call.seconds for call in warm]
+    percentiles = {f"latency_seconds_p{rank}": float(np.percentile(seconds, rank)) for rank in (90, 95, 99)}
+    rate = sum(call.samples for call in warm) / sum(seconds)
+    return {"latency_seconds_mean": float(np.mean(seconds)), **percentiles, "requests_per_second": rate}
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -260,24 +377,44 @@ def write_predictions(trainer: Seq2SeqTrainer, result: Any, path: Path) -> None:
             file.write(json.dumps({"summary": wanted, "predicted": got}, ensure_ascii=False) + "\n")
 
 
+def train(trainer: Seq2SeqTrainer, args: Arguments, samples: int) -> None:
+    """Train, from the last checkpoint if there is one."""
+    checkpoint = args.resume_from_checkpoint or last_checkpoint(Path(args.output_dir))
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    if args.keep_model:
+        trainer.save_model()
+    keep(trainer, "train", result.metrics, samples)
+    trainer.save_state()
+
+
+def predict(trainer: Seq2SeqTrainer, args: Arguments, green: Any, test: Any) -> None:
+    """Summarize the test split; how long a batch takes goes into the record."""
+    with generations(trainer) as calls:
+        result = trainer.predict(test, metric_key_prefix="predict")
+    keep(trainer, "predict", result.metrics, len(test))
+    if calls and trainer.is_world_process_zero():
+        green.run.params(batch_size=args.per_device_eval_batch_size)
+        green.run.log(latencies(calls))
+    if args.save_predictions and args.predict_with_generate:
+        write_predictions(trainer, result, Path(args.output_dir, "predictions.jsonl"))
+
+
 def run(args: Arguments, green: Any) -> None:
     """Train, evaluate, predict, and write the model, its results and its card."""
     trainer, splits = build(args, green)
     if args.do_train:
-        checkpoint = args.resume_from_checkpoint or last_checkpoint(Path(args.output_dir))
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model()
-        keep(trainer, "train", result.metrics, len(splits["train"]))
-        trainer.save_state()
+        if args.find_batch_size is not None:
+            fit_batch(trainer, args, green)
+        train(trainer, args, len(splits["train"]))
     group_by_length(args, on=False)  # predictions come in the file's order
     if args.do_eval:
         keep(trainer, "eval", trainer.evaluate(), len(splits["validation"]))
     if args.do_predict:
-        result = trainer.predict(splits["test"], metric_key_prefix="predict")
-        keep(trainer, "predict", result.metrics, len(splits["test"]))
-        if args.save_predictions and args.predict_with_generate:
-            write_predictions(trainer, result, Path(args.output_dir, "predictions.jsonl"))
-    about = {"tasks": "summarization", "dataset": Path(args.dataset).stem if is_file(args) else args.dataset}
+        predict(trainer, args, green, splits["test"])
+    if not args.keep_model and trainer.is_world_process_zero():
+        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    about = {"tasks": "summarization", "dataset": corpora.label(args.dataset)}
     if args.push_to_hub:
         trainer.push_to_hub(**about)
     else:

@@ -1,8 +1,9 @@
-"""Try ``finetune.py`` without a GPU and without a network: a tiny model, real DeepSpeed, ranks on the CPU.
+"""Attempt ``finetune.py`` without a GPU and without a network: a tiny model, real DeepSpeed, ranks on the CPU.
 
-Makes a T5 or BART of a few hundred thousand random weights and a tokenizer from ``data/dialogues.jsonl``, and starts
-``finetune.py`` on them with ``torchrun`` or ``deepspeed``, with all that DeepSpeed needs on a CPU. What comes out is
-what a real run leaves: run.json, all_results.json, the model and its card. What it says about dialogues is nonsense.
+Makes a T5, BART, LED, Pegasus or BigBird-Pegasus of a few hundred thousand random weights and a tokenizer from
+``data/dialogues.jsonl``, and starts ``finetune.py`` on them with ``torchrun`` or ``deepspeed``, with all that DeepSpeed
+needs on a CPU. What comes out is what a real run leaves: run.json, all_results.json, the model and its card. What it
+says about dialogues is nonsense.
 
 DeepSpeed compiles parts of itself with g++ and ninja, once (a minute or two). Without them, or with
 ``--no-compile``, the run uses PyTorch's own optimizer and communication.
@@ -28,6 +29,31 @@ HERE = Path(__file__).resolve().parent
 DIALOGUES = HERE / "data" / "dialogues.jsonl"
 VOCABULARY = 800
 WIDTH, LAYERS, HEADS = 64, 2, 4
+LONGEST = 512  # tokens
+LIKE_BART = ("bart", "led")  # in their special tokens
+# The name of a kind's classes, and what its configuration has beside the size.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("T5", {}),
+    "bart": ("Bart", {"max_position_embeddings": LONGEST}),
+    "pegasus": ("Pegasus", {"max_position_embeddings": LONGEST}),
+    "led": (
+        "LED",
+        {
+            "attention_window": 64,
+            "max_encoder_position_embeddings": LONGEST,
+            "max_decoder_position_embeddings": LONGEST,
+        },
+    ),
+    "bigbird_pegasus": (
+        "BigBirdPegasus",
+        {
+            "max_position_embeddings": LONGEST,
+            "block_size": 16,
+            "num_random_blocks": 2,
+            "attention_type": "block_sparse",
+        },
+    ),
+}
 STEPS = 24
 STALE_SECONDS = 600  # no compilation takes that long: its lock is that of a process that was killed
 LIMIT_SECONDS = 900
@@ -36,7 +62,7 @@ LIMIT_SECONDS = 900
 def options() -> argparse.Namespace:
     """Read the command line; what comes after ``--`` goes to finetune.py."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", choices=("t5", "bart"), default="t5", help="which kind of tiny model (t5)")
+    parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="t5", help="which kind of tiny model (t5)")
     parser.add_argument("--zero", type=int, choices=(2, 3), default=2, help="DeepSpeed's ZeRO stage (2)")
     parser.add_argument("--offload", action="store_true", help="optimizer (and under ZeRO-3 parameters) in host memory")
     parser.add_argument("--ranks", type=int, default=2, help="processes (2)")
@@ -49,23 +75,13 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_model(kind: str, folder: Path) -> None:
-    """Write a tokenizer trained on the dialogues, and a model with random weights."""
-    try:  # here: --help needs none of it
-        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-        from transformers import (
-            BartConfig,
-            BartForConditionalGeneration,
-            PreTrainedTokenizerFast,
-            T5Config,
-            T5ForConditionalGeneration,
-            set_seed,
-        )
-    except ImportError as error:
-        sys.exit(f"this example needs {error.name}: pip install -r requirements.txt")
+def make_tokenizer(kind: str, folder: Path) -> dict[str, int]:
+    """Write a tokenizer trained on the dialogues; returns the ids that a model's configuration names."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
 
-    set_seed(1)
-    special = ["<pad>", "</s>", "<unk>"] if kind == "t5" else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    like_bart = kind in LIKE_BART
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if like_bart else ["<pad>", "</s>", "<unk>"]
     number = {token: place for place, token in enumerate(special)}
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
@@ -77,33 +93,37 @@ def make_model(kind: str, folder: Path) -> None:
         vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    around = "$A </s>" if kind == "t5" else "<s> $A </s>"
+    around = "<s> $A </s>" if like_bart else "$A </s>"
     ends = [(token, number[token]) for token in ("<s>", "</s>") if token in number]
     tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=ends)
     names: dict[str, Any] = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    if kind == "bart":
+    if like_bart:
         names |= {"bos_token": "<s>", "mask_token": "<mask>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **names).save_pretrained(folder)
+    ids = {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": number["<pad>"], "eos_token_id": number["</s>"]}
+    if like_bart:
+        return ids | {"bos_token_id": 0, "decoder_start_token_id": 2, "forced_eos_token_id": 2}
+    return ids | {"decoder_start_token_id": number["<pad>"]}
 
-    size = tokenizer.get_vocab_size()
-    ids = {"vocab_size": size, "pad_token_id": number["<pad>"], "eos_token_id": number["</s>"]}
-    model: Any
+
+def make_model(kind: str, folder: Path) -> None:
+    """Write a tokenizer trained on the dialogues, and a model with random weights."""
+    try:  # here: --help needs none of it
+        import transformers
+    except ImportError as error:
+        sys.exit(f"this example needs {error.name}: pip install -r requirements.txt")
+
+    transformers.set_seed(1)
+    ids = make_tokenizer(kind, folder)
+    name, more = ARCHITECTURES[kind]
     if kind == "t5":
-        model = T5ForConditionalGeneration(
-            T5Config(
-                d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=4 * WIDTH, num_layers=LAYERS, num_heads=HEADS,
-                decoder_start_token_id=number["<pad>"], **ids,
-            )
-        )  # fmt: skip
+        shape = {"d_kv": WIDTH // HEADS, "d_ff": 4 * WIDTH, "num_layers": LAYERS, "num_heads": HEADS}
     else:
-        model = BartForConditionalGeneration(
-            BartConfig(
-                d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=LAYERS, encoder_attention_heads=HEADS,
-                decoder_attention_heads=HEADS, encoder_ffn_dim=4 * WIDTH, decoder_ffn_dim=4 * WIDTH,
-                max_position_embeddings=512, bos_token_id=number["<s>"], decoder_start_token_id=number["</s>"],
-                forced_eos_token_id=number["</s>"], **ids,
-            )
-        )  # fmt: skip
+        halves = ("encoder", "decoder")
+        each = {"layers": LAYERS, "attention_heads": HEADS, "ffn_dim": 4 * WIDTH}
+        shape = {f"{half}_{part}": size for half in halves for part, size in each.items()}
+    config = getattr(transformers, f"{name}Config")(d_model=WIDTH, **shape, **more, **ids)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
     model.generation_config.no_repeat_ngram_size = 1  # else it says its favourite word over and over
     model.save_pretrained(folder)
 
@@ -155,9 +175,9 @@ def deepspeed_config(given: argparse.Namespace, *, compiles: bool) -> Path:
 
 def free_port() -> int:
     """Return a port that is free now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def command(given: argparse.Namespace, *, compiles: bool) -> list[str]:

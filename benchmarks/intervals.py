@@ -1,16 +1,16 @@
-"""How often the truth lies in greenml's bands, and how wide the bands are.
+"""How often the truth lies in greenml's intervals, and how wide the intervals are.
 
-    python benchmarks/bands.py --draws 1000
+    python benchmarks/intervals.py --draws 1000
 
 Thousands of scripted runs of which everything is known: the power of each device, the sensor's gain, when the
 hardware brings its counter or gauge up to date, what a part-time gauge does not see, when the reader stands still.
 Their readings go through the product's own windows, curves, usages and totals. Each scenario prints
 
-* ``inside``: the share of runs whose true figure lies in the band; a 95 % band should have 0.95,
-* ``band``: the mean width of the band, over the figure,
+* ``inside``: the share of runs whose true figure lies in the interval; a 95 % interval should have 0.95,
+* ``interval``: the mean width of the interval, over the figure,
 * ``needed``: the width of the central 95 % of the errors, over the figure,
-* ``times``: band over needed. 1 is as wide as it must be; under 1 is too narrow.
-* ``shrink``: by what every band could be divided so that it still held 95 % of the truths. Where runs of a scenario
+* ``times``: interval over needed. 1 is as wide as it must be; under 1 is too narrow.
+* ``shrink``: by what every interval could be divided so that it still held 95 % of the truths. Where runs of a scenario
   differ much, a few wide errors make ``needed`` wide, and this says more.
 
 A doubt of ±5 % is drawn from a normal distribution of which 95 % lie within ±5 % (docs/method.md, section 3).
@@ -26,12 +26,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
-from greenml import accounting, doubts, energy
-from greenml.model import Device, Reading
-from greenml.record import DeviceRecord, Factor, Factors, Quantity, SourceRef
+from greenml.accounting import totals
+from greenml.energy import integrate, uncertainty
+from greenml.energy.usage import Part, usage
+from greenml.record.schema import DeviceRecord, Factor, Factors, Quantity, SourceRef
+from greenml.sensors.sampler import Window
+from greenml.trace.types import Device, Reading
 from greenml.units import JOULES_PER_KWH
-from greenml.usages import Part, usage
-from greenml.window import Window
 
 SIGMAS = 1.959964  # of a normal distribution that hold 95 %
 FLUSH_SECONDS = 1.0  # a line of the trace each
@@ -43,7 +44,7 @@ class Load:
     """Power that stays the same from each time to the next; joules are exact."""
 
     def __init__(self, steps: Iterable[tuple[float, float]]) -> None:
-        self.times, self.watts = (list(one) for one in zip(*steps, strict=True))
+        self.times, self.watts = (list(step) for step in zip(*steps, strict=True))
         spans = ((b - a) * watts for (a, b), watts in zip(pairwise(self.times), self.watts, strict=False))
         self.sums = [0.0, *accumulate(spans)]
 
@@ -143,7 +144,7 @@ class Hardware:
     def gauge(self, update: int) -> float:
         """Return the watts of an update, the mean of the window before it."""
         end = self.phase + update * self.device.step_seconds
-        window = self.device.step_seconds * self.device.seen_ratio
+        window = self.device.step_seconds * self.device.sampled_ratio
         return self.load.between(end - window, end) / window / (1 + self.error)
 
     def read(self, when: float, since: float | None, *, buffered: bool) -> Reading:
@@ -156,7 +157,7 @@ class Hardware:
         if not buffered:
             return Reading(energy_joules=counted, power_watts=self.gauge(newest))
         oldest = newest if since is None else math.floor((since - self.phase) / step) + 1
-        samples = tuple((self.phase + one * step, self.gauge(one)) for one in range(oldest, newest + 1))
+        samples = tuple((self.phase + index * step, self.gauge(index)) for index in range(oldest, newest + 1))
         watts = samples[-1][1] if samples else None
         return Reading(energy_joules=counted, power_watts=watts, power_samples=samples)
 
@@ -170,18 +171,20 @@ class Machine:
         buffered: a gauge is read from the driver's buffer once a second, not polled.
         gaps: the reader stands still in them.
         until: it is lost after this.
+        late_seconds: the reader comes to an edge up to this late, as on busy cores.
     """
 
     device: Device
     buffered: bool = True
     gaps: Sequence[Span] = ()
     until: float = math.inf
+    late_seconds: float = 0.0
 
     @property
     def dated(self) -> Device:
         """Return the device as the product declares it: where the driver dates a gauge, half of its window is left."""
         if self.device.method == "gauge" and self.buffered:
-            return replace(self.device, lag_seconds=self.device.step_seconds * self.device.seen_ratio / 2)
+            return replace(self.device, lag_seconds=self.device.step_seconds * self.device.sampled_ratio / 2)
         return self.device
 
     def part(self, hardware: Hardware, seconds: float, edges: Sequence[float], dice: random.Random) -> Part:
@@ -192,6 +195,7 @@ class Machine:
         window, rollups, flush = Window(max(5 * interval, 0.5), 0.0), [], FLUSH_SECONDS
         ticks = {at * interval + dice.uniform(0, 0.002) for at in range(math.ceil(seconds / interval))}
         last = None
+        edges = [edge + dice.uniform(0, self.late_seconds) for edge in edges] if self.late_seconds else edges
         for when in sorted({*ticks, *edges, 0.0, seconds}):
             if when > seconds or when > self.until or any(start < when < end for start, end in self.gaps):
                 continue
@@ -200,16 +204,16 @@ class Machine:
             if when >= flush or when in edges or when == seconds:
                 rollups.append(window.take())
                 flush = math.floor(when) + FLUSH_SECONDS
-        rollups = [one for one in [*rollups, window.take()] if one is not None]
-        known = energy.curve_of(device, [rollups])
-        return Part(device, 0.0, known, rollups, [one.end_seconds for one in rollups], (0.0, seconds))
+        rollups = [rollup for rollup in [*rollups, window.take()] if rollup is not None]
+        known = integrate.curve_of(device, [rollups])
+        return Part(device, 0.0, known, rollups, [rollup.end_seconds for rollup in rollups], (0.0, seconds))
 
 
 @dataclass(frozen=True)
 class Simulated:
     """The devices of a run with what they used in a scope, its seconds, and the joules that they truly used."""
 
-    used: doubts.Used
+    used: uncertainty.DeviceUsages
     seconds: float
     truth_joules: float
 
@@ -224,7 +228,7 @@ class Scenario:
         figure: of the totals.
         errors: draws the gain's error of a sensor, once a kind.
         shared: the devices of one kind have one error; else each its own.
-        factors: PUE and intensity with their bands, for emissions.
+        factors: PUE and intensity with their intervals, for emissions.
         shapes: of the loads.
         spanned: the load begins and ends with the scope's stretches.
         counts: False for one that is shown only.
@@ -252,7 +256,7 @@ class Scenario:
             device = machine.device
             kind = (device.sensor, device.kind, device.name) if self.shared else at
             if kind not in errors:
-                errors[kind] = max(-0.99, self.errors(dice, device.gain_ratio))
+                errors[kind] = max(-0.99, self.errors(dice, device.calibration_ratio))
             load = Load(with_phases(dice, spans) if self.spanned else dice.choice(self.shapes)(dice, seconds + 1))
             hardware = Hardware(load, device, errors[kind], -dice.random() * (device.step_seconds or 1.0))
             part = machine.part(hardware, seconds, edges, dice)
@@ -266,41 +270,46 @@ class Scenario:
         return Simulated(used, sum(end - start for start, end in spans), truth)
 
     def draw(self, dice: random.Random) -> tuple[Quantity, float]:
-        """Return the figure of one random run with its band, and the truth."""
+        """Return the figure of one random run with its interval, and the truth."""
         run = self.simulate(dice)
         factors, truth = Factors(), run.truth_joules
         if self.factors:
             pue, intensity = self.factors
             factors = Factors(pue=pue, carbon_intensity=intensity)
             truth *= drawn(dice, pue) * drawn(dice, intensity) / JOULES_PER_KWH
-        return getattr(accounting.totals("run", run.seconds, run.used, factors, 1), self.figure), truth
+        return getattr(totals.totals("run", run.seconds, run.used, factors, 1), self.figure), truth
 
 
 def drawn(dice: random.Random, factor: Factor) -> float:
     """Draw what a factor truly is: normal, with each side's own width."""
-    one = dice.gauss(0, 1 / SIGMAS)
-    return max(0.0, factor.value + one * (factor.high - factor.value if one > 0 else factor.value - factor.low))
+    gauss = dice.gauss(0, 1 / SIGMAS)
+    return max(0.0, factor.value + gauss * (factor.high - factor.value if gauss > 0 else factor.value - factor.low))
 
 
 def gpu(name: str = "A100", method: str = "counter", step: float = 0.1, seen: float = 1.0) -> Device:
     """Return a simulated GPU."""
     return Device(
-        "gpu", name, name, method, "nvml", gain_ratio=0.05, step_seconds=step, seen_ratio=seen,
+        "gpu", name, name, method, "nvml", calibration_ratio=0.05, step_seconds=step, sampled_ratio=seen,
         lag_seconds=(step + (step * seen if method == "gauge" else 0.0)) / 2, power_limit_watts=LIMIT_WATTS,
     )  # fmt: skip
 
 
 A100, V100 = gpu(), gpu("V100", step=0.02)
 T4_GAUGE, A100_GAUGE = gpu("T4", "gauge"), gpu("A100", "gauge", seen=0.25)
-PACKAGE = Device("cpu", "package", "Xeon", "counter", "rapl", gain_ratio=0.05, step_seconds=0.001)
-DRAM = Device("dram", "dram", "DRAM", "counter", "rapl", gain_ratio=0.10, step_seconds=0.001)
-CPU_MODEL = Device("cpu", "cpu", "Xeon", "estimate", "estimate", gain_ratio=0.5)
-DRAM_MODEL = Device("dram", "dram", "DRAM", "estimate", "estimate", gain_ratio=0.5)
+PACKAGE = Device("cpu", "package", "Xeon", "counter", "rapl", calibration_ratio=0.05, step_seconds=0.001)
+DRAM = Device("dram", "dram", "DRAM", "counter", "rapl", calibration_ratio=0.10, step_seconds=0.001)
+CPU_MODEL = Device("cpu", "cpu", "Xeon", "estimate", "estimate", calibration_ratio=0.5)
+DRAM_MODEL = Device("dram", "dram", "DRAM", "estimate", "estimate", calibration_ratio=0.5)
 
 
 def all_of(*devices: Device, buffered: bool = True) -> Callable[[random.Random, float], list[Machine]]:
     """Return devices that are read all the time."""
-    return lambda dice, seconds: [Machine(one, buffered) for one in devices]
+    return lambda dice, seconds: [Machine(device, buffered) for device in devices]
+
+
+def late(device: Device) -> Callable[[random.Random, float], list[Machine]]:
+    """Return a device whose reader comes to an edge up to half a second late."""
+    return lambda dice, seconds: [Machine(device, late_seconds=0.5)]
 
 
 def gapped(device: Device, *, buffered: bool = True) -> Callable[[random.Random, float], list[Machine]]:
@@ -308,7 +317,7 @@ def gapped(device: Device, *, buffered: bool = True) -> Callable[[random.Random,
 
     def made(dice: random.Random, seconds: float) -> list[Machine]:
         starts = [dice.uniform(1, seconds - 6) for _ in range(dice.randint(1, 2))]
-        return [Machine(device, buffered, [(one, one + dice.uniform(1, 5)) for one in starts])]
+        return [Machine(device, buffered, [(start, start + dice.uniform(1, 5)) for start in starts])]
 
     return made
 
@@ -327,11 +336,11 @@ def one_phase(dice: random.Random, seconds: float) -> list[Span]:
 def many_phases(dice: random.Random, seconds: float) -> list[Span]:
     """Return 5 to 20 stretches of 0.3 to 1 s."""
     starts = sorted(dice.sample(range(1, int(seconds) - 1), min(dice.randint(5, 20), int(seconds) - 2)))
-    return [(one + dice.uniform(0, 0.3), one + dice.uniform(0.6, 1.0)) for one in starts]
+    return [(start + dice.uniform(0, 0.3), start + dice.uniform(0.6, 1.0)) for start in starts]
 
 
 def factor(value: float, low: float, high: float) -> Factor:
-    """Return a factor with its band."""
+    """Return a factor with its interval."""
     return Factor(value=value, low=low, high=high, unit="", scope="given", source=SourceRef(name="simulated"))
 
 
@@ -342,6 +351,8 @@ SCENARIOS = (
     Scenario("GPU, counter: a phase of 1 to 10 s", all_of(A100), one_phase),
     Scenario("GPU, counter: 5 to 20 phases of a second", all_of(A100), many_phases),
     Scenario("GPU, counter: the load comes with phases", all_of(A100), many_phases, spanned=True),
+    Scenario("GPU, counter: a phase of 1 to 10 s, edges read late", late(V100), one_phase),
+    Scenario("GPU, counter: the load comes with phases, edges read late", late(V100), many_phases, spanned=True),
     Scenario("GPU, gauge, buffered", all_of(T4_GAUGE)),
     Scenario("GPU, gauge, polled", all_of(T4_GAUGE, buffered=False)),
     Scenario("GPU, gauge: a phase of 1 to 10 s", all_of(T4_GAUGE), one_phase),
@@ -383,7 +394,7 @@ class Coverage:
 
     @property
     def times(self) -> float:
-        """Return how many times as wide as needed the band is."""
+        """Return how many times as wide as needed the interval is."""
         return self.band / self.needed
 
 
@@ -393,7 +404,7 @@ def coverage(scenario: Scenario, draws: int, seed: int) -> Coverage:
     for draw in range(draws):
         quantity, truth = scenario.draw(random.Random(f"{seed} {scenario.name} {draw}"))
         if quantity.value is None or quantity.low is None or quantity.high is None:
-            raise ValueError(f"{scenario.name}: no band ({quantity.why})")
+            raise ValueError(f"{scenario.name}: no interval ({quantity.why})")
         inside += quantity.low <= truth <= quantity.high
         widths.append((quantity.high - quantity.low) / quantity.value)
         errors.append((truth - quantity.value) / quantity.value)
@@ -417,7 +428,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     options = parser.parse_args()
-    print(f"{options.draws} runs of each\n{'':44} inside   band  needed  times  shrink")
+    print(f"{options.draws} runs of each\n{'':44} inside   interval  needed  times  shrink")
     for scenario in SCENARIOS:
         if options.only in scenario.name:
             found = coverage(scenario, options.draws, options.seed)
