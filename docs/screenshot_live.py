@@ -19,8 +19,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from greenml.cli._live import Watched  # noqa: E402
 from greenml.cli._live_view import lines  # noqa: E402
-from greenml.cli._watching import Watched  # noqa: E402
 from simulated import simnvml  # noqa: E402  the tests' own simulation of NVML
 from simulated.simnvml import GIB, Gpu, Square  # noqa: E402
 

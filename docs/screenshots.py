@@ -67,9 +67,9 @@ def gpus() -> tuple[object, ...]:
             at = start
             while at < end:
                 wave = ((at * 7.3 + number * 3.1) % 1.7) / 1.7  # no two seconds alike
-                own = min(1.0, max(0.0, ratio * (1 - 0.02 * number) + (wave - 0.5) * 0.06 * (ratio > 0.1)))
-                utilization.append((at, own))
-                power.append((at, 52.0 + 240.0 * own))
+                ratio_now = min(1.0, max(0.0, ratio * (1 - 0.02 * number) + (wave - 0.5) * 0.06 * (ratio > 0.1)))
+                utilization.append((at, ratio_now))
+                power.append((at, 52.0 + 240.0 * ratio_now))
                 at += 1.0
         utilization.append((PLAN[-1][1], 0.0))
         power.append((PLAN[-1][1], 52.0))
@@ -111,7 +111,7 @@ def shoot(page: Path, image: Path, *, dark: bool) -> None:
     """Take the picture of a page's upper part."""
     from playwright.sync_api import sync_playwright
 
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if path is None:
         raise SystemExit(f"no browser: looked for {', '.join(BROWSERS)}")
     arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
