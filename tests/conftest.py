@@ -2,7 +2,8 @@
 
 ``pytest`` runs everything; ``pytest -m "not slow"`` is the inner loop. Tests spend more than half of their time in
 waiting for programs, so there are two workers a processor. Tests marked ``alone`` measure time or load: while one of
-them runs, the other workers wait.
+them runs, the other workers wait. On busy processors a program may be too late for its test: ``.ci/run`` tries what
+failed once more, one test after the other.
 
 Property tests search for new examples at every commit: the seed is made of the commit's hash and printed at the top;
 ``--hypothesis-seed`` repeats a run.
@@ -23,11 +24,11 @@ from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOW_FOLDERS = ("end_to_end", "integrations", "simulated")  # they start real programs
-# These start many processes at once and keep all processors busy: two workers take them, one after the other.
-HEAVY = {
-    "test_study_smoke.py": 1, "test_notebooks.py": 1,
-    "test_summarization.py": 2, "test_study_runs.py": 2, "test_ray.py": 2, "test_serving_example.py": 2,
-}  # fmt: skip
+# These start many processes at once and keep all processors busy: one worker takes them, one after the other.
+HEAVY = (
+    "test_summarization.py", "test_ray.py", "test_study_smoke.py", "test_notebooks.py", "test_serving_example.py",
+    "test_study_runs.py",
+)  # fmt: skip
 # Every other file is the work of one worker: the longest begin first. Any other order works too.
 LONGEST = (
     "test_search_strategies.py", "test_track.py", "test_half_known_gpus.py", "test_trainer.py", "test_watch.py",
@@ -55,11 +56,11 @@ def pytest_configure(config):
 
 
 class Scheduling(LoadFileScheduling):
-    """Each file is the work of one worker; the heavy ones, together, are that of two."""
+    """Each file is the work of one worker; the heavy ones, together, are that of one, too."""
 
     def _split_scope(self, nodeid):
         name = nodeid.split("::", 1)[0]
-        return f"heavy {HEAVY[Path(name).name]}" if Path(name).name in HEAVY else name
+        return "heavy" if Path(name).name in HEAVY else name
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -91,7 +92,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.relative_to(ROOT / "tests").parts[0] in SLOW_FOLDERS:
             item.add_marker("slow")
-    last = {item.path for item in items if item.get_closest_marker("alone") is not None}
+    last = {item.path for item in items if item.get_closest_marker("alone") is not None and item.path.name not in HEAVY}
     items.sort(key=lambda item: (item.path in last, *_turn(item)))
 
 
@@ -100,7 +101,7 @@ def _turn(item):
     return (
         item.get_closest_marker("alone") is not None,
         item.get_closest_marker("slow") is None,
-        HEAVY.get(name, 3),
+        HEAVY.index(name) if name in HEAVY else len(HEAVY),
         LONGEST.index(name) if name in LONGEST else len(LONGEST),
     )
 

@@ -58,7 +58,7 @@ def test_overhead_measures_what_is_installed(benchmark):
     done = benchmark("overhead.py", "--seconds", "1", "--settle", "0.2", "--rounds", "1", "--imports", "0")
     if "C compiler" in done.stderr:
         pytest.skip(done.stderr.strip())
-    assert float(row(done, "none")["CPU ms/s"]) < 1
+    assert float(row(done, "none")["CPU ms/s"]) < 20  # a process that sleeps, on whatever processor
     found = row(done, "greenml")
     assert float(found["GPU W"]) > 0
     assert float(found["calls/GPU/s"]) > 0

@@ -347,12 +347,35 @@ def test_a_disk_that_is_full_for_a_while_costs_that_while_alone(program, record)
     assert cpu.usage.covered_seconds > 1.5
 
 
+def test_a_signal_that_comes_as_the_command_is_started_reaches_it(program, record):
+    done = program(
+        """
+        import os, signal, subprocess
+
+        class Popen(subprocess.Popen):
+            def __init__(self, words, **options):
+                if words[0] == "sleep":
+                    os.kill(os.getpid(), signal.SIGTERM)  # nobody to hand it on to yet
+                super().__init__(words, **options)
+
+        subprocess.Popen = Popen
+        from greenml.cli import main
+        main(["run", "--", "sleep", "60"])
+        """,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert (record().status, record().error) == ("failed", "killed by SIGTERM")
+
+
 def test_a_child_of_greenml_run_sees_the_totals_that_its_parent_accounts(tmp_path, greenml, record):
     code = (
         "import greenml, time\n"
         "with greenml.track() as run:\n"
         "    time.sleep(2)\n"
-        "    print('told', run.totals().cost_usd, flush=True)\n"
+        "    while not (told := run.totals().cost_usd):\n"
+        "        time.sleep(0.1)\n"
+        "    print('told', told, flush=True)\n"
     )
     done = greenml("run", "--price-per-hour", "3600", "--", sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr

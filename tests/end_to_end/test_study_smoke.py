@@ -22,12 +22,12 @@ from greenml.analysis.study import folder as study_folder
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "study"
 NEEDED = ("torch", "transformers", "accelerate", "datasets", "deepspeed", "rouge_score", "yaml")
-LIMIT_SECONDS = 1500  # minutes where the cores are idle
+LIMIT_SECONDS = 2400  # minutes where the cores are idle
 CELLS_BEFORE_THE_KILL = 8
 # Of options that test_summarization.py tries; ``greenml study run --smoke`` runs these too.
 LEFT_OUT = (
-    "accumulation", "bf16+freeze-encoder+sortish", "checkpointing", "freeze-embeddings", "large-buckets", "t5",
-    "truncation",
+    "accumulation", "adafactor", "bf16+freeze-encoder+sortish", "checkpointing", "freeze-embeddings", "large-buckets",
+    "long-pegasus", "offload-parameters", "small-buckets", "t5", "truncation",
 )  # fmt: skip
 
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -35,11 +35,10 @@ pytestmark = [
     pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"),
     pytest.mark.skipif(sys.platform != "linux", reason="DeepSpeed on a CPU wants Linux"),
 ]
-ZERO = {"zero2": 2, "zero3": 3, "offload-optimizer": 2, "offload-parameters": 3, "small-buckets": 2, "bf16+zero2": 2}
+ZERO = {"zero2": 2, "zero3": 3, "offload-optimizer": 2, "bf16+zero2": 2}
 LONG = {
     "long-bart": "BartForConditionalGeneration",
     "long-led": "LEDForConditionalGeneration",
-    "long-pegasus": "PegasusForConditionalGeneration",
     "long-bigbird": "BigBirdPegasusForConditionalGeneration",
 }
 
@@ -120,7 +119,7 @@ def records(study, variant):
 
 
 def test_every_cell_has_run(study):
-    assert len(study.plan.variants) >= 14
+    assert len(study.plan.variants) == 1 + 14  # the broken one
     assert study.plan.seeds == (1, 2)
     for cell in study.cells:
         if cell.variant.name == "broken":
@@ -147,8 +146,6 @@ def test_each_variant_did_what_it_says(study):
     assert ["deepspeed.launcher.launch" in log for log in launched.values()] == [True, False]
     zero = {name: records(study, name)[0].trainer["ds_config"]["zero_optimization"] for name in ZERO}
     assert [name for name in zero if "offload_optimizer" in zero[name]] == ["offload-optimizer"]
-    assert [name for name in zero if "offload_param" in zero[name]] == ["offload-parameters"]
-    assert zero["small-buckets"]["reduce_bucket_size"] == 50_000
     for variant, precision in {"fp32": "no", "fp16": "fp16", "bf16": "bf16", "bf16+zero2": "bf16"}.items():
         assert {record.trainer["ran"]["mixed_precision"] for record in records(study, variant)} == {precision}
     for record in records(study, "largest-batch"):
@@ -157,7 +154,6 @@ def test_each_variant_did_what_it_says(study):
     for record in records(study, "early-stopping"):
         state = record.trainer["trainer_state"]
         assert 0 < state["global_step"] < state["max_steps"]
-    assert all(record.params["optim"] == "adafactor" for record in records(study, "adafactor"))
     assert all(record.params["sortish"] for record in records(study, "sortish"))
     for record in records(study, "freeze-encoder"):
         assert 0 < record.trainer["model"]["trainable_parameters"] < record.trainer["model"]["parameters"]

@@ -47,8 +47,9 @@ with greenml.track("run.json", price_per_hour=3.6, interval=0.05) as run:
         with run.phase("eval"), torch.no_grad():
             time.sleep(0.1)
             run.log({"eval_loss": network(torch.ones(4, 3)).square().mean().item()})
-        totals = run.totals()
-        print(totals.cost_usd["dedicated"])
+        while not (costs := run.totals().cost_usd):
+            time.sleep(0.05)
+        print(costs["dedicated"])
     run.count(samples=24)
 if ranks > 1:
     torch.distributed.destroy_process_group()

@@ -76,7 +76,14 @@ def tuned(config):
 if __name__ == "__main__":
     from pathlib import Path
     here = Path(sys.argv[1])
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    for attempt in range(3):  # Ray gives up on a node that takes more than half a minute to start
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+            break
+        except Exception:
+            if attempt == 2:
+                raise
+            ray.shutdown()
     two = ray.train.ScalingConfig(num_workers=2)
     TorchTrainer(
         train, train_loop_config={"folder": here}, scaling_config=two,

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ import click
 from greenml.cli._options import assumed, intensity
 
 if TYPE_CHECKING:
+    from greenml.cli._beside import CodeCarbon
     from greenml.cli._live import LiveCommand
+    from greenml.run.track import Run
 
 # What a terminal or a scheduler sends to the parent goes to the command.
 _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT")
@@ -76,17 +78,15 @@ def command(
         run.start()
         view = _view(run.run_dir) if live else None
     child_environment = {**os.environ, RUN_DIR_VARIABLE: str(run.run_dir.resolve())}
-    try:
-        child = subprocess.Popen(words, env=child_environment, **(view.streams() if view is not None else {}))
-    except OSError as error:
-        if view is not None:
-            view.close()
-        run.discard()
-        if other is not None:
-            other.stop(None)
-        click.echo(f"greenml: {words[0]}: {error.strerror}", err=True)
-        return 127 if isinstance(error, FileNotFoundError) else 126
-    code = _wait(child, view)
+    with _handing_on() as hand_on_to:  # from before the command is there: no signal ends this process alone
+        try:
+            child = subprocess.Popen(words, env=child_environment, **(view.streams() if view is not None else {}))
+        except OSError as error:
+            _forget(run, view, other)
+            click.echo(f"greenml: {words[0]}: {error.strerror}", err=True)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        hand_on_to(child)
+        code = _wait(child, view)
     if other is not None:
         other.end()  # at the same moment as the run
     if view is not None:
@@ -119,11 +119,33 @@ def _view(run_dir: Path) -> LiveCommand:
     return LiveCommand(run_dir)
 
 
-def _wait(child: subprocess.Popen[bytes], view: LiveCommand | None) -> int:
-    """Wait for the command, handing on the signals that this process gets; survives them itself."""
+def _forget(run: Run, view: LiveCommand | None, other: CodeCarbon | None) -> None:
+    """Leave nothing of a run whose command could not be started."""
+    if view is not None:
+        view.close()
+    run.discard()
+    if other is not None:
+        other.stop(None)
+
+
+@contextlib.contextmanager
+def _handing_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Survive the signals that this process gets, and hand them on; yields what is to be called with the command.
+
+    What came before the command was there reaches it as soon as it is.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def hand_on(number: int, _: FrameType | None) -> None:
-        if number not in _BY_TERMINAL or not _has_it_from_the_terminal(child):
+        if not children:
+            early.append(number)
+        elif number not in _BY_TERMINAL or not _has_it_from_the_terminal(children[0]):
+            children[0].send_signal(number)
+
+    def to(child: subprocess.Popen[bytes]) -> None:
+        children.append(child)
+        for number in early:
             child.send_signal(number)
 
     before = {}
@@ -131,11 +153,15 @@ def _wait(child: subprocess.Popen[bytes], view: LiveCommand | None) -> int:
         if hasattr(signal, name):
             before[name] = signal.signal(getattr(signal, name), hand_on)
     try:
-        with _held_back() as held, _listening(child, held):
-            return child.wait() if view is None else view.wait(child)
+        yield to
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
+
+
+def _wait(child: subprocess.Popen[bytes], view: LiveCommand | None) -> int:
+    with _held_back() as held, _listening(child, held):
+        return child.wait() if view is None else view.wait(child)
 
 
 @contextlib.contextmanager
