@@ -24,11 +24,11 @@ from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOW_FOLDERS = ("end_to_end", "integrations", "simulated")  # they start real programs
-# These start many processes at once and keep all processors busy: one worker takes them, one after the other.
-HEAVY = (
-    "test_summarization.py", "test_ray.py", "test_study_smoke.py", "test_notebooks.py", "test_serving_example.py",
-    "test_study_runs.py",
-)  # fmt: skip
+# These start many processes at once and keep all processors busy: two workers take them, one after the other each.
+HEAVY = {
+    "test_summarization.py": 1, "test_study_smoke.py": 1,
+    "test_ray.py": 2, "test_notebooks.py": 2, "test_serving_example.py": 2, "test_study_runs.py": 2,
+}  # fmt: skip
 # Every other file is the work of one worker: the longest begin first. Any other order works too.
 LONGEST = (
     "test_search_strategies.py", "test_track.py", "test_half_known_gpus.py", "test_trainer.py", "test_watch.py",
@@ -56,11 +56,11 @@ def pytest_configure(config):
 
 
 class Scheduling(LoadFileScheduling):
-    """Each file is the work of one worker; the heavy ones, together, are that of one, too."""
+    """Each file is the work of one worker; the heavy ones are that of two."""
 
     def _split_scope(self, nodeid):
         name = nodeid.split("::", 1)[0]
-        return "heavy" if Path(name).name in HEAVY else name
+        return f"heavy {HEAVY[Path(name).name]}" if Path(name).name in HEAVY else name
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -101,7 +101,7 @@ def _turn(item):
     return (
         item.get_closest_marker("alone") is not None,
         item.get_closest_marker("slow") is None,
-        HEAVY.index(name) if name in HEAVY else len(HEAVY),
+        list(HEAVY).index(name) if name in HEAVY else len(HEAVY),
         LONGEST.index(name) if name in LONGEST else len(LONGEST),
     )
 
