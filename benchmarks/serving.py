@@ -5,6 +5,8 @@
 
 Both servers run at the same time, and each round loads one after the other, in turns, so that whatever else the machine
 does hits both alike. The load generator is hey (https://github.com/rakyll/hey), held to ``--rate`` requests a second.
+Its clients send at the same moments: with one, requests come evenly; ``--clients 5`` sends bursts of five, of which
+each waits for those before it, and for what is added to each of them.
 A round's latency is the mean of its middle half. Figures are medians over the rounds; the difference is the median of
 the rounds' differences.
 
@@ -132,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second")
-    parser.add_argument("--clients", type=int, default=5)
+    parser.add_argument("--clients", type=int, default=1, help="that send at the same moments")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a round, for each server")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--hanging", action="store_true", help="also with a driver whose calls never return")
