@@ -92,3 +92,12 @@ def test_a_record_of_a_wrong_shape_is_refused_in_one_line_or_rendered(documents,
                     refusals.append(str(error))
         assert not any("\n" in refusal for refusal in refusals), f"mutation {number}"
     assert read > 0
+
+
+def test_a_series_over_no_time_is_accounted_with_what_fills_its_gaps(documents, tmp_path: Path) -> None:
+    document = copy.deepcopy(documents[1])
+    document["factors"]["intensity_series"] |= {"covered_seconds": 0.0, "uncovered_seconds": 0.0}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(document))
+    series = assumptions.reaccount(record_file.read(path)).factors.intensity_series
+    assert series.time_mean_grams_per_kwh > 0

@@ -337,9 +337,8 @@ def filled(series: IntensitySeriesRecord, yearly: Factor | None) -> tuple[Intens
     }
     run = scopes["run"]
     seconds = series.covered_seconds + series.uncovered_seconds
-    over_time = (
-        series.covered_seconds * series.covered_time_mean_grams_per_kwh + series.uncovered_seconds * fill
-    ) / seconds
+    grams = series.covered_seconds * series.covered_time_mean_grams_per_kwh + series.uncovered_seconds * fill
+    over_time = grams / seconds if seconds > 0 else fill
     mean = over_time if run.grams_per_kwh is None else run.grams_per_kwh
     joules = run.covered_joules + run.uncovered_joules
     outside = run.uncovered_joules / joules if joules else 0.0

@@ -6,6 +6,7 @@ never rounded to zero, and none is written with an exponent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
@@ -45,6 +46,8 @@ def significant(value: float, digits: int = 4) -> str:
     """Write a number with this many significant digits, in fixed notation."""
     if value == 0:
         return "0"
+    if not math.isfinite(value):  # a figure out of all range, in another unit
+        return str(value)
     exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
     return f"{value:.{max(0, digits - 1 - exponent)}f}"
 

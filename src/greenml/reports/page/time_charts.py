@@ -251,6 +251,8 @@ def shade(number: int) -> str:
 def _range_in_words(shown: Sequence[tuple[Line, Rows]], quantity: Quantity) -> str:
     """Say a chart's range in words, for those who do not see it."""
     known = [value for _, rows in shown for row in rows for value in row if value is not None]
+    if not known:
+        return "No value is known."
     low, high = _format.significant(min(known), 3), _format.significant(max(known), 3)
     return f"From {low} to {high} {quantity.unit}."
 
