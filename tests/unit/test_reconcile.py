@@ -606,7 +606,11 @@ def test_a_meter_that_is_named_wrongly_is_one_line(text: str, answer: str):
         ("prometheus", "{}", "no series in it"),
         ("prometheus", "[", "not JSON"),
         ("sacct", '{"jobs": [{"job_id": 1}]}', "not what 'sacct --json' prints"),
-        ("sacct", "JobID|Energy\n1|2\n", "print it with: sacct -P -o"),
+        (
+            "sacct",
+            "JobID|Energy\n1|2\n",
+            "no column JobIDRaw, ConsumedEnergyRaw, Start, End; print it with: sacct -P -D -o",
+        ),
         ("sacct", '{"jobs": 5}', "not what 'sacct --json' prints"),
         ("sacct", '{"jobs": [5, {"job_id": 1, "time": 5, "steps": 5}]}', "not what 'sacct --json' prints"),
         ("sacct", "JobIDRaw|ConsumedEnergyRaw|Start|End\n1|2|Unknown|Unknown\n", "no job in it that has ended"),

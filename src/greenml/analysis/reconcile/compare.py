@@ -103,6 +103,8 @@ def _no_comparison(records: Sequence[RunRecord], meter: Meter, seconds: float) -
     """Return what speaks against a comparison before any figure is looked at; empty where nothing does."""
     if meter.sensor and any(device.sensor == meter.sensor for record in records for device in record.devices):
         return "the record's own figure comes from this meter"
+    if meter.why:
+        return meter.why
     if seconds <= 0:
         return "the record covers no time"
     undated = next((record for record in records if _is_undated(record)), None)
@@ -141,7 +143,7 @@ def _counted_twice(records: Sequence[RunRecord], boundary: str | None) -> str:
 
 def _scope(records: Sequence[RunRecord], meter: Meter, seconds: float) -> str:
     """Return which scope of the records has the length of a meter's figure; empty where none has."""
-    length = meter.end - meter.start
+    length = meter.seconds
     if _same(length, seconds):
         return "run"
     phases = records[0].phases if len(records) == 1 else []
@@ -336,7 +338,6 @@ def _obstacle(draft: Reconciled, totals: Sequence[Totals | None]) -> str:
         )
     ]
     reasons = (
-        (bool(meter.why), meter.why),
         (not boundary, f"what {meter.name} measures is not known; say boundary={'|'.join(BOUNDARIES)}"),
         (bool(meter.shared), meter.shared),
         (draft.other.joules is None, "the meter has no figure"),
@@ -352,7 +353,7 @@ def _obstacle(draft: Reconciled, totals: Sequence[Totals | None]) -> str:
 def _other_window(draft: Reconciled, which: str) -> str:
     """Say that a meter's figure is of another stretch of time, and what that leaves for the rest of the longer one."""
     meter, record = draft.meter, draft.record
-    length = meter.end - meter.start
+    length = meter.seconds
     of_meter, of_record = _format.duration(length), _format.duration(draft.seconds)
     text = f"the meter's figure is of {of_meter}, the record's of {of_record}, {which}"
     rest = draft.seconds - length
