@@ -19,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTH
 from wandb.proto import wandb_internal_pb2
 
 import greenml
+from greenml.accounting.status import RunningTotals, RunStatus
 from greenml.reports import _format
+from greenml.sinks import RunInfo, tensorboard
 
 SERVER = """
 import os, sys
@@ -337,6 +339,26 @@ def test_tensorboard_without_a_writer_costs_a_note(tmp_path):
         pass
     (text,) = (note.text for note in run.record.notes if note.code == "sink")
     assert "give run.offer(writer), or tensorboard:FOLDER" in text
+
+
+def test_tensorboard_waits_for_a_writer_that_the_training_opens_late(tmp_path):
+    """No note while it may still come; then it has the figures from the first on, and of many every so often."""
+    with greenml.track(tmp_path / "run.json") as run:
+        pass
+    sink = tensorboard.create("")
+    sink.patience_seconds = -1.0  # is over
+    sink.open(RunInfo(run.record.run_id))
+    for second in range(1000):
+        totals = RunningTotals(float(second), 100.0 * second, 0.0, 0.0, {})
+        sink.update(RunStatus("", "running", None, 1, ("a",), 1, totals))
+    sink.look([tensorboard.EventFile(tmp_path / "logs" / "events.out.tfevents.1")])
+    sink.close(run.record)
+    rows = scalars(tmp_path / "logs", "green/energy_joules")
+    assert rows[0] == (0, 0.0)
+    assert rows[-2][0] > 900
+    assert 50 <= len(rows) <= 102
+    assert all(value == 100.0 * second for second, value in rows[:-1])
+    assert rows[-1][1] == joules(run.record)
 
 
 SECRETS = """
