@@ -18,6 +18,7 @@ from greenml.reports import _format
 
 SAME_WINDOW_RATIO = 0.01  # two windows that differ by less are one: clocks of two tools
 SAME_WINDOW_SECONDS = 2.0
+SAME_RATIO = 1e-6  # two energies that differ by less are the same
 MOST_GAP_RATIO = 0.5  # a meter that was silent for more of the window says nothing
 Verdict = Literal["agree", "differ", "cannot be compared"]
 Window = tuple[float, float]
@@ -283,9 +284,10 @@ def _judged(draft: Reconciled, totals: Sequence[Totals | None]) -> Reconciled:
         return replace(draft, why=why)
     ratio = other.joules / record.joules if record.joules else None
     more = other.joules - record.joules
-    percent = (
-        "" if ratio is None else f"{_format.significant(abs(ratio - 1) * 100, 2)} % {'less' if more < 0 else 'more'}"
-    )
+    percent = ""
+    if ratio is not None:
+        share = _format.significant(abs(ratio - 1) * 100, 2)
+        percent = "the same" if abs(ratio - 1) < SAME_RATIO else f"{share} % {'less' if more < 0 else 'more'}"
     draft = replace(draft, ratio=ratio)
     below, above = _ends(other)[1] < _ends(record)[0], _ends(other)[0] > _ends(record)[1]
     without = record.low is None and other.low is None
@@ -377,7 +379,21 @@ def _when(meter: Meter, windows: Sequence[Window]) -> str:
     def written(seconds: float) -> str:
         return _format.minute(datetime.fromtimestamp(seconds, timezone.utc))
 
-    return (
+    text = (
         f"the meter measured from {written(meter.start)} to {written(meter.end)}, the run went from "
         f"{written(windows[0][0])} to {written(windows[-1][1])}"
     )
+    hours = _zone(meter, windows) if meter.curve and meter.clock_doubt_seconds else 0
+    zone = f"UTC{hours:+d}"
+    return f"{text}; its times have no zone: if they are of {zone}, say lag={hours * 3600}s" if hours else text
+
+
+def _zone(meter: Meter, windows: Sequence[Window]) -> int:
+    """Return the only whole hours from UTC with which a meter covers the run; 0 where there is none, or several."""
+    most = int(meter.clock_doubt_seconds // 3600)
+    fits = [
+        hours
+        for hours in range(-most, most + 1)
+        if meter.start - hours * 3600 <= windows[0][0] and meter.end - hours * 3600 >= windows[-1][1]
+    ]
+    return fits[0] if len(fits) == 1 else 0

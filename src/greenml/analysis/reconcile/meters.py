@@ -189,10 +189,18 @@ def integrated(samples: Sequence[tuple[float, float]]) -> Curve:
 
 
 def counted(samples: Sequence[tuple[float, float]]) -> Curve:
-    """Return the curve of a counter's (unix seconds, joules); one that falls was reset, and goes on from 0."""
+    """Return the curve of a counter's (unix seconds, joules); one that falls was reset, and goes on from 0.
+
+    A 0 after which it goes on as if nothing had been was no reset, but no reading.
+    """
     curve: list[tuple[float, float]] = []
     joules, before = 0.0, None
-    for at, value in samples:
+    followed = [0.0] * len(samples)  # by which value that is not 0, after each sample
+    for index in range(len(samples) - 2, -1, -1):
+        followed[index] = samples[index + 1][1] or followed[index + 1]
+    for (at, value), after in zip(samples, followed, strict=True):
+        if not value and before is not None and after >= before[1] > 0:
+            continue
         if before is not None:
             if at <= before[0]:
                 continue
@@ -554,8 +562,12 @@ MILLI_OR_MEGA = {  # told apart by their capital alone
     "mW": (1e-3, False), "MW": (1e6, False), "mJ": (1e-3, True), "MJ": (1e6, True), "mWh": (3.6, True),
     "MWh": (3.6e9, True), "MWH": (3.6e9, True),
 }  # fmt: skip
-CLOCK_WORDS = {"time", "timestamp", "datetime", "date", "stamp"}
+CLOCK_WORDS = {"time", "timestamp", "datetime", "date", "stamp", "ts", "utc"}
 MOST_FALLS = 0.05  # of a counter's steps: one that falls more often is none
+RESET_RATIO = 0.1  # a counter that was reset falls to less than this of what it had
+HOUR_TWICE = (1500.0, 3600.0)  # seconds by which clocks go back, less a step
+MOST_LINES_ABOVE = 20  # of an export, until its header
+MOST_LETTERS = 80  # of a row that is shown
 SECONDS_OF_TICKS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # unix time in ns, us and ms, by its size
 
 
@@ -563,9 +575,10 @@ def _csv(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:
     """Read a wall meter's or PDU's CSV: a time, and a power in W or a counter of energy in J, Wh or kWh."""
     path = Path(spec.path)
     text = read_text(path)
-    delimiter = max((",", ";", "\t"), key=text.split("\n", 1)[0].count)
+    delimiter = max((",", ";", "\t"), key="\n".join(text.split("\n", MOST_LINES_ABOVE)[:-1] or [text]).count)
     rows = csv_rows(path, text, delimiter)
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    first = next((index for index, row in enumerate(rows[:MOST_LINES_ABOVE]) if _is_header(row)), 0)
+    header = [cell.strip().lstrip("#").strip() for cell in rows[first]] if rows else []
     words = [set(re.findall(r"[a-z]+", name.lower())) for name in header]
     clocks = [index for index, each in enumerate(words) if each & CLOCK_WORDS]
     if [header[index].lower() for index in clocks[:2]] not in (["date", "time"], ["time", "date"]):
@@ -584,21 +597,58 @@ def _csv(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:
             f"{path}: several columns have a unit: say column=NAME of {' | '.join(header[i] for i in named)}"
         )
     [(index, (factor, counter))] = named.items()
-    samples, damaged = [], 0
-    for row in rows[1:]:
+    samples, damaged, is_zoned = [], [], True
+    for row in rows[first + 1 :]:
+        cell = " ".join(row[clock].strip() for clock in clocks if clock < len(row))
         try:
-            at = _moment(" ".join(row[clock].strip() for clock in clocks))
-            samples.append((at, _decimal(row[index], comma=delimiter != ",") * factor))
+            samples.append((_moment(cell), _decimal(row[index], comma=delimiter != ",") * factor))
+            is_zoned = is_zoned and _has_zone(cell)
         except (ValueError, IndexError, OverflowError):
-            damaged += bool("".join(row).strip())
-    samples = sorted(sample for sample in samples if all(math.isfinite(part) for part in sample))
-    if damaged > len(samples):
-        raise RecordError(f"{path}: {damaged} of {damaged + len(samples)} rows have no time and number")
-    falls = sum(after < before for (_, before), (_, after) in pairwise(samples))
-    if counter and falls > max(1.0, MOST_FALLS * len(samples)):
-        raise RecordError(f"{path}: {header[index]} falls {falls} times: it is not a counter, but of each interval")
+            damaged += [delimiter.join(row)] if "".join(row).strip() else []
+    samples = [sample for sample in samples if all(math.isfinite(part) for part in sample)]
+    if len(damaged) > len(samples):
+        raise RecordError(
+            f"{path}: {len(damaged)} of {len(damaged) + len(samples)} rows have no time and number, such as "
+            f"{damaged[0][:MOST_LETTERS]!r}; times are ISO (2026-07-25T17:20:00Z) or unix seconds"
+        )
+    if not is_zoned and (back := _hour_twice(samples)):
+        raise RecordError(
+            f"{path}: its times go back by {back / 60:.0f} min: local time at the end of summer; write UTC"
+        )
+    samples.sort()
+    _check_values([value for _, value in samples], header[index], path, counter=counter)
     curve = counted(samples) if counter else integrated(samples)
-    return [_of_curve(path.name, None, [curve], counter=counter, path=path)]
+    made = _of_curve(path.name, None, [curve], counter=counter, path=path)
+    return [made if is_zoned else replace(made, clock_doubt_seconds=ZONE_DOUBT.total_seconds())]
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Tell whether a row names a time and a unit: exports have lines above their header."""
+    words = [set(re.findall(r"[a-z]+", cell.lower())) for cell in row]
+    units = {*POWER_UNITS, *ENERGY_UNITS, *(unit.lower() for unit in MILLI_OR_MEGA)}
+    return any(each & CLOCK_WORDS for each in words) and any(each & units and not each & CLOCK_WORDS for each in words)
+
+
+def _hour_twice(samples: Sequence[tuple[float, float]]) -> float:
+    """Return by how much local times go back where an hour comes twice; 0 where they do not."""
+    steps = [after - before for (before, _), (after, _) in pairwise(samples)]
+    if sum(each < 0 for each in steps) != 1:  # newest first, or merged logs
+        return 0.0
+    return -min(steps) if HOUR_TWICE[0] <= -min(steps) <= HOUR_TWICE[1] else 0.0
+
+
+def _check_values(values: Sequence[float], name: str, path: Path, *, counter: bool) -> None:
+    """Refuse a column that is not what its name says.
+
+    Raises:
+        RecordError: a counter that falls as none does, or a power that is below 0.
+    """
+    falls = [(before, after) for before, after in pairwise(values) if after < before]
+    partial = [after for before, after in falls if after > RESET_RATIO * before]
+    if counter and (len(falls) > max(1.0, MOST_FALLS * len(values)) or len(partial) > 1):
+        raise RecordError(f"{path}: {name} falls {len(falls)} times: it is not a counter, but of each interval")
+    if not counter and sum(value < 0 for value in values) > len(values) / 2:
+        raise RecordError(f"{path}: {name} is below 0 in most rows: the meter counts the other direction")
 
 
 def _unit(name: str, path: Path) -> tuple[float, bool] | None:
@@ -637,6 +687,11 @@ def _decimal(text: str, *, comma: bool) -> float:
     return float(cell.replace(",", "."))
 
 
+def _has_zone(text: str) -> bool:
+    """Tell whether a time that can be read has its zone, as unix seconds have."""
+    return bool(re.fullmatch(r"[\d.eE+]+", text) or re.search(r"(Z|[+-]\d{2}:?\d{2})$", text))
+
+
 def _moment(text: str) -> float:
     """Return unix seconds of an ISO time (UTC where it has no zone), or of a number of s, ms, us or ns."""
     cell = text.strip()
@@ -661,10 +716,19 @@ def _prometheus(spec: Specification, records: Sequence[RunRecord]) -> list[Meter
     """Read the answer of a Prometheus range query (a file), or ask a server that the user named for it."""
     is_url = spec.path.startswith(("http://", "https://"))
     where = _public(spec.path)
+    if not is_url and not read_text(Path(spec.path)).lstrip().startswith(("{", "[")):
+        raise RecordError(
+            f"{where}: not JSON: what a page of metrics or dcgmi shows is a moment; ask Prometheus, with query_range"
+        )
     content = _asked(spec, records) if is_url else read_json(Path(spec.path))
     listed = _inner(content, "data", "result")
+    if isinstance(content, dict) and content.get("status") == "error":
+        raise RecordError(f"{where}: the server answered with an error: {redact_text(str(content.get('error')))[:200]}")
     if not isinstance(listed, list) or not listed:
-        raise RecordError(f"{where}: no series in it: a range query's answer has data.result of matrix type")
+        raise RecordError(
+            f"{where}: no series in it: a range query's answer has data.result of matrix type; it is empty where "
+            "nothing is of that name and time"
+        )
     series = [_series(each, where) for each in listed]
     names = {labels.get("__name__") or spec.options.get("query", "") for labels, _ in series}
     if len(names) > 1:
@@ -740,6 +804,8 @@ def _metric(name: str) -> tuple[float, bool, str | None]:
         return 1.0, True, None
     if re.search(r"watts$|_power$", name):
         return 1.0, False, None
+    if not name:
+        raise RecordError("the series have no metric's name: say what they are, such as query=node_watts")
     raise RecordError(f"the metric {name!r} does not tell its unit; its name must end in _joules_total or _watts")
 
 
@@ -807,6 +873,8 @@ def _pm_counters(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:
     groups: dict[str, list[Curve]] = {}
     for file in files:
         samples = [(int(m["time"]) / 1e6, float(m["value"])) for m in PM_LINE.finditer(read_text(file))]
+        if not samples:
+            raise RecordError(f"{file}: no line 'VALUE J TIME us' in it: log the file energy, not power")
         groups.setdefault("gpu" if file.name.startswith("accel") else "node-dc", []).append(counted(sorted(samples)))
     if not groups:
         raise RecordError(f"{path}: no file named energy or accelN_energy in it")
