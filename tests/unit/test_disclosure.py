@@ -173,6 +173,8 @@ def test_emissions_that_are_a_lower_bound_say_so():
     [use] = card["considerations"]["environmentalConsiderations"]["energyConsumptions"]
     properties = {each["name"]: each["value"] for each in use["properties"]}
     assert (properties["greenml:co2_lower_bound"], "greenml:lower_bound" in properties) == ("half of it", False)
+    assert use["activityEnergyCost"] == {"value": 12.0, "unit": "kWh"}
+    assert properties["greenml:energy_interval_95_percent"] == "11.4 kWh to 12.6 kWh"
 
 
 def test_without_training_there_are_no_days_of_it():

@@ -11,30 +11,30 @@ from greenml.reports import _format
 from greenml.reports.card import facts as card_facts
 from greenml.units import JOULES_PER_KWH
 
-KWH_PER_MWH = 1000.0
-LEAST_FIXED = 1e-5  # MWh; what is less is written with its power of ten
+JOULES_PER_UNIT = {"kWh": JOULES_PER_KWH, "MWh": 1000.0 * JOULES_PER_KWH}
+LEAST_FIXED = 1e-5  # what is less is written with its power of ten
 
 
 def megawatt_hours(quantity: Quantity) -> str:
     """Write an energy in MWh with the digits that its interval allows; ``N/A`` and the reason: not known."""
     if quantity.value is None:
         return f"N/A ({quantity.why or 'not measured'})"
-    return f"{'at least ' if quantity.at_least else ''}{_megawatt_hours(quantity.value, digits(quantity))}"
+    return f"{'at least ' if quantity.at_least else ''}{_energy(quantity.value, digits(quantity), 'MWh')}"
 
 
-def _megawatt_hours(joules: float, count: int) -> str:
-    """Write MWh with so many significant digits, and none beyond: ``150000 MWh``, ``0.00078 MWh``, ``1.0e-9 MWh``."""
-    value = float(f"{joules / JOULES_PER_KWH / KWH_PER_MWH:.{count - 1}e}")
+def _energy(joules: float, count: int, unit: str) -> str:
+    """Write an energy with so many significant digits, and none beyond: ``150000 MWh``, ``1.0e-9 MWh``."""
+    value = float(f"{joules / JOULES_PER_UNIT[unit]:.{count - 1}e}")
     if 0 < abs(value) < LEAST_FIXED:
-        return f"{value:.{count - 1}e} MWh".replace("e-0", "e-")
-    return f"{_format.significant(value, count)} MWh"
+        return f"{value:.{count - 1}e} {unit}".replace("e-0", "e-")
+    return f"{_format.significant(value, count)} {unit}"
 
 
-def interval(quantity: Quantity) -> str:
-    """Write the interval of an energy in MWh; empty where none is known."""
+def interval(quantity: Quantity, unit: str = "MWh") -> str:
+    """Write the interval of an energy in MWh or kWh; empty where none is known."""
 
     def write(joules: float) -> str:
-        return _megawatt_hours(joules, digits(quantity) + 1)
+        return _energy(joules, digits(quantity) + 1, unit)
 
     if quantity.value is None or quantity.low is None:
         return ""
