@@ -48,15 +48,19 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 JobRequeue=1
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
+{accounting}
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=train Nodes={host} Default=YES MaxTime=5 State=UP
 """
+NO_ACCOUNTING = """AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none"""
 
 
 class Slurm:
     """A cluster of this machine alone, in a folder."""
+
+    accounting = NO_ACCOUNTING
+    node = ("slurmd", "-D", "-c")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +74,7 @@ class Slurm:
         control, node = (_free_port() for _ in range(2))
         text = CONFIGURATION.format(
             host=socket.gethostname().partition(".")[0], control=control, node=node, folder=self.folder,
-            user=getpass.getuser(),
+            user=getpass.getuser(), accounting=self.accounting,
         )  # fmt: skip
         (self.folder / "slurm.conf").write_text(text)
         key = self.folder / "munge.key"
@@ -82,9 +86,13 @@ class Slurm:
             f"--log-file={self.folder}/munge.log",
         )  # fmt: skip
         self.wait((self.folder / "munge.socket").exists, "munged has no socket")
+        self._start_accounting()
         self._run("slurmctld", "-D")
-        self._run("slurmd", "-D", "-c")
+        self._run(*self.node)
         self.wait(lambda: "idle" in self("sinfo", "--noheader", "--format=%T", check=False), "the node is not idle")
+
+    def _start_accounting(self) -> None:
+        """There is none."""
 
     def _run(self, *words: str) -> None:
         with (self.folder / f"{words[0]}.out").open("wb") as out:

@@ -1,13 +1,28 @@
 """A sink that is dead, slow, refuses or is full: the training's losses stay as they are, bit for bit.
 
-Afterwards, with the fault over, ``greenml send`` delivers the record, once however often it is called.
+Afterwards, with the fault over, ``greenml send`` delivers the record, once however often it is called. Each fault at
+the start, and in the middle, when the sink has had figures:
+
+=============================  =========================================================================
+sink                           faults
+=============================  =========================================================================
+mlflow, opentelemetry,         the service closes every connection, hangs, answers 401, 429 or 500
+prometheus:push, wandb online
+wandb online                   its own process is killed (in the middle)
+tensorboard, prometheus:FILE,  the disk is full
+trackio, wandb offline,
+mlflow:sqlite
+=============================  =========================================================================
 """
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +31,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 import greenml
@@ -41,7 +57,7 @@ with run.phase("train"):
         losses.append(loss.item().hex())
         time.sleep(0.04)
         if step == 30:  # of the 1.2 s in which sinks got their first figures
-            end = time.monotonic() + 60
+            end = time.monotonic() + 180
             while not os.path.exists("go") and time.monotonic() < end:
                 time.sleep(0.02)
 run.stop()
@@ -89,9 +105,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status = fault or 200
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
         if status == 200:
             self.server.got.append((self.command, self.path, body))
-        answer = json.dumps(ANSWERS.get(self.path.rpartition("/mlflow/")[2].partition("?")[0], {})).encode()
+        if self.path == "/graphql":
+            known = graphql(json.loads(body), f"http://127.0.0.1:{self.server.server_port}/storage")
+        else:
+            known = ANSWERS.get(self.path.rpartition("/mlflow/")[2].partition("?")[0], {})
+        answer = json.dumps(known).encode()
         otlp = self.path == "/v1/metrics"
         self.send_response(status)
         self.send_header("content-type", "application/x-protobuf" if otlp else "application/json")
@@ -111,7 +133,42 @@ RUN = {
 ANSWERS = {"runs/create": {"run": RUN}, "runs/get": {"run": RUN}, "experiments/search": {"experiments": []}}
 
 
-FAULTS = ("dead", "hang", 429, 500)
+def graphql(asked: dict, storage: str) -> dict:
+    """Answer what W&B's client asks of a server."""
+    known = asked.get("variables") or {}
+    name = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])[1]
+    where = {"id": "p", "name": known.get("project"), "entity": {"id": "e", "name": "me"}}
+    bucket = {"id": "b", "name": known.get("name"), "config": "{}", "historyLineCount": 0, "project": where}
+    upload = {"uploadHeaders": [], "uploadMultipartUrls": None}
+    edges = [
+        {
+            "node": {
+                **upload,
+                "storagePath": file["name"],
+                "uploadUrl": f"{storage}/{file['name']}",
+                "artifact": {"id": "a"},
+            }
+        }
+        for file in (known.get("input") or {}).get("artifactFiles") or []
+    ]
+    manifest = {"id": "m", "file": {**upload, "id": "f", "uploadUrl": f"{storage}/manifest"}}
+    files = [{"name": file, "uploadUrl": f"{storage}/{file}"} for file in known.get("files") or []]
+    artifact = {"id": "a", "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}
+    answers = {
+        "Viewer": {"viewer": {"id": "v", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}},
+        "RunResumeStatus": {"model": None},
+        "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
+        "CreateRunFiles": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}},
+        "ArtifactType": {"project": {"artifact": None}},
+        "CreateArtifact": {"createArtifact": {"artifact": artifact}},
+        "CreateArtifactManifest": {"createArtifactManifest": {"artifactManifest": manifest}},
+        "CreateArtifactFiles": {"createArtifactFiles": {"files": {"edges": edges}}},
+        "CommitArtifact": {"commitArtifact": {"artifact": {"id": "a", "digest": "d"}}},
+    }
+    return {"data": answers.get(name, {})}
+
+
+FAULTS = ("dead", "hang", 401, 429, 500)
 
 
 @pytest.fixture
@@ -127,11 +184,27 @@ def services():
         server.server_close()
 
 
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def _ended():
+    """Leave no training behind where a test fails."""
+    yield
+    for child in STARTED:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    STARTED.clear()
+
+
 def start(folder: Path, *names: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [*before, sys.executable, "-c", TRAINING, *names], cwd=folder, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, **PATIENCE, **environment},
     )  # fmt: skip
+    STARTED.append(child)
+    return child
 
 
 def ended(child: subprocess.Popen, folder: Path) -> tuple[list[str], greenml.RunRecord, Counter[str]]:
@@ -175,7 +248,7 @@ def network_sinks(service: Service) -> list[str]:
 
 @pytest.mark.parametrize("when", ["start", "middle"])
 def test_services_with_faults(tmp_path, services, losses, when):
-    """Three sinks for each of four faults, all in one training."""
+    """Three sinks for each fault, all in one training."""
     names = [network_sinks(service) for service in services]
 
     def fail() -> None:
@@ -188,13 +261,14 @@ def test_services_with_faults(tmp_path, services, losses, when):
     child = start(tmp_path, *(name for three in names for name in three))
     if when == "middle":
         end = time.monotonic() + 90
-        while not all(service.took("/v1/metrics") and service.took("/metrics/job") for service in services):
+        begun = ("/v1/metrics", "/metrics/job", "/runs/log-batch")
+        while not all(service.took(each) for service in services for each in begun):
             assert time.monotonic() < end
             time.sleep(0.02)
         fail()
     values, record, notes = ended(child, tmp_path)
     assert values == losses
-    assert notes == {"mlflow": 4, "opentelemetry": 4, "prometheus": 4}
+    assert notes == dict.fromkeys(("mlflow", "opentelemetry", "prometheus"), len(FAULTS))
     assert all("'greenml send' delivers the record later" in text for text in texts(record))
     # The faults are over.
     joules = f"greenml_energy_joules_total {record.total().it_energy_joules.value!r}".encode()
@@ -226,33 +300,88 @@ def test_a_service_that_recovers_gets_the_record(tmp_path, services, losses):
     assert f"greenml_energy_joules_total {record.total().it_energy_joules.value!r}".encode() in page
 
 
-@pytest.mark.parametrize("fault", ["hang", 500])
-def test_weights_and_biases_with_a_fault(tmp_path, services, losses, fault):
-    """A run of greenml's own cannot begin; Python ends all the same."""
-    services[0].fault = fault
-    (tmp_path / "go").touch()
-    address = f"http://127.0.0.1:{services[0].server_port}"
-    values, record, notes = ended(
-        start(tmp_path, "wandb", WANDB_BASE_URL=address, WANDB_API_KEY="hunter2" * 6, WANDB_MODE="online"), tmp_path
-    )
-    assert values == losses
-    assert notes == {"wandb": 1}
-    assert "'greenml send' delivers the record later" in texts(record)[0]
+def wandb_at(service: Service) -> dict[str, str]:
+    address = f"http://127.0.0.1:{service.server_port}"
+    return {"WANDB_BASE_URL": address, "WANDB_API_KEY": "hunter2" * 6, "WANDB_MODE": "online"}
 
 
-def test_a_full_disk(tmp_path, losses):
-    """Every sink that writes files, on a file system of its own without room."""
+@pytest.mark.parametrize("when", ["start", "middle"])
+def test_weights_and_biases_with_faults(tmp_path, services, losses, when):
+    """A training for each fault, side by side: of its server, or of W&B's own process. Python ends all the same."""
+    faults = [*FAULTS, "killed"] if when == "middle" else FAULTS
+    servers = [*services, services[0]][: len(faults)]
+    children = {}
+    for fault, service in zip(faults, servers, strict=True):
+        folder = tmp_path / str(fault)
+        folder.mkdir()
+        if when == "start":
+            service.fault = fault
+            (folder / "go").touch()
+        children[fault] = start(folder, "wandb", WANDB_DIR=str(folder), **wandb_at(service))
+    if when == "middle":
+        end = time.monotonic() + 180
+        while not all(any((tmp_path / str(fault)).glob("wandb/run-*/*.wandb")) for fault in faults) or not all(
+            each.took("/file_stream") for each in services
+        ):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        for process in psutil.Process(children["killed"].pid).children(recursive=True):
+            if process.name() == "wandb-core":
+                process.kill()
+        for fault, service in zip(FAULTS, services, strict=True):
+            service.fault = fault
+        for fault in faults:
+            (tmp_path / str(fault) / "go").touch()
+    for fault, child in children.items():
+        values, record, notes = ended(child, tmp_path / str(fault))
+        assert values == losses
+        assert notes == {"wandb": 1}, fault
+        assert "'greenml send' delivers the record later" in texts(record)[0]
+    if when == "start":
+        return
+    # The fault is over: however often it is sent, the same run gets the same figures and the same files.
+    service, folder = services[0], tmp_path / "dead"
+    service.fault, service.got = "", []
+    code = "from greenml.cli import main\nmain(['send', 'run.json', '--sink', 'wandb'])"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+            env={**os.environ, **PATIENCE, "WANDB_DIR": str(folder), **wandb_at(service)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    record = greenml.open_record(folder / "run.json")
+    asked = [json.loads(body) for _, path, body in service.got if path == "/graphql"]
+    artifacts = [each["variables"]["input"] for each in asked if "mutation CreateArtifact " in each["query"]]
+    assert [each["runName"] for each in artifacts] == [f"greenml-{record.run_id}"] * 2
+    assert artifacts[0]["digest"] == artifacts[1]["digest"]
+    summaries = [json.loads(body) for _, path, body in service.got if path.endswith("storage/wandb-summary.json")]
+    assert [each["green/energy_joules"] for each in summaries] == [record.total().it_energy_joules.value] * 2
+
+
+@pytest.mark.parametrize("when", ["start", "middle"])
+def test_a_full_disk(tmp_path, losses, when):
+    """Every sink that writes files, on a file system of its own without room, or in which it ends."""
     mounts = ["unshare", "--user", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*mounts, "true"], capture_output=True).returncode:
         pytest.skip("no file system can be mounted here (unshare --user --mount)")
     (tmp_path / "full").mkdir()
-    (tmp_path / "go").touch()
-    words = 'mount -t tmpfs -o size=16k none full && (dd if=/dev/zero of=full/all 2>/dev/null || true) && exec "$@"'
+    size = "16k" if when == "start" else "64m"
     child = start(
         tmp_path, "tensorboard:full/logs", "prometheus:full/a.prom", "trackio", "wandb",
-        f"mlflow:sqlite:///{tmp_path}/full/mlflow.db", before=(*mounts, "sh", "-c", words, "sh"),
+        f"mlflow:sqlite:///{tmp_path}/full/mlflow.db",
+        before=(*mounts, "sh", "-c", f'mount -t tmpfs -o size={size} none full && exec "$@"', "sh"),
         TRACKIO_DIR=str(tmp_path / "full" / "trackio"), WANDB_DIR=str(tmp_path / "full"), WANDB_MODE="offline",
     )  # fmt: skip
+    full = Path(f"/proc/{child.pid}/root{tmp_path}/full")  # as the training sees it
+    files = ("a.prom", "logs/greenml/*", "trackio/**/*.db", "wandb/offline-run-*/*.wandb", "mlflow.db")
+    end = time.monotonic() + 120
+    while not os.path.ismount(full) or (when == "middle" and not all(any(full.glob(name)) for name in files)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    with contextlib.suppress(OSError), (full / "all").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+    (tmp_path / "go").touch()
     values, _, notes = ended(child, tmp_path)
     assert values == losses
     assert notes == dict.fromkeys(("tensorboard", "prometheus", "trackio", "wandb", "mlflow"), 1)

@@ -19,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTH
 from wandb.proto import wandb_internal_pb2
 
 import greenml
+from greenml.accounting.status import RunningTotals, RunStatus
 from greenml.reports import _format
+from greenml.sinks import RunInfo, tensorboard
 
 SERVER = """
 import os, sys
@@ -339,6 +341,26 @@ def test_tensorboard_without_a_writer_costs_a_note(tmp_path):
     assert "give run.offer(writer), or tensorboard:FOLDER" in text
 
 
+def test_tensorboard_waits_for_a_writer_that_the_training_opens_late(tmp_path):
+    """No note while it may still come; then it has the figures from the first on, and of many every so often."""
+    with greenml.track(tmp_path / "run.json") as run:
+        pass
+    sink = tensorboard.create("")
+    sink.patience_seconds = -1.0  # is over
+    sink.open(RunInfo(run.record.run_id))
+    for second in range(1000):
+        totals = RunningTotals(float(second), 100.0 * second, 0.0, 0.0, {})
+        sink.update(RunStatus("", "running", None, 1, ("a",), 1, totals))
+    sink.look([tensorboard.EventFile(tmp_path / "logs" / "events.out.tfevents.1")])
+    sink.close(run.record)
+    rows = scalars(tmp_path / "logs", "green/energy_joules")
+    assert rows[0] == (0, 0.0)
+    assert rows[-2][0] > 900
+    assert 50 <= len(rows) <= 102
+    assert all(value == 100.0 * second for second, value in rows[:-1])
+    assert rows[-1][1] == joules(run.record)
+
+
 SECRETS = """
 run.params({{"hub_token": sys.argv[3], "learning_rate": 0.1}})
 run.log(password={password!r})
@@ -356,6 +378,7 @@ def test_no_key_is_in_what_a_sink_keeps(server, python, tmp_path):
     names += f"prometheus:push=http://me:{password}@127.0.0.1:9"
     environment = {"WANDB_DATA_DIR": str(tmp_path), "WANDB_API_KEY": password * 3}
     record = python(code, names, "--api-key", key, **environment)
+    python(SEND_TWICE, f"mlflow:{server}")  # on busy processors it has not all at the run's end
     assert "sink prometheus: " in " ".join(note.text for note in record.notes)
     kept = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for part in ("trackio", "wandb", "logs", "a.prom"):

@@ -168,17 +168,65 @@ def test_emissions_that_are_a_lower_bound_say_so():
     bound = with_total(run(1, 10, hours=0.5), emissions_grams=grams)
     [row] = csv.DictReader(io.StringIO(rendered("ledger", bound)))
     names = ("energy_lower_bound", "location_based_lower_bound", "market_based_lower_bound")
-    assert [row[name] for name in names] == ["no", "yes", "no"]
+    assert [row[name] for name in names] == ["no", "yes", ""]  # there is no market-based figure
     card = json.loads(rendered("cyclonedx", bound))["metadata"]["component"]["modelCard"]
     [use] = card["considerations"]["environmentalConsiderations"]["energyConsumptions"]
     properties = {each["name"]: each["value"] for each in use["properties"]}
     assert (properties["greenml:co2_lower_bound"], "greenml:lower_bound" in properties) == ("half of it", False)
+    assert use["activityEnergyCost"] == {"value": 12.0, "unit": "kWh"}
+    assert properties["greenml:energy_interval_95_percent"] == "11.4 kWh to 12.6 kWh"
 
 
 def test_without_training_there_are_no_days_of_it():
     page = rendered("gpai", run(1, stage="inference"))
     assert page.count("N/A (no run of training was given)") == 2
     assert "0 days" not in page
+
+
+@pytest.mark.parametrize(
+    ("kwh", "energy", "stated"),
+    [
+        (1e-6, "1.2e-9 MWh", "1.14e-9 MWh to 1.26e-9 MWh"),
+        (0.5, "0.00060 MWh", "0.000570 MWh to 0.000630 MWh"),
+        (123456789.0, "150000 MWh", "141000 MWh to 156000 MWh"),
+    ],
+)
+def test_megawatt_hours_have_no_digit_beyond_their_interval(kwh: float, energy: str, stated: str):
+    page = rendered("gpai", run(1, kwh))
+    assert f"| Amount of energy used for training | {energy} (95 % interval: {stated}) |" in page
+
+
+def test_one_run_is_no_sum():
+    words = text.method([run(1, status="failed")], run(1).energy_joules)
+    assert "The figure is that of one run on 1 X NVIDIA A100" in words
+    assert "The run did not complete: failed." in words
+    assert "added" not in words
+
+
+def test_a_machine_without_gpus_has_node_days():
+    made = run(1, 1.0, hours=12)
+    cpu = made.record.devices[0].model_copy(update={"kind": "cpu", "name": "AMD EPYC", "sensor": "rapl"})
+    without = Run(made.record.model_copy(update={"devices": [cpu]}), "training")
+    assert "| Training time (hardware) | 0.5 node days (no GPUs) |" in rendered("gpai", without)
+    both = rendered("gpai", without, run(2, 1.0, hours=24))
+    assert "| Training time (hardware) | 1 GPU days, and 0.5 node days without GPUs |" in both
+
+
+def test_a_sum_says_which_runs_have_which_part():
+    made = run(1)
+    cpu = Quantity(value=1.0, basis="measured")
+    facility = Quantity(value=None, basis="derived", why="no PUE")
+    runs = [with_total(made, cpu_energy_joules=cpu), with_total(run(2), facility_energy_joules=facility), run(3, None)]
+    assert text.boundary(runs) == (
+        "the energy of GPUs and CPUs (1 of 2 runs), multiplied by a power usage effectiveness of 1.2 (given by the "
+        "user) in 1 of 2 runs, without the facility's cooling and losses in the others"
+    )
+    assert text.boundary([run(3, None)]) == "no energy is known"
+
+
+def test_a_ledger_says_nothing_of_figures_that_are_not_known():
+    [row] = csv.DictReader(io.StringIO(rendered("ledger", run(1, None, hours=0.5))))
+    assert {name for name, cell in row.items() if cell} == {"month", "country", "region", "stage", "category", "runs"}
 
 
 def test_boamps_tells_of_all_runs_where_and_on_what():

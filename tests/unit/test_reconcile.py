@@ -606,7 +606,11 @@ def test_a_meter_that_is_named_wrongly_is_one_line(text: str, answer: str):
         ("prometheus", "{}", "no series in it"),
         ("prometheus", "[", "not JSON"),
         ("sacct", '{"jobs": [{"job_id": 1}]}', "not what 'sacct --json' prints"),
-        ("sacct", "JobID|Energy\n1|2\n", "print it with: sacct -P -o"),
+        (
+            "sacct",
+            "JobID|Energy\n1|2\n",
+            "no column JobIDRaw, ConsumedEnergyRaw, Start, End; print it with: sacct -P -D -o",
+        ),
         ("sacct", '{"jobs": 5}', "not what 'sacct --json' prints"),
         ("sacct", '{"jobs": [5, {"job_id": 1, "time": 5, "steps": 5}]}', "not what 'sacct --json' prints"),
         ("sacct", "JobIDRaw|ConsumedEnergyRaw|Start|End\n1|2|Unknown|Unknown\n", "no job in it that has ended"),
@@ -628,13 +632,76 @@ def test_a_meter_that_is_named_wrongly_is_one_line(text: str, answer: str):
         ("csv", "time,W\n1e12,2\n1e60,3\n", "its times are no dates"),
         ("csv", "time,W\n1," + "2" * 200_000 + "\n", "not CSV: field larger"),
         ("azure", "{}", "not an export of 'az monitor metrics list'"),
-        ("pm_counters", "energy\n", "fewer than two samples"),
+        ("pm_counters", "5 J 3000000 us\n", "fewer than two samples"),
+        ("pm_counters", "300 W 1785000000000000 us\n", "no line 'VALUE J TIME us' in it: log the file energy"),
+        ("csv", "time,W\n07/25/2026 05:20 PM,80\n", "such as '07/25/2026 05:20 PM,80'; times are ISO"),
+        ("csv", "time,W\n1,-80\n2,-80\n3,1\n", "W is below 0 in most rows"),
+        (
+            "csv",
+            "time,Wh\n" + "".join(f"{at},{1 + at % 30 // 15}\n" for at in range(90)),
+            "falls 2 times: it is not a c",
+        ),
+        ("csv", "time,W\n2026-10-25T02:59:00,80\n2026-10-25T02:00:00,80\n", "its times go back by 59 min: local time"),
+        ("prometheus", '{"status": "error", "error": "unknown function"}', "answered with an error: unknown function"),
+        (
+            "prometheus",
+            '{"data": {"result": [{"metric": {}, "values": [[1, "2"]]}]}}',
+            "no metric's name: say what they",
+        ),
+        ("prometheus", 'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 100\n', "shows is a moment; ask Prometheus, with query_range"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(tmp_path: Path, kind: str, content: str, answer: str):
     (tmp_path / "azure-file").write_text(content)
     with pytest.raises(RecordError, match=answer):
         read(f"{kind}:{tmp_path}/azure-file", [])
+
+
+@pytest.mark.parametrize(
+    ("above", "row"),
+    [
+        ("# PDU 7, firmware 2.1\n#time,W\n", "{iso}Z,{watts}"),
+        ("Device;PDU 7\nExport date;2026-07-26\n\nTimestamp;Active Power [kW]\n", "{iso}+00:00;{kilo}"),
+        ("ts_ms,power_w,serial\n", "{milli},{watts},7"),
+        ("time,W\n", "{iso},{watts}\n{iso},{watts}"),
+    ],
+    ids=["comments", "lines above the header", "unix milliseconds", "rows that come twice"],
+)
+def test_exports_of_power_meters(tmp_path: Path, run: RunRecord, begun: float, above: str, row: str):
+    rows = [
+        row.format(
+            iso=f"{datetime.fromtimestamp(begun + second, timezone.utc):%Y-%m-%dT%H:%M:%S}",
+            watts=watts(second + 0.5), kilo=f"{watts(second + 0.5) / 1000:.4f}".replace(".", ","),
+            milli=int((begun + second) * 1000),
+        )
+        for second in range(-60, SECONDS + 60)
+    ]  # fmt: skip
+    (tmp_path / "a.csv").write_text(above + "\n".join(rows))
+    [made] = read(f"csv:{tmp_path}/a.csv,boundary=gpu,accuracy=1%", [run])
+    result = reconcile([run], made)
+    assert (result.verdict, result.ratio) == ("agree", pytest.approx(1.0, abs=2e-3))
+
+
+def test_local_times_without_their_zone_say_by_how_much(tmp_path: Path, run: RunRecord, begun: float):
+    zone = timezone(timedelta(hours=2))
+    rows = "".join(
+        f"{datetime.fromtimestamp(begun + second, zone):%Y-%m-%d %H:%M:%S},{watts(second + 0.5)}\n"
+        for second in range(-60, SECONDS + 60)
+    )
+    (tmp_path / "a.csv").write_text("time,W\n" + rows)
+    text = f"csv:{tmp_path}/a.csv,boundary=gpu,accuracy=1%"
+    result = reconcile([run], read(text, [run])[0])
+    assert result.verdict == "cannot be compared"
+    assert result.why.endswith("its times have no zone: if they are of UTC+2, say lag=7200s")
+    assert reconcile([run], read(f"{text},lag=7200s", [run])[0]).verdict == "agree"
+
+
+def test_a_counter_that_could_not_be_read_was_not_reset():
+    """A row with 0 after which it goes on; and one from which it begins anew."""
+    lost = [(0.0, 5000.0), (1.0, 5100.0), (2.0, 0.0), (3.0, 0.0), (4.0, 5400.0), (5.0, 5500.0)]
+    assert counted(lost) == ((0.0, 0.0), (1.0, 100.0), (4.0, 400.0), (5.0, 500.0))
+    reset = [(0.0, 5000.0), (1.0, 5100.0), (2.0, 0.0), (3.0, 100.0), (4.0, 200.0)]
+    assert counted(reset)[-1] == (4.0, 300.0)
 
 
 def test_the_command(tmp_path: Path, run: RunRecord, begun: float, capsys: pytest.CaptureFixture[str]):

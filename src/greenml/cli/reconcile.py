@@ -79,7 +79,8 @@ def rendered(result: Reconciled, *, markdown: bool) -> str:
     boundary = BOUNDARIES.get(meter.boundary or "", "not known")
     steps = _format.seconds(meter.step_seconds) if meter.step_seconds else "one figure"
     gaps = _format.duration(result.gap_seconds) if result.gap_seconds else "none"
-    lag = f"; its clock is {_format.seconds(meter.lag_seconds)} late, allowed for" if meter.lag_seconds else ""
+    side = "late" if meter.lag_seconds > 0 else "early"
+    lag = f"; its clock is {_format.seconds(abs(meter.lag_seconds))} {side}, allowed for" if meter.lag_seconds else ""
     rows = [
         ("greenml", _energy(result.record), f"{'the whole run' if result.scope == 'run' else result.scope}"),
         (printable_line(meter.name), _energy(result.other), f"{boundary}; step: {steps}; gaps: {gaps}{lag}"),

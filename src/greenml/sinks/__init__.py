@@ -329,5 +329,5 @@ class _Sender:
 
 
 def _text(error: BaseException) -> str:
-    text = " ".join(redact_text(f"{type(error).__name__}: {error}").split())
+    text = " ".join(redact_text(f"{type(error).__name__}: {error}").split()).rstrip(": ")
     return text[:MOST_LETTERS]  # after its secrets are masked: the half of one is not told from other text

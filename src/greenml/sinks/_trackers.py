@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from greenml.sinks import RunInfo
 
 PATIENCE_SECONDS = 30.0  # how long a sink waits for the training to open the tracker itself
-MOST_WAITING = 100  # updates that are kept until then
+MOST_WAITING = 100  # updates that are kept until then; of more, every second one
 SECONDS = next(metric.tracker for metric in METRICS if metric.opentelemetry == "greenml.duration")
 Handle = TypeVar("Handle")
 
@@ -54,13 +54,17 @@ class Tracker(ABC, Generic[Handle]):
 
     Attributes:
         joined: the identifier of a run that is not greenml's own; empty where there is none.
+        patience_seconds: how long the training may take to open the tracker itself.
+        can_begin: whether there may be a run of greenml's own; if not, the training's is waited for to the end.
     """
 
     close_seconds = 10.0
     update_seconds = 10.0
+    patience_seconds = PATIENCE_SECONDS
 
     def __init__(self) -> None:
         self.joined = ""
+        self.can_begin = True
         self._handle: Handle | None = None
         self._waiting: list[Point] = []
 
@@ -78,9 +82,11 @@ class Tracker(ABC, Generic[Handle]):
 
     def update(self, status: RunStatus) -> None:
         """Log the figures of this moment, with those that waited."""
-        self._waiting = [*self._waiting[-MOST_WAITING:], Point.at(time.time(), tracker_figures(status))]
+        waiting = [*self._waiting, Point.at(time.time(), tracker_figures(status))]
+        self._waiting = waiting if len(waiting) <= MOST_WAITING else waiting[::2]
         self.look(())
-        if self._handle is not None or time.monotonic() - self._opened_seconds > PATIENCE_SECONDS:
+        is_late = time.monotonic() - self._opened_seconds > self.patience_seconds
+        if self._handle is not None or (is_late and self.can_begin):
             self.log(self._ready(), self._waiting)
             self._waiting = []  # else they are tried again
 

@@ -53,6 +53,7 @@ class TensorBoard(Tracker[Writer]):
     def __init__(self, folder: Path | None) -> None:
         super().__init__()
         self._folder = folder
+        self.can_begin = folder is not None
 
     def find(self, loggers: Sequence[object]) -> Writer | None:
         """Return the first writer among the loggers that were offered."""

@@ -7,10 +7,13 @@ begins one, whose identifier follows from that of the run.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if "wandb" not in sys.modules:  # reports of its own errors would go to another network than the one that was named
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from greenml.sinks import RunInfo
 
 SERVER_SECONDS = 8.0  # for a run of greenml's own to begin, and to end
+WRITE_SECONDS = 3.0  # its own process writes after the run has ended
 draw_apart("wandb.sdk.lib.retry")
 
 
@@ -111,6 +115,22 @@ class WandB(Tracker[Any]):
             handle.log_artifact(artifact)
         if is_own:
             handle.finish(exit_code=0 if record.status in ("completed", "running") else 1)
+            if handle.offline:
+                _check_written(Path(handle.settings.sync_file))
+
+
+def _check_written(path: Path) -> None:
+    """Look for the end of an offline run in its file: W&B says nothing of what it cannot write.
+
+    Raises:
+        OSError: it is not there.
+    """
+    names = [f"greenml/{name}".encode() for name in ("run_id", "status", "version")]  # a block's end may cut one
+    end = time.monotonic() + WRITE_SECONDS
+    while not any(name in path.read_bytes() for name in names):
+        if time.monotonic() > end:
+            raise OSError(errno.ENOSPC, "W&B did not write the record; is its disk full?", str(path))
+        time.sleep(0.02)
 
 
 def _is_finished(run: Any) -> bool:  # noqa: ANN401

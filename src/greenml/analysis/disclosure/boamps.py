@@ -187,8 +187,15 @@ def _reported(record: RunRecord, kind: str) -> list[DeviceRecord]:
         named = re.fullmatch(r"(\d+) x (.+)", device.name)
         many = int(named[1]) if named else count if device.count == 1 else device.count
         if many:
-            made.append(device.model_copy(update={"count": many, "name": named[2] if named else device.name}))
+            name = named[2] if named else (kind == "gpu" and _gpu_of(record)) or device.name
+            made.append(device.model_copy(update={"count": many, "name": name}))
     return made
+
+
+def _gpu_of(record: RunRecord) -> str:
+    """Return the GPU of the machine's size: ``V100 32GB`` of ``8 X V100 32GB``; empty where it is not told."""
+    named = re.fullmatch(r"\d+ X (.+)", record.place.sku_label)
+    return named[1] if named else ""
 
 
 def _quality(energy: Quantity) -> str | None:

@@ -53,7 +53,7 @@ def _consumption(model: Model, stage: str, joules: Quantity, grams: Quantity) ->
         properties["lower_bound"] = joules.why
     if grams.at_least:
         properties["co2_lower_bound"] = grams.why
-    if stated := text.interval(joules):
+    if stated := text.interval(joules, "kWh"):
         properties["energy_interval_95_percent"] = stated
     made: dict[str, Any] = {
         "activity": ACTIVITIES.get(stage, stage),

@@ -7,6 +7,8 @@ defines no boundary: it is stated.
 
 from __future__ import annotations
 
+import math
+
 from greenml.analysis.disclosure import text
 from greenml.analysis.disclosure.model import (
     SECONDS_PER_DAY,
@@ -66,12 +68,28 @@ def _times(runs: list[Run]) -> list[tuple[str, str]]:
     days = wall_clock_seconds(runs) / SECONDS_PER_DAY
     months = days / DAYS_PER_MONTH
     wide = next((words for most, words in TRAINING_MONTHS if months < most), "more than 6 months")
+    return [
+        ("Training time (wall clock)", f"{_days(days)} days ({wide})"),
+        ("Training time (hardware)", _hardware_days(runs)),
+    ]
+
+
+def _hardware_days(runs: list[Run]) -> str:
+    """Write GPU days; of machines without any GPU, node days."""
     gpu_seconds = [run.gpu_seconds for run in runs]
     known = [seconds for seconds in gpu_seconds if seconds is not None]
-    hardware = f"{_format.number(sum(known) / SECONDS_PER_DAY, 3)} GPU days" if known else "unknown"
-    if known and len(known) < len(gpu_seconds):
-        hardware = f"at least {hardware} ({len(gpu_seconds) - len(known)} runs without a number of GPUs)"
-    return [
-        ("Training time (wall clock)", f"{_format.number(days, 3)} days ({wide})"),
-        ("Training time (hardware)", hardware),
-    ]
+    without = [run for run in runs if run.gpu_seconds == 0 and run.record.duration_seconds]
+    if len(without) == len(runs):
+        return f"{_days(math.fsum(run.node_seconds for run in runs) / SECONDS_PER_DAY)} node days (no GPUs)"
+    if not known:
+        return "unknown"
+    text = f"{_days(math.fsum(known) / SECONDS_PER_DAY)} GPU days"
+    if without:
+        nodes = math.fsum(run.node_seconds for run in without) / SECONDS_PER_DAY
+        text += f", and {_days(nodes)} node days without GPUs"
+    missing = len(gpu_seconds) - len(known)
+    return f"at least {text} ({missing} of {len(runs)} runs without a number of GPUs)" if missing else text
+
+
+def _days(value: float) -> str:
+    return _format.number(float(f"{value:.3g}"), 3)

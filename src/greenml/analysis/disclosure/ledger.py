@@ -46,14 +46,19 @@ def render(model: Model) -> str:
         location = added([_part(run.emissions_grams, share) for run, share in parts])
         market = added([_part(_market(run), share) for run, share in parts])
         split = "time" if any(share < 1 for _, share in parts) else ""
-        pue = {run.has_pue for run, _ in parts}
+        pue = {run.has_pue for run, _ in parts if run.energy_joules.value is not None}
         cells = [
             *key, len({id(run) for run, _ in parts}), *_three(energy, MEGAWATT_HOURS), *_three(location, TONNES),
-            _three(market, TONNES)[0], "some" if len(pue) > 1 else "yes" if True in pue else "no",
-            *("yes" if figure.at_least else "no" for figure in (energy, location, market)), split,
+            _three(market, TONNES)[0], "some" if len(pue) > 1 else "yes" if True in pue else "no" if pue else "",
+            *(_bound(figure) for figure in (energy, location, market)), split,
         ]  # fmt: skip
         writer.writerow([csv_cell(cell) for cell in cells])
     return stream.getvalue()
+
+
+def _bound(figure: Quantity) -> str:
+    """Say whether a figure is a lower bound; nothing of one that is not known."""
+    return "" if figure.value is None else "yes" if figure.at_least else "no"
 
 
 def _market(run: Run) -> Quantity:

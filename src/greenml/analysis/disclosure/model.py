@@ -13,6 +13,7 @@ from typing import Any
 from greenml.energy.usage import union
 from greenml.errors import SettingsError, did_you_mean, nearest
 from greenml.record.schema import Quantity, RunRecord, Totals
+from greenml.reports import markdown
 from greenml.reports.card import facts as card_facts
 from greenml.units import JOULES_PER_KWH
 
@@ -80,7 +81,12 @@ class Run:
     def gpu_seconds(self) -> float | None:
         """GPUs x seconds; None where the number of GPUs is not known."""
         count, _ = card_facts.gpu_count(self.record)
-        return count * self.record.duration_seconds if count else None
+        return count * self.record.duration_seconds if count or markdown.has_no_gpu(self.record) else None
+
+    @property
+    def node_seconds(self) -> float:
+        """Machines x seconds."""
+        return max(self.record.place.nodes, len(self.record.hosts), 1) * self.record.duration_seconds
 
 
 @dataclass(slots=True)

@@ -42,12 +42,18 @@ def render(model: Model) -> str:
                 ],
             },
             "energy_kwh": kilowatt_hours(energy),
-            "lower_bound": energy.at_least or operational.at_least or (share is not None and share.at_least),
+            "lower_bound": _is_bound(energy, operational, share),
             "operational_grams": _range(operational, 1.0),
             "embodied_grams": _range(share, 1.0),
             "scores": [_score(model.number(name), unit, words, operational, share) for name, unit, words in UNITS],
         }
     )  # fmt: skip
+
+
+def _is_bound(energy: Quantity, operational: Quantity, share: Quantity | None) -> bool | None:
+    """Tell whether one of the figures is a lower bound; None where none is known."""
+    figures = [each for each in (energy, operational) if each.value is not None] + ([share] if share else [])
+    return any(each.at_least for each in figures) if figures else None
 
 
 def _embodied(runs: Sequence[Run]) -> Quantity | None:
@@ -79,7 +85,7 @@ def _score(
     factor = unit / count
     return {
         "functional_unit": words,
-        "units": count / unit,
+        "units": float(f"{count / unit:.6g}"),
         "operational_grams_per_unit": _range(operational, factor),
         "embodied_grams_per_unit": _range(share, factor),
         "total_grams_per_unit": _range(total, factor),

@@ -18,6 +18,7 @@ from greenml.reports import _format
 
 SAME_WINDOW_RATIO = 0.01  # two windows that differ by less are one: clocks of two tools
 SAME_WINDOW_SECONDS = 2.0
+SAME_RATIO = 1e-6  # two energies that differ by less are the same
 MOST_GAP_RATIO = 0.5  # a meter that was silent for more of the window says nothing
 Verdict = Literal["agree", "differ", "cannot be compared"]
 Window = tuple[float, float]
@@ -103,6 +104,8 @@ def _no_comparison(records: Sequence[RunRecord], meter: Meter, seconds: float) -
     """Return what speaks against a comparison before any figure is looked at; empty where nothing does."""
     if meter.sensor and any(device.sensor == meter.sensor for record in records for device in record.devices):
         return "the record's own figure comes from this meter"
+    if meter.why:
+        return meter.why
     if seconds <= 0:
         return "the record covers no time"
     undated = next((record for record in records if _is_undated(record)), None)
@@ -141,7 +144,7 @@ def _counted_twice(records: Sequence[RunRecord], boundary: str | None) -> str:
 
 def _scope(records: Sequence[RunRecord], meter: Meter, seconds: float) -> str:
     """Return which scope of the records has the length of a meter's figure; empty where none has."""
-    length = meter.end - meter.start
+    length = meter.seconds
     if _same(length, seconds):
         return "run"
     phases = records[0].phases if len(records) == 1 else []
@@ -281,9 +284,10 @@ def _judged(draft: Reconciled, totals: Sequence[Totals | None]) -> Reconciled:
         return replace(draft, why=why)
     ratio = other.joules / record.joules if record.joules else None
     more = other.joules - record.joules
-    percent = (
-        "" if ratio is None else f"{_format.significant(abs(ratio - 1) * 100, 2)} % {'less' if more < 0 else 'more'}"
-    )
+    percent = ""
+    if ratio is not None:
+        share = _format.significant(abs(ratio - 1) * 100, 2)
+        percent = "the same" if abs(ratio - 1) < SAME_RATIO else f"{share} % {'less' if more < 0 else 'more'}"
     draft = replace(draft, ratio=ratio)
     below, above = _ends(other)[1] < _ends(record)[0], _ends(other)[0] > _ends(record)[1]
     without = record.low is None and other.low is None
@@ -336,7 +340,6 @@ def _obstacle(draft: Reconciled, totals: Sequence[Totals | None]) -> str:
         )
     ]
     reasons = (
-        (bool(meter.why), meter.why),
         (not boundary, f"what {meter.name} measures is not known; say boundary={'|'.join(BOUNDARIES)}"),
         (bool(meter.shared), meter.shared),
         (draft.other.joules is None, "the meter has no figure"),
@@ -352,7 +355,7 @@ def _obstacle(draft: Reconciled, totals: Sequence[Totals | None]) -> str:
 def _other_window(draft: Reconciled, which: str) -> str:
     """Say that a meter's figure is of another stretch of time, and what that leaves for the rest of the longer one."""
     meter, record = draft.meter, draft.record
-    length = meter.end - meter.start
+    length = meter.seconds
     of_meter, of_record = _format.duration(length), _format.duration(draft.seconds)
     text = f"the meter's figure is of {of_meter}, the record's of {of_record}, {which}"
     rest = draft.seconds - length
@@ -376,7 +379,21 @@ def _when(meter: Meter, windows: Sequence[Window]) -> str:
     def written(seconds: float) -> str:
         return _format.minute(datetime.fromtimestamp(seconds, timezone.utc))
 
-    return (
+    text = (
         f"the meter measured from {written(meter.start)} to {written(meter.end)}, the run went from "
         f"{written(windows[0][0])} to {written(windows[-1][1])}"
     )
+    hours = _zone(meter, windows) if meter.curve and meter.clock_doubt_seconds else 0
+    zone = f"UTC{hours:+d}"
+    return f"{text}; its times have no zone: if they are of {zone}, say lag={hours * 3600}s" if hours else text
+
+
+def _zone(meter: Meter, windows: Sequence[Window]) -> int:
+    """Return the only whole hours from UTC with which a meter covers the run; 0 where there is none, or several."""
+    most = int(meter.clock_doubt_seconds // 3600)
+    fits = [
+        hours
+        for hours in range(-most, most + 1)
+        if meter.start - hours * 3600 <= windows[0][0] and meter.end - hours * 3600 >= windows[-1][1]
+    ]
+    return fits[0] if len(fits) == 1 else 0

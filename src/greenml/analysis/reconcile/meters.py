@@ -35,7 +35,7 @@ BOUNDARIES: dict[str, str] = {
     "facility": "the facility: cooling and distribution too",
 }
 OPTIONS = ("boundary", "accuracy", "lag", "exclusive", "run", "query", "column", "region")
-NO_VALUE = 2.0**63  # Slurm's "not set" and above
+NO_VALUE, NO_VALUE_OF_64_BITS = 2**63, 2**64 - 2  # Slurm's "not set" and above: of what fits there, of energy
 LAST_SECONDS = 253_402_300_799.0  # the end of the year 9999: what is later is no date
 GAP_STEPS = 5  # a stretch without a sample is a gap from this many steps on
 
@@ -59,6 +59,7 @@ class Meter:
         windowed: the figure is of the run's own time, wherever the window of the question lies.
         clock_doubt_seconds: by which its times may be off: a zone that its file does not tell.
         sensor: what a record calls the devices that were imported from it.
+        covered_seconds: of the figure, where it leaves out pauses between start and end; None: all.
     """
 
     name: str
@@ -76,6 +77,12 @@ class Meter:
     windowed: bool = False
     clock_doubt_seconds: float = 0.0
     sensor: str = ""
+    covered_seconds: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long its figure is of: from start to end, unless there were pauses."""
+        return self.end - self.start if self.covered_seconds is None else self.covered_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +189,18 @@ def integrated(samples: Sequence[tuple[float, float]]) -> Curve:
 
 
 def counted(samples: Sequence[tuple[float, float]]) -> Curve:
-    """Return the curve of a counter's (unix seconds, joules); one that falls was reset, and goes on from 0."""
+    """Return the curve of a counter's (unix seconds, joules); one that falls was reset, and goes on from 0.
+
+    A 0 after which it goes on as if nothing had been was no reset, but no reading.
+    """
     curve: list[tuple[float, float]] = []
     joules, before = 0.0, None
-    for at, value in samples:
+    followed = [0.0] * len(samples)  # by which value that is not 0, after each sample
+    for index in range(len(samples) - 2, -1, -1):
+        followed[index] = samples[index + 1][1] or followed[index + 1]
+    for (at, value), after in zip(samples, followed, strict=True):
+        if not value and before is not None and after >= before[1] > 0:
+            continue
         if before is not None:
             if at <= before[0]:
                 continue
@@ -319,12 +334,15 @@ class _Step:
     nodes: int | None
 
 
+Attempts = list[list[_Step]]  # of one job: the rows of each; a requeued job has several
+
+
 def _sacct(spec: Specification, records: Sequence[RunRecord]) -> list[Meter]:
-    """Read ``sacct --json`` or ``sacct -P -o JobIDRaw,ConsumedEnergyRaw,Start,End,NNodes``."""
+    """Read ``sacct --json`` or ``sacct -P -D -o JobIDRaw,ConsumedEnergyRaw,Start,End,NNodes``."""
     path = Path(spec.path)
     text = read_text(path)
     is_json = text.lstrip().startswith("{")
-    jobs = _sacct_json(path) if is_json else _sacct_rows(path, text)
+    jobs, zoned = (_sacct_json(path), True) if is_json else _sacct_rows(path, text)
     named = list(dict.fromkeys(job for record in records if (job := record.environment.jobs.get("slurm_job"))))
     if len(named) > 1 and "run" not in spec.options:
         raise RecordError(f"{path}: the records are of jobs {', '.join(named)}: hold each against its own")
@@ -335,13 +353,28 @@ def _sacct(spec: Specification, records: Sequence[RunRecord]) -> list[Meter]:
         which = "the record names no Slurm job" if wanted is None else f"no job {wanted} in it"
         raise RecordError(f"{path}: {which}; it holds {', '.join(list(jobs)[:5])}; name one with run=ID")
     hosts = {host.name for record in records for host in record.hosts}
-    step, why = _whole_job(jobs[wanted], len(hosts))
-    exclusive = "" if _exclusive(spec) else "Slurm counts the whole node: say exclusive=yes if the job had it alone"
+    told = jobs[wanted]
+    attempts = [
+        _whole_job(rows, len(hosts))
+        for rows in told
+        if len(told) == 1 or rows[0].end != rows[0].start or not rows[0].end
+    ]  # without those that ended in the second in which they began
+    steps, why = [step for step, _ in attempts], next((why for _, why in attempts if why), "")
+    restarts = max((_restarts(record) for record in records), default=0)
+    if not why and len(told) <= restarts:
+        why = (
+            f"the record is of {restarts + 1} attempts, {path.name} has {len(told)}: print all, with sacct -D or --json"
+        )
+    why = why or ("" if steps else "the job lasted less than a second")
+    shared = "" if _exclusive(spec) else "Slurm counts the whole node: say exclusive=yes if the job had it alone"
+    steps = steps or told[-1][:1]
+    start = min(step.start for step in steps)
     return [
         Meter(
-            f"Slurm job {wanted}, ConsumedEnergy", None, step.start, max(step.start, step.end),
-            joules=None if why else step.joules, shared=exclusive, why=why,
-            clock_doubt_seconds=0.0 if is_json else ZONE_DOUBT.total_seconds(),
+            f"Slurm job {wanted}, ConsumedEnergy", None, start, max(start, *(step.end for step in steps)),
+            joules=None if why else math.fsum(step.joules or 0.0 for step in steps), shared=shared, why=why,
+            clock_doubt_seconds=0.0 if zoned else ZONE_DOUBT.total_seconds(),
+            covered_seconds=math.fsum(max(0.0, step.end - step.start) for step in steps),
         )
     ]  # fmt: skip
 
@@ -350,31 +383,42 @@ def _exclusive(spec: Specification) -> bool:
     return spec.options.get("exclusive", "").lower() in {"yes", "true", "1"}
 
 
-def _whole_job(rows: Sequence[_Step], hosts: int) -> tuple[_Step, str]:
-    """Return the step whose energy is the job's, and why there is none.
+def _restarts(record: RunRecord) -> int:
+    text = str(record.environment.jobs.get("slurm_restarts") or "")
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else 0
 
-    Each step counts its nodes whole, so that a sum would count twice; the job's own row is that sum, unless there is an
-    extern step, which spans the job on all of its nodes. The batch step runs on the first node alone.
+
+def _whole_job(rows: Sequence[_Step], hosts: int) -> tuple[_Step, str]:
+    """Return the step whose energy is that of the job (or of an attempt of it), and why there is none.
+
+    Each step counts its nodes whole, so that a sum may count twice. The job's own row has the extern step's energy,
+    else the sum of what srun started, without the batch script; where that is nothing, it is empty. The extern step
+    spans the job on all of its nodes, the batch step on the first node alone.
+
+    Source: what Slurm 22.05 wrote of such jobs, tests/data/sacct.
     """
-    known = [row for row in rows if row.joules]
-    if all(row.end <= row.start for row in rows):
-        return rows[0], "the job has not ended"
-    if not known:
-        return rows[0], "Slurm gathered no energy: AcctGatherEnergyType is not set on this cluster"
     nodes = max((row.nodes for row in rows if row.nodes), default=hosts)
-    named: dict[str, list[_Step]] = {"extern": [], "batch": [], "": []}
+    steps: dict[str, list[_Step]] = {"extern": [], "batch": [], "": []}
     numbered: list[_Step] = []
-    for row in known:
-        named.get(row.name, numbered).append(row)
-    if not (named["extern"] or named["batch"] or numbered):
-        return rows[0], "the job's own row may add its steps up, which lie in each other: print them, too (without -X)"
-    whole = named["extern"] or (named["batch"] if nodes <= 1 else [])
+    for row in rows:
+        if row.joules:
+            steps.get(row.name, numbered).append(row)
+    whole = steps["extern"] or (steps["batch"] if nodes <= 1 else [])
     whole = whole or ([row for row in numbered if nodes <= 1 or row.nodes == nodes] if len(numbered) == 1 else [])
-    if not whole:
-        return rows[0], f"none of the job's steps is known to span its {nodes} nodes and its time: print NNodes, too"
-    if len(whole) > 1:
-        return rows[0], "the job was requeued: its attempts are not added up"
-    return whole[0], ""
+    reasons = (
+        (all(row.end <= row.start for row in rows), "the job has not ended"),
+        (any((row.joules or 0.0) < 0 for row in rows),
+         "a node's counter was set back while the job ran: Slurm's figure is below 0"),
+        (not any(row.joules for row in rows),
+         "Slurm gathered no energy: AcctGatherEnergyType is not set on this cluster"),
+        (hosts > nodes,
+         f"the run was on {hosts} hosts, the job on {nodes}: a heterogeneous job is several in sacct"),
+        (not (steps["extern"] or steps["batch"] or numbered),
+         "the job's own row may add up steps that ran side by side: print them, too (without -X)"),
+        (not whole, f"none of the job's steps is known to span its {nodes} nodes and its time: print NNodes, too"),
+    )  # fmt: skip
+    why = next((words for applies, words in reasons if applies), "")
+    return (rows[0] if why else whole[0]), why
 
 
 def _slurm_number(value: object) -> float | None:
@@ -386,28 +430,55 @@ def _slurm_number(value: object) -> float | None:
     return float(value) if 0 <= value < NO_VALUE else None
 
 
+def _slurm_energy(value: object) -> float | None:
+    """Return joules, below 0 where 64 bits hold the difference of a counter that fell; None: not set."""
+    if isinstance(value, dict):
+        return _slurm_energy(value.get("number")) if value.get("set") and not value.get("infinite") else None
+    if isinstance(value, int) and NO_VALUE <= value < NO_VALUE_OF_64_BITS:
+        return float(value - 2**64)
+    return _slurm_number(value)
+
+
 def _inner(content: object, *names: str) -> object:
     for name in names:
         content = content.get(name) if isinstance(content, dict) else None
     return content
 
 
-def _sacct_json(path: Path) -> dict[str, list[_Step]]:
-    jobs: dict[str, list[_Step]] = {}
-    listed = read_json(path).get("jobs")
+def _sacct_json(path: Path) -> dict[str, Attempts]:
+    """Read each job's attempts.
+
+    Raises:
+        RecordError: it is not of sacct, or its energies may be those of others, since they have 32 bits.
+    """
+    content = read_json(path)
+    is_narrow = str(_inner(content, "meta", "plugin", "type") or "").startswith(NARROW)
+    jobs: dict[str, Attempts] = {}
+    listed = content.get("jobs")
     for job in listed if isinstance(listed, list) else []:
         identifier = _slurm_number(_inner(job, "job_id"))
         start, end = (_slurm_number(_inner(job, "time", name)) for name in ("start", "end"))
         steps = _inner(job, "steps")
         if identifier is None or start is None or end is None or not isinstance(steps, list):
             continue
-        rows = [_Step("", None, start, end, _count(_inner(job, "allocation_nodes")))]
+        nodes = _count(_inner(job, "allocation_nodes"))
+        rows = [_Step("", None, start, end, nodes)]
         for step in steps:
             begun, ended = (_slurm_number(_inner(step, "time", name)) for name in ("start", "end"))
-            joules = _slurm_number(_inner(step, "statistics", "energy", "consumed"))
-            nodes = _count(_inner(step, "nodes", "count"))
-            rows.append(_Step(_step_name(step), joules, begun or start, ended or end, nodes))
-        jobs.setdefault(f"{identifier:.0f}", []).extend(rows)
+            joules = _slurm_energy(_inner(step, "statistics", "energy", "consumed"))
+            count = _count(_inner(step, "nodes", "count"))
+            rows.append(_Step(_step_name(step), joules, begun or start, ended or end, count))
+        if is_narrow:
+            most = (max(0.0, end - start) + 2) * (nodes or 1) * NODE_WATTS
+            if most >= 2**32:
+                raise RecordError(
+                    f"{path}: 'sacct --json' of this Slurm writes energy in 32 bits, too few for job {identifier:.0f}; "
+                    f"print it with: {SACCT}"
+                )
+            rows = [
+                replace(row, joules=row.joules - 2**32) if row.joules and row.joules > most else row for row in rows
+            ]
+        jobs.setdefault(f"{identifier:.0f}", []).append(rows)
     if not jobs:
         raise RecordError(f"{path}: not what 'sacct --json' prints: no job with time and steps")
     return jobs
@@ -426,25 +497,63 @@ def _step_name(step: object) -> str:
     return name or str(_inner(step, "step", "name") or "0")
 
 
-def _sacct_rows(path: Path, text: str) -> dict[str, list[_Step]]:
+COLUMNS = ("JobIDRaw", "ConsumedEnergyRaw", "Start", "End")
+SACCT = f"sacct -P -D -o {','.join(COLUMNS)},NNodes -j JOB"
+NARROW = "openapi/dbv0.0.3"  # up to Slurm 22.05, energy in JSON has 32 bits, and one below 0 is near 2**32
+NODE_WATTS = 20e3  # more than a node draws (NVIDIA DGX B300: about 14 kW, its data sheet)
+MOST_DIGITS = 9
+
+
+def _sacct_rows(path: Path, text: str) -> tuple[dict[str, Attempts], bool]:
+    """Read each job's attempts, and tell whether all times have their zone.
+
+    Raises:
+        RecordError: columns are missing, or nothing in it can be read.
+    """
     header, *cells = csv_rows(path, text, "|") or [[]]
     rows = [dict(zip(header, row, strict=False)) for row in cells]
-    needed = ("JobIDRaw", "ConsumedEnergyRaw", "Start", "End")
-    if not rows or any(name not in header for name in needed):
-        raise RecordError(f"{path}: print it with: sacct -P -o {','.join(needed)},NNodes -j JOB")
-    jobs: dict[str, list[_Step]] = {}
+    missing = [name for name in COLUMNS if name not in header]
+    if not rows or missing:
+        what = f"no column {', '.join(missing)}" if missing else "no row"
+        raise RecordError(f"{path}: {what}; print it with: {SACCT}")
+    jobs: dict[str, Attempts] = {}
+    zoned, undated = True, ""
     for row in rows:
         job, _, name = row["JobIDRaw"].partition(".")
+        if {row.get(column) for column in ("Start", "End")} & {None, "", "Unknown", "None"}:
+            continue  # it goes on, or never began
         try:
-            joules = float(row["ConsumedEnergyRaw"] or 0)
-            start, end = (datetime.fromisoformat(row[name]).astimezone().timestamp() for name in ("Start", "End"))
+            joules = _slurm_energy(int(row["ConsumedEnergyRaw"] or 0))
             nodes = int(row.get("NNodes") or 0) or None
-        except (ValueError, KeyError, OverflowError):
+        except ValueError:
             continue
-        jobs.setdefault(job, []).append(_Step(name, joules if 0 <= joules < NO_VALUE else None, start, end, nodes))
+        try:
+            (start, first), (end, last) = (_slurm_time(row[column]) for column in ("Start", "End"))
+        except (ValueError, OverflowError, OSError):
+            undated = undated or row["Start"]
+            continue
+        zoned = zoned and first and last
+        attempts = jobs.setdefault(job, [])
+        if not attempts or not name:
+            attempts.append([])
+        attempts[-1].append(_Step(name, joules, start, end, nodes))
+    if undated:
+        raise RecordError(f"{path}: {undated!r} is not a date; print it with: SLURM_TIME_FORMAT=standard {SACCT}")
     if not jobs:
-        raise RecordError(f"{path}: no job in it that has ended: {', '.join(needed)} cannot be read")
-    return jobs
+        raise RecordError(f"{path}: no job in it that has ended")
+    return jobs, zoned
+
+
+def _slurm_time(text: str) -> tuple[float, bool]:
+    """Return unix seconds of a time that sacct wrote, and whether its zone is told; without one it is this machine's.
+
+    Raises:
+        ValueError: it is neither an ISO time nor unix seconds.
+    """
+    if re.fullmatch(r"\d{9,12}", text):
+        return float(text), True
+    time = datetime.fromisoformat(re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", text).replace("Z", "+00:00"))
+    return time.astimezone().timestamp(), time.tzinfo is not None
 
 
 POWER_UNITS = {"w": 1.0, "watt": 1.0, "watts": 1.0, "kw": 1e3, "kilowatt": 1e3, "kilowatts": 1e3}
@@ -453,8 +562,12 @@ MILLI_OR_MEGA = {  # told apart by their capital alone
     "mW": (1e-3, False), "MW": (1e6, False), "mJ": (1e-3, True), "MJ": (1e6, True), "mWh": (3.6, True),
     "MWh": (3.6e9, True), "MWH": (3.6e9, True),
 }  # fmt: skip
-CLOCK_WORDS = {"time", "timestamp", "datetime", "date", "stamp"}
+CLOCK_WORDS = {"time", "timestamp", "datetime", "date", "stamp", "ts", "utc"}
 MOST_FALLS = 0.05  # of a counter's steps: one that falls more often is none
+RESET_RATIO = 0.1  # a counter that was reset falls to less than this of what it had
+HOUR_TWICE = (1500.0, 3600.0)  # seconds by which clocks go back, less a step
+MOST_LINES_ABOVE = 20  # of an export, until its header
+MOST_LETTERS = 80  # of a row that is shown
 SECONDS_OF_TICKS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # unix time in ns, us and ms, by its size
 
 
@@ -462,9 +575,10 @@ def _csv(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:
     """Read a wall meter's or PDU's CSV: a time, and a power in W or a counter of energy in J, Wh or kWh."""
     path = Path(spec.path)
     text = read_text(path)
-    delimiter = max((",", ";", "\t"), key=text.split("\n", 1)[0].count)
+    delimiter = max((",", ";", "\t"), key="\n".join(text.split("\n", MOST_LINES_ABOVE)[:-1] or [text]).count)
     rows = csv_rows(path, text, delimiter)
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    first = next((index for index, row in enumerate(rows[:MOST_LINES_ABOVE]) if _is_header(row)), 0)
+    header = [cell.strip().lstrip("#").strip() for cell in rows[first]] if rows else []
     words = [set(re.findall(r"[a-z]+", name.lower())) for name in header]
     clocks = [index for index, each in enumerate(words) if each & CLOCK_WORDS]
     if [header[index].lower() for index in clocks[:2]] not in (["date", "time"], ["time", "date"]):
@@ -483,21 +597,58 @@ def _csv(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:
             f"{path}: several columns have a unit: say column=NAME of {' | '.join(header[i] for i in named)}"
         )
     [(index, (factor, counter))] = named.items()
-    samples, damaged = [], 0
-    for row in rows[1:]:
+    samples, damaged, is_zoned = [], [], True
+    for row in rows[first + 1 :]:
+        cell = " ".join(row[clock].strip() for clock in clocks if clock < len(row))
         try:
-            at = _moment(" ".join(row[clock].strip() for clock in clocks))
-            samples.append((at, _decimal(row[index], comma=delimiter != ",") * factor))
+            samples.append((_moment(cell), _decimal(row[index], comma=delimiter != ",") * factor))
+            is_zoned = is_zoned and _has_zone(cell)
         except (ValueError, IndexError, OverflowError):
-            damaged += bool("".join(row).strip())
-    samples = sorted(sample for sample in samples if all(math.isfinite(part) for part in sample))
-    if damaged > len(samples):
-        raise RecordError(f"{path}: {damaged} of {damaged + len(samples)} rows have no time and number")
-    falls = sum(after < before for (_, before), (_, after) in pairwise(samples))
-    if counter and falls > max(1.0, MOST_FALLS * len(samples)):
-        raise RecordError(f"{path}: {header[index]} falls {falls} times: it is not a counter, but of each interval")
+            damaged += [delimiter.join(row)] if "".join(row).strip() else []
+    samples = [sample for sample in samples if all(math.isfinite(part) for part in sample)]
+    if len(damaged) > len(samples):
+        raise RecordError(
+            f"{path}: {len(damaged)} of {len(damaged) + len(samples)} rows have no time and number, such as "
+            f"{damaged[0][:MOST_LETTERS]!r}; times are ISO (2026-07-25T17:20:00Z) or unix seconds"
+        )
+    if not is_zoned and (back := _hour_twice(samples)):
+        raise RecordError(
+            f"{path}: its times go back by {back / 60:.0f} min: local time at the end of summer; write UTC"
+        )
+    samples.sort()
+    _check_values([value for _, value in samples], header[index], path, counter=counter)
     curve = counted(samples) if counter else integrated(samples)
-    return [_of_curve(path.name, None, [curve], counter=counter, path=path)]
+    made = _of_curve(path.name, None, [curve], counter=counter, path=path)
+    return [made if is_zoned else replace(made, clock_doubt_seconds=ZONE_DOUBT.total_seconds())]
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Tell whether a row names a time and a unit: exports have lines above their header."""
+    words = [set(re.findall(r"[a-z]+", cell.lower())) for cell in row]
+    units = {*POWER_UNITS, *ENERGY_UNITS, *(unit.lower() for unit in MILLI_OR_MEGA)}
+    return any(each & CLOCK_WORDS for each in words) and any(each & units and not each & CLOCK_WORDS for each in words)
+
+
+def _hour_twice(samples: Sequence[tuple[float, float]]) -> float:
+    """Return by how much local times go back where an hour comes twice; 0 where they do not."""
+    steps = [after - before for (before, _), (after, _) in pairwise(samples)]
+    if sum(each < 0 for each in steps) != 1:  # newest first, or merged logs
+        return 0.0
+    return -min(steps) if HOUR_TWICE[0] <= -min(steps) <= HOUR_TWICE[1] else 0.0
+
+
+def _check_values(values: Sequence[float], name: str, path: Path, *, counter: bool) -> None:
+    """Refuse a column that is not what its name says.
+
+    Raises:
+        RecordError: a counter that falls as none does, or a power that is below 0.
+    """
+    falls = [(before, after) for before, after in pairwise(values) if after < before]
+    partial = [after for before, after in falls if after > RESET_RATIO * before]
+    if counter and (len(falls) > max(1.0, MOST_FALLS * len(values)) or len(partial) > 1):
+        raise RecordError(f"{path}: {name} falls {len(falls)} times: it is not a counter, but of each interval")
+    if not counter and sum(value < 0 for value in values) > len(values) / 2:
+        raise RecordError(f"{path}: {name} is below 0 in most rows: the meter counts the other direction")
 
 
 def _unit(name: str, path: Path) -> tuple[float, bool] | None:
@@ -536,6 +687,11 @@ def _decimal(text: str, *, comma: bool) -> float:
     return float(cell.replace(",", "."))
 
 
+def _has_zone(text: str) -> bool:
+    """Tell whether a time that can be read has its zone, as unix seconds have."""
+    return bool(re.fullmatch(r"[\d.eE+]+", text) or re.search(r"(Z|[+-]\d{2}:?\d{2})$", text))
+
+
 def _moment(text: str) -> float:
     """Return unix seconds of an ISO time (UTC where it has no zone), or of a number of s, ms, us or ns."""
     cell = text.strip()
@@ -560,10 +716,19 @@ def _prometheus(spec: Specification, records: Sequence[RunRecord]) -> list[Meter
     """Read the answer of a Prometheus range query (a file), or ask a server that the user named for it."""
     is_url = spec.path.startswith(("http://", "https://"))
     where = _public(spec.path)
+    if not is_url and not read_text(Path(spec.path)).lstrip().startswith(("{", "[")):
+        raise RecordError(
+            f"{where}: not JSON: what a page of metrics or dcgmi shows is a moment; ask Prometheus, with query_range"
+        )
     content = _asked(spec, records) if is_url else read_json(Path(spec.path))
     listed = _inner(content, "data", "result")
+    if isinstance(content, dict) and content.get("status") == "error":
+        raise RecordError(f"{where}: the server answered with an error: {redact_text(str(content.get('error')))[:200]}")
     if not isinstance(listed, list) or not listed:
-        raise RecordError(f"{where}: no series in it: a range query's answer has data.result of matrix type")
+        raise RecordError(
+            f"{where}: no series in it: a range query's answer has data.result of matrix type; it is empty where "
+            "nothing is of that name and time"
+        )
     series = [_series(each, where) for each in listed]
     names = {labels.get("__name__") or spec.options.get("query", "") for labels, _ in series}
     if len(names) > 1:
@@ -639,6 +804,8 @@ def _metric(name: str) -> tuple[float, bool, str | None]:
         return 1.0, True, None
     if re.search(r"watts$|_power$", name):
         return 1.0, False, None
+    if not name:
+        raise RecordError("the series have no metric's name: say what they are, such as query=node_watts")
     raise RecordError(f"the metric {name!r} does not tell its unit; its name must end in _joules_total or _watts")
 
 
@@ -706,6 +873,8 @@ def _pm_counters(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:
     groups: dict[str, list[Curve]] = {}
     for file in files:
         samples = [(int(m["time"]) / 1e6, float(m["value"])) for m in PM_LINE.finditer(read_text(file))]
+        if not samples:
+            raise RecordError(f"{file}: no line 'VALUE J TIME us' in it: log the file energy, not power")
         groups.setdefault("gpu" if file.name.startswith("accel") else "node-dc", []).append(counted(sorted(samples)))
     if not groups:
         raise RecordError(f"{path}: no file named energy or accelN_energy in it")
