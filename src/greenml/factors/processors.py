@@ -9,6 +9,7 @@ from functools import cache
 from typing import Literal
 
 from greenml.factors import tables
+from greenml.factors.types import Source
 
 # A CPU's own row; an estimate of a cloud's own part, or of a maker who publishes no TDP; typical of its generation.
 Kind = Literal["model", "estimate", "generation"]
@@ -57,6 +58,7 @@ class CpuRating:
         generation: ``Milan``; empty for a model.
         models: how many models the generation's figures are from; 1 for a model.
         note: "estimate: TDP of AMD EPYC 7763" and the like.
+        source_ids, source_date: of the table's row.
     """
 
     name: str
@@ -70,6 +72,13 @@ class CpuRating:
     generation: str = ""
     models: int = 1
     note: str = ""
+    source_ids: str = ""
+    source_date: str = ""
+
+    @property
+    def source(self) -> Source:
+        """Return where the figures are from."""
+        return tables.source(self.source_ids, self.source_date)
 
     @property
     def half_width_ratio(self) -> float:
@@ -136,6 +145,8 @@ def cpu_of_sku(names: str) -> CpuRating | None:
         generation=names,
         models=len(ratings),
         note=f"one of {len(ratings)} CPUs",
+        source_ids="+".join(dict.fromkeys(part for rating in ratings for part in rating.source_ids.split("+"))),
+        source_date=min(rating.source_date for rating in ratings),
     )
 
 
@@ -201,6 +212,8 @@ def _model(row: tables.Row) -> CpuRating:
         cores=int(cores) if cores else None,
         threads_per_core=threads / cores if threads and cores else None,
         note=row["note"],
+        source_ids="+".join(filter(None, (row["source"], row["cores_source"]))),
+        source_date=row["source_date"],
     )
 
 
@@ -215,6 +228,8 @@ def _part(row: tables.Row) -> CpuRating:
         generation=row["generation"],
         models=int(row["models"] or 0),
         note=row["note"],
+        source_ids=row["source"],
+        source_date=row["source_date"],
     )
 
 

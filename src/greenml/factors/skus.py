@@ -24,7 +24,7 @@ def find(name: str, cloud: str = "") -> Sku:
     the name, and must where the name is a GPU's, which any cloud may sell: ``lambda/gpu_8x_h100_sxm5``,
     ``paperspace/A100``, ``vast/8x H200``.
 
-    ``gpu_count`` 0 beside a ``gpu_model`` is a count that is not known (NC_RTXPRO6000BSE_v6).
+    ``gpu_count`` 0 beside a ``gpu_model`` is a count that is not known.
 
     Args:
         name: the size's name.
@@ -120,6 +120,7 @@ def _sku(row: tables.Row) -> Sku:
         gpu_memory_gb=tables.number(row["gpu_memory_gb_each"]),
         gpu_nvml_name=row["gpu_nvml_name"],
         cpu_model=row["cpu_model"],
+        note=row["note"],
         source=tables.source(row["source"], row["source_date"]),
     )
 
