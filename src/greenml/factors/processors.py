@@ -44,6 +44,17 @@ _GENERATIONS_BY_NUMBER: tuple[tuple[str, str], ...] = (
 )
 _MARKS = re.compile(r"\((r|tm|c)\)|[^\x20-\x7e]", re.IGNORECASE)
 _ALTERNATIVES = " / "
+_MAKERS = {
+    "intel": "Intel", "amd": "AMD", "apple": "Apple", "aws": "AWS", "amazon": "AWS", "ampere": "Ampere",
+    "nvidia": "NVIDIA",
+}  # fmt: skip
+# How a name begins that tells a model without its maker: by a family, or by a letter and a number. A bare number
+# ("7763", "13900K") does not: another maker may have it, or a family that the table does not have.
+_TELLING = re.compile(
+    r"(xeon|epyc|ryzen|threadripper|opteron|core|ultra \d|pentium|celeron|atom|platinum|gold|silver|bronze|altra)\b"
+    r"|graviton *\d|grace$|m\d (pro|max|ultra)$|(i\d|e[357]?|w\d?|d|m\d|fx)[ -]\d|[xl]\d{4}$|n\d{2,3}$"
+)
+SAME_RATIO = 1.05  # models that share a short name are one where their TDPs and watts a core are this near
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +103,9 @@ def cpu(name: str) -> CpuRating | None:
     """Return the rating of a CPU under the name that the system or the hypervisor gives it; None where there is none.
 
     In this order: a hypervisor's or a cloud's name as a whole (``Intel Xeon Processor (Skylake, IBRS)``); the model
-    (``AMD EPYC 7742 64-Core Processor``); the name of an Arm core (``Neoverse-V2``); the generation that the name
-    tells in brackets, after a hyphen or by the model's number (``AMD EPYC-Milan-v2 Processor``, ``Xeon Gold 6338T``).
+    (``AMD EPYC 7742 64-Core Processor``), also without its maker (``EPYC 7742``, ``i9-13900K``), but not by a bare
+    number (``7742``), which tells none; the name of an Arm core (``Neoverse-V2``); the generation that the name tells
+    in brackets, after a hyphen or by the model's number (``AMD EPYC-Milan-v2 Processor``, ``Xeon Gold 6338T``).
 
     Args:
         name: of ``/proc/cpuinfo``, ``lscpu``, ``sysctl`` or a price list.
@@ -103,11 +115,11 @@ def cpu(name: str) -> CpuRating | None:
     if whole in patterns:
         return patterns[whole]
     # A Ryzen PRO has the TDP of its namesake; an Intel Core without graphics ("F") that of the one with them.
-    for variant in (plain, re.sub(r"\b(ryzen \d) pro\b", r"\1", plain), re.sub(r"\b(i\d-\d+k?)f$", r"\1", plain)):
-        if model := models.get(_squash(variant)):
+    for variant in (plain, re.sub(r"\b(ryzen \d) pro\b", r"\1", plain), re.sub(r"\b(i\d[ -]\d+k?)f$", r"\1", plain)):
+        if model := models.get(_squash(variant)) or _by_short_name(variant):
             typical = None if model.watts_per_core else _by_generation(name, plain)
             return replace(typical, name=model.name, tdp_watts=model.tdp_watts) if typical else model
-    core = re.sub(r"^arm ", "", plain)
+    core = plain.removeprefix("arm ")
     for key in (whole, plain, _squash(core)):
         if key in patterns:
             return patterns[key]
@@ -197,6 +209,38 @@ def _models() -> dict[str, CpuRating]:
         if re.search(r"\d", key) or row["vendor"] in {"NVIDIA", "AWS"}:  # "Intel Xeon" alone is a family
             index.setdefault(key, _model(row))
     return index
+
+
+@cache
+def _short_names() -> dict[str, list[tuple[str, CpuRating]]]:
+    """Return the table's models, each with its maker, by the ends of their names that tell a model: ``e5-2690 v4``."""
+    index: dict[str, list[tuple[str, CpuRating]]] = {}
+    for row in tables.rows("cpus"):
+        words = _plain(row["cpu_model"]).split()
+        model = _models().get(_squash(" ".join(words)))
+        for start in range(1, len(words)):
+            name = " ".join(words[start:])
+            if model and _TELLING.match(name):
+                index.setdefault(_squash(name), []).append((row["vendor"], model))
+        if model and words[1:2] == ["ryzen"]:  # the number tells whether it is a Ryzen 5, 7 or 9
+            index.setdefault(_squash(re.sub(r"^amd ryzen \d ", "ryzen ", " ".join(words))), []).append(("AMD", model))
+    return index
+
+
+def _by_short_name(plain: str) -> CpuRating | None:
+    """Return the one model whose name ends like this, else None; a maker may stand before it."""
+    first, _, rest = plain.partition(" ")
+    maker, name = (_MAKERS[first], rest) if first in _MAKERS else ("", plain)
+    if not _TELLING.match(name) or not re.search(r"\d|^grace$", name):
+        return None
+    models = [model for vendor, model in _short_names().get(_squash(name), ()) if maker in {"", vendor}]
+    same = all(_alike(model.tdp_watts, models[0].tdp_watts) for model in models)
+    same = same and all(_alike(model.watts_per_core, models[0].watts_per_core) for model in models)
+    return models[0] if models and same else None
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    return one == other or (bool(one and other) and max(one, other) <= SAME_RATIO * min(one, other))  # type: ignore[type-var, operator]
 
 
 def _model(row: tables.Row) -> CpuRating:
@@ -290,9 +334,14 @@ def _whole(name: str) -> str:
 
 def _plain(name: str) -> str:
     """Reduce ``Intel(R) Xeon(R) CPU E5-2690 v4 @ 2.60GHz`` to ``intel xeon e5-2690 v4``."""
-    text = re.sub(r"[(@].*| (with|w/) .*", " ", _MARKS.sub("", name).lower())
+    text = re.sub(r"[(@].*| (with|w/) .*", " ", _MARKS.sub("", name).lower()).replace("_", " ")
+    text = re.sub(
+        r"^ *\d+ ?x |\b\d+(\.\d+)? ?[gm]hz\b|\b\d+c/\d+t\b|,.*| x ?\d{1,2} *$", " ", text
+    )  # how many, how fast
     text = re.sub(r"\b(e[357]-\d{4}[a-z]?) 0\b", r"\1", text)  # the kernel's "E5-2670 0" is the one before the v2
-    text = re.sub(r"\b(\d+th gen|\d+-cores?|[a-z]+-core|cpu|processor|superchip|apu|x-series|soc)\b", " ", text)
+    text = re.sub(
+        r"\b(\d+th gen|\d+[ -]cores?(?! i\d)|[a-z]+-core|cpu|processor|superchip|apu|x-series|soc)\b", " ", text
+    )
     return " ".join(text.split())
 
 
