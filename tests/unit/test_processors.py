@@ -166,8 +166,8 @@ def test_an_estimate_is_found_without_its_maker(name, model):
 @pytest.mark.parametrize(
     "name",
     ["7763", "6248", "8280", "13900K", "7950X", "2690 v4", "M2", "M3", "m3", "Gold", "Platinum", "Ryzen", "Core",
-     "Core i7", "i9", "i9-99999", "Ryzen 9 9999X", "AMD Gold 6248", "AMD i9-13900K", "E5", "E5 v4", "7 165U", "3 201E", "HX 370",
-     "Pro", "Max", "Altra", "Graviton", "9R14", "64-Core Processor", "8c/16t", "x 4", "M1 Pro Max"],
+     "Core i7", "i9", "i9-99999", "Ryzen 9 9999X", "AMD Gold 6248", "AMD i9-13900K", "E5", "E5 v4", "7 165U", "3 201E",
+     "HX 370", "Pro", "Max", "Altra", "Graviton", "9R14", "64-Core Processor", "8c/16t", "x 4", "M1 Pro Max"],
 )  # fmt: skip
 def test_a_bare_number_or_a_family_is_no_model(name):
     assert processors.cpu(name) is None
