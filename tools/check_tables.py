@@ -40,6 +40,8 @@ WINDOWS_USD_PER_VCPU, MOST_ABOVE_LEVEL, MOST_ABOVE_LEVEL_RATIO = 0.046, 0.03, 0.
 MOST_OF_A_REGION, MOST_GIB_PER_VCPU = WINDOWS_USD_PER_VCPU / 2, 14.0
 REGIONS_OF_A_MEDIAN, FAMILIES_OF_A_LEVEL = 10, 3
 FIRST_YEAR_OF_BOTH_BASES = 2018
+FIRST_DIRECT_YEAR = 2015  # from it on, each figure has one on the other basis beside it, but for:
+ONE_BASIS_ONLY = {("cloud_region", "gcp/us-east2")}  # a region that is not open
 MOST_GRAMS = 1500.0
 PARTS_OF = {"us_state": "USA", "ca_province": "CAN", "au_state": "AUS", "cn_province": "CHN"}
 # Countries whose zones all have figures of their own; the zones of others fall to the country, which reports say.
@@ -283,12 +285,20 @@ def intensities(tables: Tables) -> Iterator[str]:
         if row["basis"] in figure:
             yield f"{name}: two figures of the basis {row['basis']}"
         figure[row["basis"]] = grams
+    yield from _two_bases(figures)
+    yield from _jumps(figures)
+    yield from _parts(figures)
+
+
+def _two_bases(figures: Mapping[tuple[str, str, str], Mapping[str, float]]) -> Iterator[str]:
     for (scope, code, year), figure in figures.items():
         direct, lifecycle = figure.get("direct"), figure.get("lifecycle")
         if direct is not None and lifecycle is not None and direct > lifecycle:
             yield f"carbon_intensity: {scope} {code} {year}: direct {direct} is above lifecycle {lifecycle}"
-    yield from _jumps(figures)
-    yield from _parts(figures)
+        alone = len(figure) == 1 and int(year) >= FIRST_DIRECT_YEAR and (scope, code) not in ONE_BASIS_ONLY
+        if alone and scope != "group":  # groups of countries have no direct figure at all, which reports say
+            only = f"{', '.join(figure)} only, the other would be of another year"
+            yield f"carbon_intensity: {scope} {code} {year}: {only}"
 
 
 def _jumps(figures: Mapping[tuple[str, str, str], Mapping[str, float]]) -> Iterator[str]:

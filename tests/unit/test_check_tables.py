@@ -185,6 +185,13 @@ AUDITED = {
         changed("carbon_intensity", ("country", "FRA", "2024", "lifecycle", "owid-ember"), g_co2e_per_kwh="12"),
         "intensities: carbon_intensity: country FRA 2024: direct 18.8 is above lifecycle 12.0",
     ),
+    "one basis in a year": (
+        without(
+            "carbon_intensity",
+            where=lambda row: (row["code"], row["year"], row["basis"]) == ("US-KS", "2016", "lifecycle"),
+        ),
+        "intensities: carbon_intensity: us_state US-KS 2016: direct only, the other would be of another year",
+    ),
     "a CPU without TDP": (
         changed("cpus", ("AMD EPYC 7V13",), tdp_w=""),
         "hardware: cpus: AMD EPYC 7V13 has a TDP of nothing",
