@@ -164,8 +164,8 @@ def cpu_of_sku(names: str) -> CpuRating | None:
 
 def gpu(name: str) -> tables.Row | None:
     """Return the row of a GPU under exactly this name, the maker's brands and the order of words aside, else None."""
-    words = _words(name)
-    return _gpus().get(words) if words else None
+    wanted = words(name)
+    return _gpus().get(wanted) if wanted else None
 
 
 def gpus(name: str) -> list[tables.Row]:
@@ -175,20 +175,21 @@ def gpus(name: str) -> list[tables.Row]:
     """
     if row := gpu(name):
         return [row]
-    words = _words(name)
-    if not any(any(letter.isdigit() for letter in word) for word in words):
+    wanted = words(name)
+    if not any(any(letter.isdigit() for letter in word) for word in wanted):
         return []
     return [
         row
         for row in tables.rows("gpus")
         if any(
-            words < known and all(_OMITTED.fullmatch(word) for word in known - words)
-            for known in map(_words, (row["gpu_model"], *filter(None, row["alias"].split(";"))))
+            wanted < known and all(_OMITTED.fullmatch(word) for word in known - wanted)
+            for known in map(words, (row["gpu_model"], *filter(None, row["alias"].split(";"))))
         )
     ]
 
 
-def _words(name: str) -> frozenset[str]:
+def words(name: str) -> frozenset[str]:
+    """Return the words of a GPU's name that tell it from others, in lower case, without its makers' brands."""
     return frozenset(re.findall(r"[a-z0-9]+", _MARKS.sub(" ", name).lower())) - _BRANDS
 
 
@@ -197,7 +198,7 @@ def _gpus() -> dict[frozenset[str], tables.Row]:
     index: dict[frozenset[str], tables.Row] = {}
     for row in tables.rows("gpus"):
         for known in (row["gpu_model"], *filter(None, row["alias"].split(";"))):
-            index.setdefault(_words(known), row)
+            index.setdefault(words(known), row)
     return index
 
 
