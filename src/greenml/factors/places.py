@@ -244,8 +244,8 @@ def _zone(exact: str, cloud: str) -> list[Place]:
 def _lookup_in_words(name: str, cloud: str) -> list[Place]:
     """Return what a name with a cloud's name before it (``AzureML westus2``) or a country's after it means."""
     words = name.split()
-    if not cloud and (found := _cloud_in_words(name)):
-        owner, rest = found
+    if not cloud and (split := _cloud_in_words(name)):
+        owner, rest = split
         places = _lookup(rest, owner) or _lookup_in_words(rest, owner)
         return [place if place.region else replace(place, cloud=owner) for place in places]
     if bracket := re.fullmatch(r"\([^()]*\) *([^()]+)", name.strip()):  # as Azure's portal shows it
