@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from greenml.errors import SettingsError, did_you_mean, nearest
-from greenml.factors import processors, tables
+from greenml.factors import tables
 from greenml.factors.places import OTHER_CLOUD_NAMES
 from greenml.factors.types import Sku
 
@@ -90,6 +90,8 @@ def search(pattern: str) -> list[Sku]:
 
 def _with_gpus(name: str, cloud: str) -> list[Sku]:
     """Return the sizes with as many GPUs of a model as a name says, those of the largest clouds first."""
+    from greenml.factors import processors  # on the way of a name that is no size's only
+
     parsed = next((match for pattern in _GPUS if (match := pattern.fullmatch(name.strip()))), None)
     words = processors.words(parsed["gpu"]) if parsed else frozenset()
     if parsed is None or not any(any(sign.isdigit() for sign in word) for word in words):
@@ -106,7 +108,9 @@ def _with_gpus(name: str, cloud: str) -> list[Sku]:
 
 def _key(name: str) -> str:
     """Return what two spellings of a name share: without separators, Azure's ``Standard_`` and SageMaker's ``ml.``."""
-    plain = re.sub(r"^(ml[._-]|tpu[ _-](?=v\d))", "", name.lower().strip())
+    plain = name.lower().strip()
+    if plain.startswith(("ml", "tpu")):
+        plain = re.sub(r"^(ml[._-]|tpu[ _-](?=v\d))", "", plain)
     key = plain.translate(_SEPARATORS).removeprefix("standard")
     return SECOND_NAMES.get(key, key)
 
