@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from itertools import pairwise
+from functools import cache
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import tables as table_files
@@ -32,7 +33,15 @@ BASES = {"direct", "lifecycle", "mixed"}
 LEGACY_SOURCE, LEGACY_METHOD = "codecarbon-2021-cloud", "legacy_codecarbon_1x"
 LEAST_MOVE, MOST_MOVE = 1 / 3, 3.0  # of a full price between two dates
 PROPORTION = 0.05  # how far a size's price a vCPU may be from its family's in the region
+# Windows costs 0.046 USD a vCPU and hour more than Linux, at Azure and at AWS alike. Judged by the Linux prices of the
+# tables: a region's whole list lies at most 0.021 USD a vCPU above its level, a family in it at most 0.023 (dear ones
+# for high-performance computing 17 %), and a cloud's vCPU costs 7 to 10 times its GiB.
+WINDOWS_USD_PER_VCPU, MOST_ABOVE_LEVEL, MOST_ABOVE_LEVEL_RATIO = 0.046, 0.03, 0.2
+MOST_OF_A_REGION, MOST_GIB_PER_VCPU = WINDOWS_USD_PER_VCPU / 2, 14.0
+REGIONS_OF_A_MEDIAN, FAMILIES_OF_A_LEVEL = 10, 3
 FIRST_YEAR_OF_BOTH_BASES = 2018
+FIRST_DIRECT_YEAR = 2015  # from it on, each figure has one on the other basis beside it, but for:
+ONE_BASIS_ONLY = {("cloud_region", "gcp/us-east2")}  # a region that is not open
 MOST_GRAMS = 1500.0
 PARTS_OF = {"us_state": "USA", "ca_province": "CAN", "au_state": "AUS", "cn_province": "CHN"}
 # Countries whose zones all have figures of their own; the zones of others fall to the country, which reports say.
@@ -143,14 +152,10 @@ def full_prices(tables: Tables) -> Iterator[str]:
 
 def families(tables: Tables) -> Iterator[str]:
     """Within a family and region the full price is proportional to the vCPUs, and never falls with them."""
-    sizes = {(row["cloud"], row["sku"]): row for row in tables["skus"]}
     groups: dict[tuple[str, str, str], dict[float, tuple[float, str]]] = defaultdict(dict)
-    for row in tables["prices"]:  # in order of date: the newest stays
-        size = sizes.get((row["cloud"], row["sku"]))
-        if row["tier"] != "dedicated" or size is None or not size["vcpus"] or size["gpu_model"]:
-            continue
+    for row, size in _of_families(tables):  # in order of date: the newest stays
         family = _family(row["cloud"], row["sku"])
-        if family and not OUT_OF_PROPORTION.search(f"{row['cloud']} {family}"):
+        if not OUT_OF_PROPORTION.search(f"{row['cloud']} {family}"):
             key = row["cloud"], family, row["region"]
             groups[key][float(size["vcpus"])] = float(row["usd_per_hour"]), row["sku"]
     for (cloud, family, region), by_vcpus in groups.items():
@@ -163,6 +168,101 @@ def families(tables: Tables) -> Iterator[str]:
         for (_, (smaller, _)), (_, (larger, sku)) in pairwise(order):
             if larger < smaller:
                 yield f"prices: {cloud} {sku} {region} costs less than a smaller one of {family}"
+
+
+def _of_families(tables: Tables) -> Iterator[tuple[Row, Row]]:
+    """Yield the full prices of sizes without accelerators that are of a family, each with the size's own row."""
+    sizes = {(row["cloud"], row["sku"]): row for row in tables["skus"]}
+    for row in tables["prices"]:
+        size = sizes.get((row["cloud"], row["sku"]))
+        if row["tier"] != "dedicated" or size is None or not size["vcpus"] or size["gpu_model"]:
+            continue
+        if _family(row["cloud"], row["sku"]):
+            yield row, size
+
+
+def systems(tables: Tables) -> Iterator[str]:
+    """No size, family or region is priced with another operating system than Linux, nor is a whole cloud.
+
+    Windows costs the same for each vCPU, wherever it is. So its price shows
+
+    - in a size, as a move of just that between two dates;
+    - in a family, as a surcharge over what it costs elsewhere at this region's level, which is the median ratio of the
+      region's families to theirs in all regions;
+    - in a region, as the offset of the line that its families' prices form over those in all regions (Theil and Sen's);
+    - in families that differ by memory alone, where more memory costs less, or more than in proportion;
+    - in a cloud, as vCPUs that are dear beside memory, which such families tell apart.
+    """
+    per_vcpu: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    before: dict[tuple[str, str, str], Row] = {}
+    for row, size in _of_families(tables):
+        cloud, sku, region, vcpus = row["cloud"], row["sku"], row["region"], float(size["vcpus"])
+        usd, earlier = float(row["usd_per_hour"]) / vcpus, before.get((cloud, sku, region))
+        if earlier and abs(abs(usd - float(earlier["usd_per_hour"]) / vcpus) / WINDOWS_USD_PER_VCPU - 1) < PROPORTION:
+            days = f"between {earlier['as_of']} and {row['as_of']}"
+            yield f"prices: {cloud} {sku} {region} moved by the price of Windows {days}"
+        before[cloud, sku, region] = row
+        if size["memory_gib"]:
+            per_vcpu[cloud, _family(cloud, sku), region][sku] = usd, float(size["memory_gib"]) / vcpus
+    families = {
+        key: tuple(map(statistics.median, zip(*found.values(), strict=True))) for key, found in per_vcpu.items()
+    }
+    yield from _surcharges({key: usd for key, (usd, _) in families.items()})
+    yield from _dear_vcpus(families)
+
+
+def _surcharges(families: Mapping[tuple[str, str, str], float]) -> Iterator[str]:
+    everywhere: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for (cloud, family, _), usd in families.items():
+        everywhere[cloud, family].append(usd)
+    medians = {key: statistics.median(found) for key, found in everywhere.items() if len(found) >= REGIONS_OF_A_MEDIAN}
+    regions: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    for (cloud, family, region), usd in families.items():
+        if (cloud, family) in medians:
+            regions[cloud, region][family] = medians[cloud, family], usd
+    for (cloud, region), found in regions.items():
+        if len(found) < FAMILIES_OF_A_LEVEL:
+            continue
+        level = statistics.median(usd / median for median, usd in found.values())
+        for family, (median, usd) in found.items():
+            if usd - level * median > max(MOST_ABOVE_LEVEL, MOST_ABOVE_LEVEL_RATIO * level * median):
+                usual = f"{level * median:.4f} at the region's level"
+                yield f"prices: {cloud} {family} {region}: {usd:.4f} USD a vCPU, {usual}; Windows?"
+        slopes = [(b - d) / (a - c) for (a, b), (c, d) in combinations(found.values(), 2) if a != c]
+        if slopes:
+            slope = statistics.median(slopes)
+            offset = statistics.median(usd - slope * median for median, usd in found.values())
+            if offset > MOST_OF_A_REGION:
+                yield f"prices: {cloud} {region}: {offset:.3f} USD a vCPU upon all that it sells; Windows?"
+
+
+def _dear_vcpus(families: Mapping[tuple[str, str, str], tuple[float, ...]]) -> Iterator[str]:
+    series: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
+    for (cloud, family, region), (usd, gib) in families.items():
+        if key := _series(cloud, family):
+            series[cloud, region, key].append((gib, usd))
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for (cloud, region, name), found in series.items():
+        (least, low), (most, high) = min(found), max(found)
+        if most == least:
+            continue
+        gib = (high - low) / (most - least)
+        vcpu = low - gib * least
+        if gib > 0 and vcpu > 0:
+            ratios[cloud].append(vcpu / gib)
+        else:
+            two = f"{low:.4f} and {high:.4f} USD a vCPU with {least:g} and {most:g} GiB"
+            yield f"prices: {cloud} {region}: families of {name} cost {two}; Windows?"
+    for cloud, found in ratios.items():
+        if (ratio := statistics.median(found)) > MOST_GIB_PER_VCPU:
+            yield f"prices: {cloud}: a vCPU costs {ratio:.0f} times a GiB; Windows?"
+
+
+def _series(cloud: str, family: str) -> str:
+    """Return what families share that differ by memory alone: ``s_v5`` of ``Ds_v5`` and ``Es_v5``; "" for no such."""
+    pattern = {"azure": r"[DE](\w*_v\d+)", "aws": r"[cmr](\d\w*)", "gcp": r"(\w+)-\w+"}[cloud]
+    match = re.fullmatch(pattern, family)
+    return match[1] if match else ""
 
 
 def intensities(tables: Tables) -> Iterator[str]:
@@ -185,12 +285,20 @@ def intensities(tables: Tables) -> Iterator[str]:
         if row["basis"] in figure:
             yield f"{name}: two figures of the basis {row['basis']}"
         figure[row["basis"]] = grams
+    yield from _two_bases(figures)
+    yield from _jumps(figures)
+    yield from _parts(figures)
+
+
+def _two_bases(figures: Mapping[tuple[str, str, str], Mapping[str, float]]) -> Iterator[str]:
     for (scope, code, year), figure in figures.items():
         direct, lifecycle = figure.get("direct"), figure.get("lifecycle")
         if direct is not None and lifecycle is not None and direct > lifecycle:
             yield f"carbon_intensity: {scope} {code} {year}: direct {direct} is above lifecycle {lifecycle}"
-    yield from _jumps(figures)
-    yield from _parts(figures)
+        alone = len(figure) == 1 and int(year) >= FIRST_DIRECT_YEAR and (scope, code) not in ONE_BASIS_ONLY
+        if alone and scope != "group":  # groups of countries have no direct figure at all, which reports say
+            only = f"{', '.join(figure)} only, the other would be of another year"
+            yield f"carbon_intensity: {scope} {code} {year}: {only}"
 
 
 def _jumps(figures: Mapping[tuple[str, str, str], Mapping[str, float]]) -> Iterator[str]:
@@ -346,8 +454,8 @@ def hardware(tables: Tables) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[Tables], Iterator[str]], ...] = (
-    keys, dates, sources, source_cells, prices, full_prices, families, intensities, places, names, facilities, aliases,
-    alias_codes, hardware,
+    keys, dates, sources, source_cells, prices, full_prices, families, systems, intensities, places, names, facilities,
+    aliases, alias_codes, hardware,
 )  # fmt: skip
 
 
@@ -372,6 +480,7 @@ def _installed(tables: Tables) -> Iterator[None]:
             cache.cache_clear()
 
 
+@cache
 def _family(cloud: str, sku: str) -> str:
     """Return a size's name without its number of vCPUs; empty where it has another form."""
     if cloud == "azure":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from greenml.errors import FactorError, GreenMLError, RecordError, SensorError, SensorLostError, SettingsError
     from greenml.integrations.transformers import GreenCallback
     from greenml.record.schema import RunRecord
-    from greenml.run.finish import open_record
+    from greenml.run.opening import open_record
     from greenml.run.track import Run, track
     from greenml.serving import ServingMeter, serve
 
@@ -23,7 +23,7 @@ _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
     "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
-    "open_record": "run.finish", "to_dataframe": "analysis.dataframe", "track": "run.track",
+    "open_record": "run.opening", "to_dataframe": "analysis.dataframe", "track": "run.track",
     "ServingMeter": "serving", "serve": "serving",
 }  # fmt: skip
 

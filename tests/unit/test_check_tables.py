@@ -12,6 +12,7 @@ import tables as table_files
 from tables import Row, Tables
 
 FAULTY = Path(__file__).parents[1] / "data" / "faulty_tables"  # rows of the first edition, as they were shipped
+DS_V5 = {f"D{vcpus}s_v5" for vcpus in (2, 4, 8, 16, 32, 48, 64, 96)}
 Edit = Callable[[Tables], None]
 
 
@@ -70,7 +71,75 @@ def added(table: str, **cells: str) -> Edit:
     return edit
 
 
+def of_windows(*, where: Callable[[Row], bool], newest_only: bool = False) -> Edit:
+    """Put the price of Windows, 0.046 USD a vCPU and hour, upon sizes without accelerators."""
+
+    def edit(tables: Tables) -> None:
+        vcpus = {(row["cloud"], row["sku"]): float(row["vcpus"] or 0) for row in tables["skus"] if not row["gpu_model"]}
+        newest = {table_files.key("prices", row)[:4]: row for row in tables["prices"]}
+        rows = newest.values() if newest_only else tables["prices"]
+        found = [
+            row for row in rows if row["tier"] == "dedicated" and where(row) and vcpus.get((row["cloud"], row["sku"]))
+        ]
+        assert found
+        for row in found:
+            usd = float(row["usd_per_hour"]) + 0.046 * vcpus[row["cloud"], row["sku"]]
+            row["usd_per_hour"] = f"{usd:.6g}"
+
+    return edit
+
+
+def test_any_region_family_and_cloud_at_the_price_of_windows_is_caught(tables):
+    """Each region of three clouds by itself, each family in some regions, each cloud, and all; where families tell."""
+    rows = [row for row in tables["prices"] if row["cloud"] in {"azure", "aws", "gcp"} and row["tier"] == "dedicated"]
+    original = [row["usd_per_hour"] for row in rows]
+
+    def caught(where: Callable[[Row], bool]) -> list[str]:
+        of_windows(where=where)(tables)
+        found = list(check_tables.systems(tables))
+        for row, usd in zip(rows, original, strict=True):
+            row["usd_per_hour"] = usd
+        return found
+
+    families = {(row["cloud"], check_tables._family(row["cloud"], row["sku"]), row["region"]) for row in rows}
+    general = [("azure", "Es_v5"), ("aws", "r5"), ("gcp", "n2-standard")]
+    regions = sorted((cloud, region) for cloud, family, region in families if (cloud, family) in general)
+    assert len(regions) > 100
+    for cloud, region in regions[::9]:
+        found = caught(lambda row, here=(cloud, region): (row["cloud"], row["region"]) == here)
+        assert any(f"{cloud} {region}: 0.0" in fault for fault in found), (cloud, region)
+    for region in ("eastus", "centralindia", "japaneast", "switzerlandwest"):
+        for family in ("Das_v5", "Ds_v5", "Es_v5", "Eads_v5", "Fs_v2"):
+            here = lambda row, family=family, region=region: (  # noqa: E731
+                row["region"] == region and check_tables._family("azure", row["sku"]) == family
+            )
+            if ("azure", family, region) in families:
+                found = caught(here)
+                assert any(family in fault or region in fault for fault in found), (family, region)
+    for clouds in ({"azure"}, {"aws"}, {"gcp"}, {"azure", "aws", "gcp"}):
+        found = caught(lambda row, clouds=clouds: row["cloud"] in clouds)
+        assert {fault.split()[1].rstrip(":") for fault in found if "a vCPU costs" in fault} == clouds
+
+
 AUDITED = {
+    "a price list's next date with the price of Windows": (
+        of_windows(
+            where=lambda row: (row["sku"], row["region"]) == ("m5.xlarge", "us-east-1"), newest_only=True
+        ),
+        "systems: prices: aws m5.xlarge us-east-1 moved by the price of Windows between",
+    ),
+    "a family at the price of Windows": (
+        of_windows(where=lambda row: row["region"] == "westeurope" and row["sku"] in DS_V5),
+        "systems: prices: azure Ds_v5 westeurope: 0.1035 USD a vCPU, 0.0584 at the region's level; Windows?",
+    ),
+    "a region at the price of Windows": (
+        of_windows(where=lambda row: row["region"] == "westeurope"),
+        "systems: prices: azure westeurope: 0.04",
+    ),
+    "everything at the price of Windows": (
+        of_windows(where=lambda row: True),
+        "systems: prices: gcp: a vCPU costs",
+    ),
     "Windows prices of Azure's AMD sizes": (
         first_edition("prices", where=lambda row: row["region"] == "eastus" and row["sku"].startswith("D")),
         "families: prices: azure D2as_v5 eastus: 0.0890 USD a vCPU, 0.0430 for others of Das_v5",
@@ -115,6 +184,13 @@ AUDITED = {
     "direct above lifecycle": (
         changed("carbon_intensity", ("country", "FRA", "2024", "lifecycle", "owid-ember"), g_co2e_per_kwh="12"),
         "intensities: carbon_intensity: country FRA 2024: direct 18.8 is above lifecycle 12.0",
+    ),
+    "one basis in a year": (
+        without(
+            "carbon_intensity",
+            where=lambda row: (row["code"], row["year"], row["basis"]) == ("US-KS", "2016", "lifecycle"),
+        ),
+        "intensities: carbon_intensity: us_state US-KS 2016: direct only, the other would be of another year",
     ),
     "a CPU without TDP": (
         changed("cpus", ("AMD EPYC 7V13",), tdp_w=""),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_run import Stage, record, steady
 
-from greenml.analysis import _gpu_power
 from greenml.analysis.estimation import estimate, probe
 from greenml.analysis.estimation.estimate import of_machine
 from greenml.analysis.estimation.probe import of_probe
@@ -103,23 +103,32 @@ def test_the_gpus_of_a_machine_that_do_not_train_idle_and_are_billed():
     assert any("4 more GPUs of ND40rs_v2 idle at 42 W each" in assume for assume in half.assumes)
 
 
-def test_every_machine_with_gpus_gives_an_estimate_or_one_clear_line():
-    made, refused = 0, {}
-    for sku in skus.search(""):
+def test_every_kind_of_machine_with_gpus_gives_an_estimate_that_says_where_its_figures_are_from():
+    """One size of each cloud, GPU and kind of origin, which is a fifth of them."""
+    kinds = {
+        (sku.cloud, sku.gpu_nvml_name, sku.gpu_model, bool(sku.cpu_model), sku.note): sku for sku in skus.search("")
+    }
+    for sku in kinds.values():
         if not sku.gpu_model:
             continue
-        try:
-            card = _gpu_power.of_sku(sku)
-        except SettingsError as error:
-            refused[sku.gpu_model] = str(error)
-            continue
-        assert 0 < card.idle_watts < card.rated_watts
-        made += 1
-    assert made > 200
-    assert {"Trainium", "Inferentia"} < refused.keys(), "no GPUs: the table has no rated power of them"
-    for model, words in refused.items():
-        assert model in words
-        assert "\n" not in words
+        made = of_machine({"sku": f"{sku.cloud}/{sku.name}"}, gpu_hours=8.0)
+        energy = made.it_energy_joules
+        assert 0 < energy.low < energy.value < energy.high
+        said = " ".join(made.assumes)
+        assert not sku.note or sku.note in said
+        assert "W idle (" in said
+        assert not sku.vcpus or re.search(r"CPU: .*W each when busy \(\S+ W ", said)
+        assert len(made.sources) >= 3 + 2 * bool(sku.memory_gib and sku.vcpus) - 1
+
+
+def test_a_size_whose_number_of_gpus_is_derived_says_from_what():
+    assert (skus.find("NC64ds_xl_RTXPRO6000BSE_v6").gpu_count, skus.find("NC8lds_xl_RTXPRO6000BSE_v6").gpu_count) == (
+        0.5,
+        0.125,
+    )
+    made = of_machine({"sku": "NC16lds_xl_RTXPRO6000BSE_v6"}, gpu_hours=8.0)
+    assert made.seconds.value == 32 * 3600
+    assert any("its price is that of NC24lds_xl_RTXPRO6000BSE_v6" in line for line in made.assumes)
 
 
 @pytest.mark.parametrize(

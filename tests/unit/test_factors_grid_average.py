@@ -93,6 +93,19 @@ def test_every_region_has_both_bases_in_each_year(cloud):
             assert direct.grams_per_kwh <= lifecycle.grams_per_kwh, (name, year)
 
 
+def test_both_bases_of_any_place_are_of_the_same_area_and_year():
+    """Of every place that has a name, but for the Central African Republic and groups of countries, which say so."""
+    for place in places.search(""):
+        for year in range(2015, 2027):
+            direct, lifecycle = at(place, year), at(place, year, "lifecycle")
+            assert (direct.scope, direct.code, direct.year) == (lifecycle.scope, lifecycle.code, lifecycle.year)
+            assert direct.grams_per_kwh <= lifecycle.grams_per_kwh
+            assert lifecycle.basis == "lifecycle"
+            if direct.basis != "direct":
+                assert place.country_iso3 == "CAF" or places.group(place)
+                assert "no direct figure is known for it: lifecycle, not to be compared with direct ones" in direct.note
+
+
 def test_a_wider_area_is_named():
     assert "no figure of grid zone JP-CB: that of country JPN" in at("Chubu", 2022).note
     assert "no figure" not in at("JP-TK", 2022).note

@@ -113,6 +113,26 @@ def test_a_name_that_is_ambiguous_or_wrong_says_what_would_be_right(row):
     assert "\n" not in str(caught.value)
 
 
+def test_any_zone_of_a_large_cloud_s_region_is_the_region():
+    """Zones as AWS, Google and AKS write them; but for one that is a smaller cloud's region, and for ``eastus-2``."""
+    zones = {"aws": ("{}a", "{}f"), "gcp": ("{}-a", "{}-c"), "azure": ("{}-1", "{}-3", "{} zone 1")}
+    elsewhere = []
+    for cloud, region in REGIONS:
+        for form in zones.get(cloud, ()):
+            name = form.format(region)
+            try:
+                found = places.code(places.find(name))
+            except SettingsError as error:
+                found = str(error)
+            if found != f"{cloud}/{region}":
+                elsewhere.append((name, found))
+    named = {name for name, _ in elsewhere}
+    assert {"us-east1-a"} <= named <= {"us-east1-a", *(name for name in named if name.startswith(WITHOUT_ZONES))}
+
+
+WITHOUT_ZONES = ("westus-", "chinaeast-", "chinanorth-", "australiacentral-")  # "westus-3" is West US 3
+
+
 def test_every_name_of_the_list_is_tried():
     """The list that the tables came with: each name is in the table of expectations, most are places."""
     listed = (DATA / "place_names.txt").read_text(encoding="utf-8").splitlines()

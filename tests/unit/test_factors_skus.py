@@ -43,6 +43,17 @@ def test_other_clouds():
         ("gcp:a2-highgpu-1g", "gcp", "a2-highgpu-1g"),
         ("Oracle Cloud/BM.GPU.H100.8", "oci", "BM.GPU.H100.8"),
         ("gpu:nvidia-tesla-t4", "gcp", "gpu:nvidia-tesla-t4"),
+        ("GPU:NVIDIA-TESLA-T4", "gcp", "gpu:nvidia-tesla-t4"),
+        ("azure ND96asr_v4", "azure", "ND96asr_v4"),
+        ("AWS p4d.24xlarge", "aws", "p4d.24xlarge"),
+        ("lambda gpu_8x_h100_sxm5", "lambda", "gpu_8x_h100_sxm5"),
+        ("ml_p4d_24xlarge", "aws", "p4d.24xlarge"),
+        ("bm gpu h100 8", "oci", "BM.GPU.H100.8"),
+        ("tpu-v3-8", "gcp", "v3-8"),
+        ("v5e-8", "gcp", "v5litepod-8"),
+        ("azure/8xV100", "azure", "ND40rs_v2"),
+        ("aws 8x A100 80GB", "aws", "p4de.24xlarge"),
+        ("gcp/A100:16", "gcp", "a2-megagpu-16g"),
         ("vast/8x H200", "vast", "8x H200"),
     ],
 )
@@ -76,6 +87,21 @@ def test_unknown_sku_names_the_nearest():
         ("V100-32Gx4", "", "SKU 'V100-32Gx4' is a GPU's name, not a cloud's; give 'paperspace/V100-32Gx4'"),
         ("8x H200", "", "SKU '8x H200' is a GPU's name, not a cloud's; give 'vast/8x H200'"),
         ("H100", "", "did you mean 'paperspace/V100' or 'paperspace/A100'"),
+        (
+            "8xA100",
+            "",
+            "with them are 'ND96ams_A100_v4', 'ND96amsr_A100_v4', 'ND96asr_v4', 'p4d.24xlarge', 'p4de.24xlarge', ",
+        ),
+        (
+            "V100 x8",
+            "",
+            "SKU 'V100 x8' is a number of GPUs, not a size; with them are 'ND40rs_v2', 'p3.16xlarge', 'p3dn.24x",
+        ),
+        ("4xT4", "", "SKU '4xT4' is a number of GPUs, not a size; with them are 'NC64as_T4_v3', 'g4dn.12xlarge'"),
+        ("aws/8xV100", "", "with them are 'p3.16xlarge', 'p3dn.24xlarge'"),
+        ("7xA100", "", "unknown SKU '7xA100'; did you mean 'paperspace/A100'?"),
+        ("8xFoo", "", "unknown SKU '8xFoo'; 'greenml skus' lists them"),
+        ("p4d", "", "unknown SKU 'p4d'; 'greenml skus p4d' lists them"),
         ("1x H100 PCIe 80GB", "", "give one of 'hyperstack/1x H100 PCIe 80GB', 'lambda/1x H100 PCIe 80GB', 'runpod/"),
         (
             "moon/ND40rs_v2",
@@ -115,6 +141,10 @@ def test_search():
     assert [sku.name for sku in skus.search("Standard_ND40")] == ["ND40rs_v2"]
     assert "ND40rs_v2" in [sku.name for sku in skus.search("v100")]
     assert skus.search("no such size") == []
+    assert {sku.gpu_model for sku in skus.search("8xA100")} == {"A100"}
+    assert {sku.gpu_count for sku in skus.search("8xA100")} == {8}
+    assert {sku.cloud for sku in skus.search("8xA100")} >= {"azure", "aws", "gcp", "oci"}
+    assert all("_H100_v5" in sku.name for sku in skus.search("ND H100 v5"))
     assert len(skus.search("")) == len(NAMES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,10 @@ from hypothesis import strategies as st
 
 from greenml.analysis import _gpu_power
 from greenml.cli import main
-from greenml.errors import SettingsError
 from greenml.factors import processors, skus, tables
 
 STRINGS = (Path(__file__).parents[1] / "data" / "cpu_model_strings.txt").read_text(encoding="utf-8").splitlines()
 GPU_SKUS = [row for row in tables.rows("skus") if row["gpu_model"]]
-UNPUBLISHED = {"TPU v5e", "TPU v5p", "TPU v6e", "Inferentia", "Inferentia2", "Trainium", "Trainium2"}
 RATINGS = {row["cpu_model"]: row for row in tables.rows("cpus")}
 
 
@@ -111,6 +110,82 @@ def test_nine_in_ten_real_names_have_a_rating_or_their_generations_interval():
     assert len(rated) >= 0.9 * len(STRINGS), sorted(set(STRINGS) - set(rated))
 
 
+@pytest.mark.parametrize(
+    ("names", "tdp_watts", "cores"),
+    [
+        (
+            (
+                "i9-13900K",
+                "i9-13900K @ 3.00GHz",
+                "Intel i9-13900K",
+                "Core i9 13900K",
+                "i9 13900k 24-Core",
+                "i9-13900KF",
+            ),
+            125,
+            24,
+        ),
+        (
+            ("Xeon Gold 6248", "Gold 6248", "Intel Gold 6248", "Xeon(R) Gold 6248 CPU @ 2.50GHz", "xeon_gold_6248"),
+            150,
+            20,
+        ),
+        (("2x Xeon Gold 6248", "2 x Intel Xeon Gold 6248", "Gold 6248 20C/40T", "Xeon Gold 6248 2.5 GHz"), 150, 20),
+        (("EPYC 7763", "EPYC 7763 64-Core Processor", "epyc-7763", "EPYC 7763, 64 cores", "AMD EPYC 7763 x2"), 280, 64),
+        (("Ryzen 9 7950X", "Ryzen 7950X", "Ryzen 9 7950X 16-Core Processor", "AMD Ryzen 9 7950X 16 cores"), 170, 16),
+        (("Core i7-9750H", "i7-9750H", "Core(TM) i7-9750H CPU @ 2.60GHz", "Core\u2122 i7-9750H"), 45, 6),
+        (("E5-2690 v4", "E5-2690v4", "Xeon E5-2690 v4", "Intel E5-2690 v4 @ 2.60GHz"), 135, 14),
+        (("Ultra 7 165U", "Core Ultra 7 165U"), 15, 12),
+        (("Threadripper PRO 3995WX", "Ryzen Threadripper PRO 3995WX 64-Cores"), 280, 64),
+        (("Xeon X5670", "X5670", "Intel(R) Xeon(R) CPU           X5670  @ 2.93GHz"), 95, 6),
+        (("W-2295", "Xeon W-2295 CPU @ 3.00GHz"), 165, 18),
+        (("Altra Q80-30",), 210, 80),
+        (("Grace", "Grace CPU"), 250, 72),
+        (("Gold G5400", "Pentium Gold G5400"), 58, 2),
+        (("11th Gen i7-1165G7",), 28, 4),
+    ],
+)
+def test_a_model_is_found_without_its_maker(names, tdp_watts, cores):
+    for name in names:
+        rating = processors.cpu(name)
+        assert rating is not None, name
+        assert (rating.kind, rating.tdp_watts, rating.cores) == ("model", tdp_watts, cores), name
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("M1 Pro", "Apple M1 Pro"), ("Apple M2", "Apple M2"), ("M3 Max 16-core", "Apple M3 Max"),
+     ("Graviton3", "AWS Graviton3"), ("Graviton 2", "AWS Graviton2"), ("Amazon Graviton3", "AWS Graviton3")],
+)  # fmt: skip
+def test_an_estimate_is_found_without_its_maker(name, model):
+    rating = processors.cpu(name)
+    assert rating is not None
+    assert (rating.kind, rating.name) == ("estimate", model)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["7763", "6248", "8280", "13900K", "7950X", "2690 v4", "M2", "M3", "m3", "Gold", "Platinum", "Ryzen", "Core",
+     "Core i7", "i9", "i9-99999", "Ryzen 9 9999X", "AMD Gold 6248", "AMD i9-13900K", "E5", "E5 v4", "7 165U", "3 201E",
+     "HX 370", "Pro", "Max", "Altra", "Graviton", "9R14", "64-Core Processor", "8c/16t", "x 4", "M1 Pro Max"],
+)  # fmt: skip
+def test_a_bare_number_or_a_family_is_no_model(name):
+    assert processors.cpu(name) is None
+
+
+def test_no_shorter_name_of_any_model_means_another():
+    """Each model of the table by every end of its name: the model, one with nearly its power, or nothing."""
+    found = 0
+    for name, row in RATINGS.items():
+        words = name.split()
+        for start in range(1, len(words)):
+            rating = processors.cpu(" ".join(words[start:]) + " CPU @ 2.70GHz")
+            if rating and rating.tdp_watts:
+                assert rating.tdp_watts == pytest.approx(float(row["tdp_w"]), rel=0.25), (name, start)
+                found += start == 1
+    assert found >= 0.99 * len(RATINGS)
+
+
 @given(st.sampled_from(sorted(RATINGS)), st.sampled_from(["{}", "{} @ 2.70GHz", "{} Processor", "{} (stepping 4)"]))
 def test_no_name_of_the_table_is_taken_for_another(name, spelling):
     rating = processors.cpu(spelling.format(name))
@@ -186,16 +261,39 @@ def test_every_gpu_of_a_listed_size_is_known():
         assert processors.gpu(row["gpu_nvml_name"]) if row["gpu_nvml_name"] else processors.gpus(row["gpu_model"])
 
 
-def test_every_listed_size_with_gpus_has_a_rated_power_or_says_that_none_is_published():
+def test_every_listed_size_with_gpus_has_a_rated_power_and_a_number_of_them():
+    assert len(GPU_SKUS) >= 485
     for row in GPU_SKUS:
         sku = skus.find(row["sku"], row["cloud"])
-        if sku.gpu_model in UNPUBLISHED:
-            with pytest.raises(SettingsError, match="its maker publishes no power"):
-                _gpu_power.of_sku(sku)
-            continue
-        card = _gpu_power.of_sku(sku)
-        draw = _gpu_power.draw(card)
+        assert sku.gpu_count
+        draw = _gpu_power.draw(_gpu_power.of_sku(sku))
         assert 0 < draw.low < draw.watts < draw.high
+
+
+@pytest.mark.parametrize(
+    ("sku", "teraflops", "watts"),
+    [("trn2.48xlarge", 667, 500), ("v5litepod-4", 197, 192), ("inf1.xlarge", 64, 70), ("ct6e-standard-8t", 918, 700)],
+)
+def test_an_accelerator_without_a_published_power_has_that_of_its_class(sku, teraflops, watts):
+    """The watts are those of what is near it: reports of 500 W, TPU v4, T4, H100 SXM."""
+    card = _gpu_power.of_sku(skus.find(sku))
+    assert f"its {teraflops} TFLOPS x the watts a TFLOPS of " in card.rated_from
+    assert "publishes no power" in card.rated_from
+    assert card.rated_low_watts < watts < card.rated_high_watts
+    assert card.rated_low_watts < card.rated_watts < card.rated_high_watts
+    assert card == _gpu_power.find(card.name)
+
+
+def test_three_in_four_accelerators_lie_in_the_interval_that_the_others_of_their_class_give_them():
+    rated = [
+        row
+        for row in tables.rows("gpus")
+        if row["tdp_w"] and row["fp16_tensor_dense_tflops"] and not re.search("RTX|Quadro|TITAN", row["gpu_model"])
+    ]
+    cards = [(_gpu_power.of_class(row), float(row["tdp_w"])) for row in rated]
+    inside = sum(card.rated_low_watts <= watts <= card.rated_high_watts for card, watts in cards)
+    assert len(cards) > 50
+    assert 0.7 <= inside / len(cards) <= 0.95, "the interval that docs/decide.md tells of"
 
 
 def test_a_gpu_whose_form_is_not_known_lies_between_its_forms():
@@ -204,7 +302,9 @@ def test_a_gpu_whose_form_is_not_known_lies_between_its_forms():
     assert (card.rated_low_watts, card.rated_watts, card.rated_high_watts) == (250, 275, 300)
 
 
-@pytest.mark.parametrize("sku", ["ND40rs_v2", "lambda/gpu_8x_h100_sxm5", "p4d.24xlarge", "NC6", "NV6ads_A10_v5"])
+@pytest.mark.parametrize(
+    "sku", ["ND40rs_v2", "lambda/gpu_8x_h100_sxm5", "p4d.24xlarge", "NC6", "NV6ads_A10_v5", "trn1.32xlarge"]
+)
 def test_estimate_answers_for_gpu_hours(sku, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["estimate", "--sku", sku, "--gpu-hours", "8"])

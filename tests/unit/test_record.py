@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -206,3 +208,19 @@ def test_version_1_is_read_in_the_fields_of_version_2(tmp_path: Path):
         )
     record_file.write(read, tmp_path / "run.json")
     assert record_file.read(tmp_path / "run.json") == read
+
+
+def test_a_report_of_a_record_loads_no_accounting_and_leaves_the_environment(tmp_path: Path):
+    """A third of the time of ``greenml report`` was to load what makes records of traces, and plugins of pydantic."""
+    path = tmp_path / "run.json"
+    record_file.write(a_record(), path)
+    code = (
+        "import os, sys\nfrom greenml.cli import main\n"
+        "try: main(['report', sys.argv[1]])\nexcept SystemExit as end: assert not end.code\n"
+        "assert 'PYDANTIC_DISABLE_PLUGINS' not in os.environ\n"
+        "heavy = {'accounting', 'energy', 'factors', 'trace.file', 'run.finish'}\n"
+        "print([name for name in heavy if f'greenml.{name}' in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "GPU" in done.stdout

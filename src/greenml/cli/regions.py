@@ -25,6 +25,8 @@ def command(pattern: str, basis: str) -> None:
     basis = grid_average.basis_name(basis)
     matches = places.search(pattern)
     if not matches:
+        if not any(sign in pattern for sign in "*?["):
+            places.find(pattern)  # says what is near it
         raise SettingsError(f"no region matches {pattern!r}; 'greenml regions' without a pattern lists all")
     now = datetime.now(timezone.utc)
     table = Table(box=box.SIMPLE_HEAD)

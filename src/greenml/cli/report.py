@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
 
 PICTURES = ("png", "svg")
+PYDANTIC_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @click.command("report")
@@ -51,13 +55,14 @@ def command(  # noqa: PLR0917  click gives them by name
     --sku, --tier, --nodes, --carbon-intensity, --price-per-hour or --pue the same measurement is accounted again; with
     --intensity by the hours of the run.
     """
-    from greenml.run import finish
+    with _without_plugins():
+        from greenml.run import opening
 
     _check_names(plot, pdf)
     _check(style, figure, footprint=footprint, pounds=lbs, full=full)
     if figure is not None and figure.endswith(".json") and path == Path("run.json"):
         path, figure = Path(figure), ""  # --explain before the path, without a figure
-    record = finish.open_record(path)
+    record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         from greenml.accounting import assumptions
 
@@ -65,6 +70,8 @@ def command(  # noqa: PLR0917  click gives them by name
     if intensity is not None:
         if changes.get("carbon_intensity") is not None:
             raise click.UsageError("give --carbon-intensity or --intensity, not both")
+        from greenml.run import finish
+
         record = finish.with_intensity(record, path, intensity)
     written = _write_files(record, page, plot, pdf)
     if figure is not None:
@@ -76,6 +83,22 @@ def command(  # noqa: PLR0917  click gives them by name
         _terminal.echo_json(text) if style == "json" else click.echo(text, nl=False)
     if path.suffix == ".json" and not path.exists():
         click.echo(f"({path} does not exist: made from its traces; 'greenml finish {path}' writes it)", err=True)
+
+
+@contextlib.contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Let pydantic look for no plugins while the record's types are made: none has a part in a report.
+
+    To look for them, it reads the metadata of every package that is installed. Set back for what this process starts.
+    """
+    if PYDANTIC_SWITCH in os.environ:
+        yield
+        return
+    os.environ[PYDANTIC_SWITCH] = "__all__"
+    try:
+        yield
+    finally:
+        del os.environ[PYDANTIC_SWITCH]
 
 
 def _check(style: str | None, figure: str | None, *, footprint: bool, pounds: bool, full: bool) -> None:
@@ -96,16 +119,18 @@ def _check(style: str | None, figure: str | None, *, footprint: bool, pounds: bo
 
 
 def _text(record: RunRecord, style: str | None, *, footprint: bool, pounds: bool, full: bool) -> str:
-    from greenml.reports import csv, latex, markdown, terminal
-
     if style == "json":
         return record.model_dump_json(indent=2) + "\n"
     if style == "markdown":
+        from greenml.reports import markdown
+
         return markdown.render(record, pounds=pounds, footprint=footprint)
-    if style == "latex":
-        return latex.render(record)
-    if style == "csv":
-        return csv.render(record)
+    if style is not None:
+        from greenml import reports
+
+        return reports.render(record, style)
+    from greenml.reports import terminal
+
     colors = _terminal.has_colors(sys.stdout)
     return terminal.render(record, width=_terminal.width(120), color=colors, pounds=pounds, full=full)
 

@@ -21,7 +21,10 @@ def command(pattern: str) -> None:
 
     matches = skus.search(pattern)
     if not matches:
-        raise SettingsError(f"no SKU matches {pattern!r}; 'greenml skus' without a pattern lists all")
+        if not any(sign in pattern for sign in "*?["):
+            matches = [skus.find(pattern)]  # by another spelling of its name; else says what is near it
+        else:
+            raise SettingsError(f"no SKU matches {pattern!r}; 'greenml skus' without a pattern lists all")
     table = Table(box=box.SIMPLE_HEAD)
     for name, justify in (("cloud", "left"), ("SKU", "left"), ("what", "left"), ("vCPU", "right"), ("GiB", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]

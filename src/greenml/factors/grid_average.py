@@ -87,7 +87,8 @@ def carbon_intensity(place: Place, start: datetime, end: datetime, basis: str = 
     if not any(_rows(*area, basis) for area in areas[:-1]) and any(
         _rows(*area, other_basis(basis)) for area in areas[:-1]
     ):  # a group of countries
-        lacking, basis = f"no {basis} figure is known for it", other_basis(basis)
+        other = other_basis(basis)
+        lacking, basis = f"no {basis} figure is known for it: {other}, not to be compared with {basis} ones", other
     for scope, code in areas:
         rows = _rows(scope, code, basis)
         if not rows:

@@ -25,7 +25,8 @@ GROUPS = {  # codes of carbon_intensity.csv
 SCOPES = {"USA": "us_state", "CAN": "ca_province", "CHN": "cn_province", "AUS": "au_state"}
 OTHER_CLOUD_NAMES = {
     "google": "gcp", "googlecloud": "gcp", "amazon": "aws", "sagemaker": "aws", "microsoft": "azure",
-    "azureml": "azure", "oracle": "oci", "oraclecloud": "oci", "ovh": "ovhcloud", "datacrunch": "verda",
+    "azureml": "azure", "microsoftazure": "azure", "amazonwebservices": "aws", "amazonaws": "aws",
+    "googlecloudplatform": "gcp", "oracle": "oci", "oraclecloud": "oci", "ovh": "ovhcloud", "datacrunch": "verda",
 }  # fmt: skip
 LIKENESS = 0.7  # of a name and a guess
 DEEPEST = 3  # commas and slashes of a place in a place: Seattle, King County, WA, USA
@@ -41,10 +42,25 @@ AMBIGUOUS = {
 }  # fmt: skip
 # Names with one meaning that no table has: a state with the name of its capital, which is on its grid; a short form.
 FURTHER = {"saopaulo": "BR-CS", "vatican": "VAT"}
+# Other names of cities in which clouds have regions: in their own language, in English, and as a cloud writes them.
+CITIES = {
+    "Ashburn": ("Northern Virginia",), "Bengaluru": ("Bangalore",), "Brussels": ("Brussel", "Bruxelles"),
+    "Copenhagen": ("København",), "Delhi": ("New Delhi",), "Frankfurt": ("Frankfurt am Main", "Francfort"),
+    "Geneva": ("Genève", "Genf"), "Marseille": ("Marseilles",), "Milan": ("Milano", "Mailand"),
+    "New York": ("NYC", "New York City"), "Osaka": ("大阪",), "Queretaro": ("Santiago de Querétaro",),
+    "Seoul": ("서울",),
+    "Strasbourg": ("Straßburg",), "Taipei": ("台北", "臺北"), "Tokyo": ("東京", "Tokio"), "Turin": ("Torino",),
+    "Vienna": ("Wien",), "Warsaw": ("Warszawa", "Warschau"), "Zurich": ("Zuerich",),
+}  # fmt: skip
 _ZONE_OF_REGION = (
     re.compile(r"(?P<region>[a-z]+-[a-z]+\d+)-[a-z]"),  # Google: us-central1-a
-    re.compile(r"(?P<region>[a-z]{2}(-gov|-iso[a-z]?)?-[a-z]+-\d)[a-z]"),  # AWS: us-west-2b
+    re.compile(r"(?P<region>(eusc-)?[a-z]{2}(-gov|-iso[a-z]?)?-[a-z]+-\d)[a-z]"),  # AWS: us-west-2b
+    re.compile(r"(?P<region>[a-z]+\d?)-[1-3]"),  # Azure: eastus-1, as AKS and Terraform write them
 )
+_WITHOUT_ZONES = {"westus", "chinaeast", "chinanorth", "australiacentral"}  # so that "westus-2" is West US 2 alone
+_ZONE_IN_WORDS = re.compile(r"(.+?)[ ,]+\(?(?:availability zone|zone|az) ?[1-3]\)?", re.IGNORECASE)
+_PART_OF_COUNTRY = re.compile(r"([a-z]{2})-[a-z0-9]{1,3}")  # ISO 3166-2: DE-BY
+_LOCAL_ZONE = re.compile(r"([a-z]{2}-[a-z]+-\d)-[a-z]{3}-\d[a-z]?")  # AWS: us-west-2-lax-1a
 _LATIN = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "\N{LATIN SMALL LETTER DOTLESS I}": "i", "æ": "ae", "œ": "oe", "þ": "th"}
 )
@@ -60,16 +76,18 @@ def find(region: str, cloud: str = "") -> Place:
 
     1. a cloud's region code (``westus2``, ``azure/westus2``, ``aws:us-east-1``), or an Azure or AWS region's name as it
        is written: ``Canada (Central)`` is of AWS, ``Canada Central`` of Azure;
-    2. a code of ISO 3166 (``SWE``, ``SE``, ``US-WA``, ``TX``), an eGRID subregion (``NWPP``), a grid zone (``JP-TK``);
+    2. a code of ISO 3166 (``SWE``, ``SE``, ``US-WA``, ``TX``; ``DE-BY`` is Germany, known as a whole), an eGRID
+       subregion (``NWPP``), a grid zone (``JP-TK``);
     3. an Azure or AWS region's name (``West US 2``) or billing name (``US West 2``), or a region code with other
        separators (``us east 2``);
     4. ``world``, a country, a state or a province by name;
     5. another name of any of these (``CAISO``, ``SE3``, ``Deutschland``, ``EU (Ireland)``);
-    6. a zone of a region: ``us-central1-a``, ``us-west-2b``;
+    6. a zone of a region: ``us-central1-a``, ``us-west-2b``, ``eastus-1``; these go before other separators;
     7. a Google region's name that no other cloud has a region at: ``Las Vegas``;
     8. a region with its code as consoles show it: ``(US) West US 2``, ``us-central1 (Iowa)``;
-    9. a part and what it lies in, in either order, after a comma or a slash: ``Ontario, Canada``, ``USA/California``,
-       ``Tokyo, Japan``, ``Quincy, WA, USA``. A part that lies elsewhere is unknown: ``Toronto, Quebec``.
+    9. a part and what it lies in, in either order, with a comma, a slash or nothing between them: ``Ontario, Canada``,
+       ``USA/California``, ``Texas USA``, ``Tokyo, Japan``, ``Quincy, WA, USA``. A part that lies elsewhere is
+       unknown: ``Toronto, Quebec``.
 
     Where the cloud is known, its own names go before countries and states: ``Oregon`` is the state, but with the cloud
     gcp it is ``us-west1``.
@@ -95,6 +113,8 @@ def find(region: str, cloud: str = "") -> Place:
         raise SettingsError(f"unknown cloud {prefix!r} of region {region!r}; known are {', '.join(clouds())}")
     cloud = _cloud(cloud) or owner or cloud.strip().lower()
     places = _lookup(name, cloud) or _lookup_in_words(name, cloud)
+    if not places and not cloud:  # the name of a cloud, and one that it does not have
+        cloud, name = _cloud_in_words(name) or (cloud, name)
     if len(places) > 1:
         raise SettingsError(f"region {region!r} is ambiguous; give one of {_listed(places)}")
     if not places:
@@ -188,33 +208,69 @@ def _lookup(name: str, cloud: str) -> list[Place]:
         return []
     if cloud and (places := _of_cloud(name, cloud)):
         return places
+    if zones := _zone(exact, cloud):
+        return zones
     for level in _levels(cloud):
         meanings = level()
         places = meanings.get(exact) or meanings.get(wanted) or []
         places = [place for place in places if cloud in {"", place.cloud} or not place.cloud]
         if places:
             return _without_twins(places)
+    return _whole_country(exact) or ([] if cloud else _in_city(wanted))
+
+
+def _whole_country(exact: str) -> list[Place]:
+    """Return the country of an ISO 3166-2 code, where the tables have no part of it: ``DE-BY`` is on Germany's grid."""
+    part = _PART_OF_COUNTRY.fullmatch(exact)
+    countries = [place for place in _codes().get(part[1], ()) if place.country_iso3] if part else []
+    divided = {place.country_iso3 for place in (*_zones().values(), *_subdivisions().values())} if countries else set()
+    return [place for place in countries if place.country_iso3 not in divided]
+
+
+def _zone(exact: str, cloud: str) -> list[Place]:
+    """Return the region of which a name is a zone, and the one of which it is another spelling: ``eastus-2``."""
     zones = (zone["region"] for pattern in _ZONE_OF_REGION if (zone := pattern.fullmatch(exact)))
-    places = [place for region in zones for place in _codes_of_regions().get(region, ()) if cloud in {"", place.cloud}]
-    return places or ([] if cloud else _in_city(wanted))
+    regions = _codes_of_regions()
+    places = [place for region in zones for place in regions.get(region, ()) if cloud in {"", place.cloud}]
+    if exact[-1:].isdigit():
+        places = [place for place in places if place.cloud == "azure" and place.region not in _WITHOUT_ZONES]
+    if not places or exact in regions:
+        return []
+    if any(row["alias"].rpartition("/")[2].lower() == exact for row in tables.rows("region_aliases")):
+        return []  # a smaller cloud has a region of just this name
+    return list(dict.fromkeys([*places, *regions.get(_key(exact), ())]))
 
 
 def _lookup_in_words(name: str, cloud: str) -> list[Place]:
     """Return what a name with a cloud's name before it (``AzureML westus2``) or a country's after it means."""
     words = name.split()
-    for count in (2, 1) if not cloud else ():
-        owner = _cloud("".join(words[:count]))
-        if owner and words[count:]:
-            rest = " ".join(words[count:])
-            places = _lookup(rest, owner) or _lookup_in_words(rest, owner)
-            return [place if place.region else replace(place, cloud=owner) for place in places]
+    if not cloud and (split := _cloud_in_words(name)):
+        owner, rest = split
+        places = _lookup(rest, owner) or _lookup_in_words(rest, owner)
+        return [place if place.region else replace(place, cloud=owner) for place in places]
     if bracket := re.fullmatch(r"\([^()]*\) *([^()]+)", name.strip()):  # as Azure's portal shows it
         return _lookup(bracket[1], cloud)
     if places := _code_and_name(words, cloud):
         return places
+    if zone := _ZONE_IN_WORDS.fullmatch(name.strip()):
+        return [place for place in _lookup(zone[1], cloud) if place.region]
     part, comma, whole = name.rpartition(",")
-    place_inside = _part_of(part, whole) if comma else None
+    if comma:
+        place_inside = _part_of(part, whole)
+    else:
+        splits = ((" ".join(words[:at]), " ".join(words[at:])) for at in {1, len(words) - 1} if 0 < at < len(words))
+        place_inside = next((found for one, other in splits if (found := _part_of(one, other))), None)
     return [place_inside] if place_inside else []
+
+
+def _cloud_in_words(name: str) -> tuple[str, str] | None:
+    """Return the cloud that the first words name, and the rest of the name; None where they name none."""
+    words = name.split()
+    for count in (3, 2, 1):
+        owner = _cloud("".join(words[:count]))
+        if owner and words[count:]:
+            return owner, " ".join(words[count:])
+    return None
 
 
 def _code_and_name(words: list[str], cloud: str) -> list[Place]:
@@ -424,7 +480,12 @@ def _cities() -> _Meanings:
     by_code = {(place.cloud, place.region): place for place in _regions()}
     named = [(_key(row["city"]), by_code[row["cloud"], row["region"]]) for row in tables.rows("regions")]
     google = [(_key(place.display_name), place) for place in _regions() if place.cloud == "gcp"]
-    return _collected([*named, *google])
+    cities = _collected([*named, *google])
+    for city, others in CITIES.items():
+        for other in others:
+            known = cities.setdefault(_key(other), [])
+            known += [place for place in cities.get(_key(city), ()) if place not in known]
+    return cities
 
 
 @cache
@@ -484,8 +545,12 @@ def _of_alias(row: tables.Row) -> Place:
 
 @cache
 def _more() -> _Meanings:
-    """Return the names that are ambiguous, and a few that are not, of which no table knows."""
-    meanings = {**AMBIGUOUS, **{name: (meaning,) for name, meaning in FURTHER.items()}}
+    """Return the names that are ambiguous, and a few that are not, of which no table knows.
+
+    Among the latter are the codes of balancing authorities, with which the zones of the USA end: ``ERCO``.
+    """
+    further = {**FURTHER, **{zone.rpartition("-")[2].lower(): zone for zone in _zones() if zone.count("-") == 2}}
+    meanings = {**{name: (meaning,) for name, meaning in further.items()}, **AMBIGUOUS}
     return {name: [_codes()[meaning.lower()][0] for meaning in codes] for name, codes in meanings.items()}
 
 
@@ -500,18 +565,39 @@ def _unknown(region: str, name: str, cloud: str) -> str:
     if elsewhere := [place for place in _loose_codes_of_regions().get(wanted, ()) if cloud != place.cloud]:
         owner = elsewhere[0].cloud
         return f"region {region!r} is one of {owner}, not of {cloud}; 'greenml regions {cloud}/' lists those"
-    names: dict[str, Place] = {}
+    if (parent := _LOCAL_ZONE.fullmatch(name.strip().lower())) and parent[1] in _codes_of_regions():
+        return f"{region!r} is a local zone, whose prices and grid are its own; it is of the region 'aws/{parent[1]}'"
+    part = _PART_OF_COUNTRY.fullmatch(name.strip().lower())
+    if part and (country := next((place for place in _codes().get(part[1], ()) if place.country_iso3), None)):
+        command = f"'greenml regions {part[1].upper()}-'"
+        return (
+            f"unknown region {region!r} of {country.country_name}, which is {country.country_iso3!r}; {command} lists "
+            "its parts"
+        )
+    names: dict[str, tuple[Place, str]] = {}
+    written = _written()
     levels: list[Callable[[], _Meanings]] = [_cities, *reversed(_levels(cloud))]
-    for meanings in (level() for level in levels):
-        for key, places in meanings.items():
+    for level in levels:
+        for key, places in level().items():
             for place in places:
                 if cloud in {"", place.cloud} or not place.region:
-                    names[key] = place
+                    label = written.get(key, "") if len(places) == 1 or level == _cities else ""
+                    names[key] = place, label or _name(place)
     close = nearest(wanted, names, cutoff=LIKENESS) if len(wanted) >= SHORTEST_GUESS else []
-    asked = did_you_mean(dict.fromkeys(_name(names[key]) for key in close)) or ";"
+    labels = dict(names[key] for key in reversed(close))  # of several names of one place the nearest
+    asked = did_you_mean(dict.fromkeys(reversed(labels.values()))) or ";"
     start = re.match(r"[^\W\d_]+(-[a-z]+)?", name.strip().lower())
     listed = start[0] if start and search(start[0]) else ""
     return f"unknown region {region!r}{asked} '{f'greenml regions {listed}'.strip()}' lists them"
+
+
+def _written() -> dict[str, str]:
+    """Return names of cities, countries, states and the table of other names as they are written, by their keys."""
+    names = [row["city"] for row in tables.rows("regions")]
+    names += [row["name"] for row in tables.rows("subdivisions")]
+    names += [name for row in tables.rows("countries") for name in (row["name"], *row["other_names"].split(";"))]
+    names += [row["alias"] for row in _rows_of_aliases().values()]
+    return {_key(name): name for name in names}
 
 
 def _name(place: Place) -> str:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Literal
 
 from greenml.factors import tables
+from greenml.factors.types import Source
 
 # A CPU's own row; an estimate of a cloud's own part, or of a maker who publishes no TDP; typical of its generation.
 Kind = Literal["model", "estimate", "generation"]
@@ -43,6 +44,17 @@ _GENERATIONS_BY_NUMBER: tuple[tuple[str, str], ...] = (
 )
 _MARKS = re.compile(r"\((r|tm|c)\)|[^\x20-\x7e]", re.IGNORECASE)
 _ALTERNATIVES = " / "
+_MAKERS = {
+    "intel": "Intel", "amd": "AMD", "apple": "Apple", "aws": "AWS", "amazon": "AWS", "ampere": "Ampere",
+    "nvidia": "NVIDIA",
+}  # fmt: skip
+# How a name begins that tells a model without its maker: by a family, or by a letter and a number. A bare number
+# ("7763", "13900K") does not: another maker may have it, or a family that the table does not have.
+_TELLING = re.compile(
+    r"(xeon|epyc|ryzen|threadripper|opteron|core|ultra \d|pentium|celeron|atom|platinum|gold|silver|bronze|altra)\b"
+    r"|graviton *\d|grace$|m\d (pro|max|ultra)$|(i\d|e[357]?|w\d?|d|m\d|fx)[ -]\d|[xl]\d{4}$|n\d{2,3}$"
+)
+SAME_RATIO = 1.05  # models that share a short name are one where their TDPs and watts a core are this near
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,7 @@ class CpuRating:
         generation: ``Milan``; empty for a model.
         models: how many models the generation's figures are from; 1 for a model.
         note: "estimate: TDP of AMD EPYC 7763" and the like.
+        source_ids, source_date: of the table's row.
     """
 
     name: str
@@ -70,6 +83,13 @@ class CpuRating:
     generation: str = ""
     models: int = 1
     note: str = ""
+    source_ids: str = ""
+    source_date: str = ""
+
+    @property
+    def source(self) -> Source:
+        """Return where the figures are from."""
+        return tables.source(self.source_ids, self.source_date)
 
     @property
     def half_width_ratio(self) -> float:
@@ -83,8 +103,9 @@ def cpu(name: str) -> CpuRating | None:
     """Return the rating of a CPU under the name that the system or the hypervisor gives it; None where there is none.
 
     In this order: a hypervisor's or a cloud's name as a whole (``Intel Xeon Processor (Skylake, IBRS)``); the model
-    (``AMD EPYC 7742 64-Core Processor``); the name of an Arm core (``Neoverse-V2``); the generation that the name
-    tells in brackets, after a hyphen or by the model's number (``AMD EPYC-Milan-v2 Processor``, ``Xeon Gold 6338T``).
+    (``AMD EPYC 7742 64-Core Processor``), also without its maker (``EPYC 7742``, ``i9-13900K``), but not by a bare
+    number (``7742``), which tells none; the name of an Arm core (``Neoverse-V2``); the generation that the name tells
+    in brackets, after a hyphen or by the model's number (``AMD EPYC-Milan-v2 Processor``, ``Xeon Gold 6338T``).
 
     Args:
         name: of ``/proc/cpuinfo``, ``lscpu``, ``sysctl`` or a price list.
@@ -94,11 +115,11 @@ def cpu(name: str) -> CpuRating | None:
     if whole in patterns:
         return patterns[whole]
     # A Ryzen PRO has the TDP of its namesake; an Intel Core without graphics ("F") that of the one with them.
-    for variant in (plain, re.sub(r"\b(ryzen \d) pro\b", r"\1", plain), re.sub(r"\b(i\d-\d+k?)f$", r"\1", plain)):
-        if model := models.get(_squash(variant)):
+    for variant in (plain, re.sub(r"\b(ryzen \d) pro\b", r"\1", plain), re.sub(r"\b(i\d[ -]\d+k?)f$", r"\1", plain)):
+        if model := models.get(_squash(variant)) or _by_short_name(variant):
             typical = None if model.watts_per_core else _by_generation(name, plain)
             return replace(typical, name=model.name, tdp_watts=model.tdp_watts) if typical else model
-    core = re.sub(r"^arm ", "", plain)
+    core = plain.removeprefix("arm ")
     for key in (whole, plain, _squash(core)):
         if key in patterns:
             return patterns[key]
@@ -136,13 +157,15 @@ def cpu_of_sku(names: str) -> CpuRating | None:
         generation=names,
         models=len(ratings),
         note=f"one of {len(ratings)} CPUs",
+        source_ids="+".join(dict.fromkeys(part for rating in ratings for part in rating.source_ids.split("+"))),
+        source_date=min(rating.source_date for rating in ratings),
     )
 
 
 def gpu(name: str) -> tables.Row | None:
     """Return the row of a GPU under exactly this name, the maker's brands and the order of words aside, else None."""
-    words = _words(name)
-    return _gpus().get(words) if words else None
+    wanted = words(name)
+    return _gpus().get(wanted) if wanted else None
 
 
 def gpus(name: str) -> list[tables.Row]:
@@ -152,20 +175,21 @@ def gpus(name: str) -> list[tables.Row]:
     """
     if row := gpu(name):
         return [row]
-    words = _words(name)
-    if not any(any(letter.isdigit() for letter in word) for word in words):
+    wanted = words(name)
+    if not any(any(letter.isdigit() for letter in word) for word in wanted):
         return []
     return [
         row
         for row in tables.rows("gpus")
         if any(
-            words < known and all(_OMITTED.fullmatch(word) for word in known - words)
-            for known in map(_words, (row["gpu_model"], *filter(None, row["alias"].split(";"))))
+            wanted < known and all(_OMITTED.fullmatch(word) for word in known - wanted)
+            for known in map(words, (row["gpu_model"], *filter(None, row["alias"].split(";"))))
         )
     ]
 
 
-def _words(name: str) -> frozenset[str]:
+def words(name: str) -> frozenset[str]:
+    """Return the words of a GPU's name that tell it from others, in lower case, without its makers' brands."""
     return frozenset(re.findall(r"[a-z0-9]+", _MARKS.sub(" ", name).lower())) - _BRANDS
 
 
@@ -174,7 +198,7 @@ def _gpus() -> dict[frozenset[str], tables.Row]:
     index: dict[frozenset[str], tables.Row] = {}
     for row in tables.rows("gpus"):
         for known in (row["gpu_model"], *filter(None, row["alias"].split(";"))):
-            index.setdefault(_words(known), row)
+            index.setdefault(words(known), row)
     return index
 
 
@@ -186,6 +210,38 @@ def _models() -> dict[str, CpuRating]:
         if re.search(r"\d", key) or row["vendor"] in {"NVIDIA", "AWS"}:  # "Intel Xeon" alone is a family
             index.setdefault(key, _model(row))
     return index
+
+
+@cache
+def _short_names() -> dict[str, list[tuple[str, CpuRating]]]:
+    """Return the table's models, each with its maker, by the ends of their names that tell a model: ``e5-2690 v4``."""
+    index: dict[str, list[tuple[str, CpuRating]]] = {}
+    for row in tables.rows("cpus"):
+        words = _plain(row["cpu_model"]).split()
+        model = _models().get(_squash(" ".join(words)))
+        for start in range(1, len(words)):
+            name = " ".join(words[start:])
+            if model and _TELLING.match(name):
+                index.setdefault(_squash(name), []).append((row["vendor"], model))
+        if model and words[1:2] == ["ryzen"]:  # the number tells whether it is a Ryzen 5, 7 or 9
+            index.setdefault(_squash(re.sub(r"^amd ryzen \d ", "ryzen ", " ".join(words))), []).append(("AMD", model))
+    return index
+
+
+def _by_short_name(plain: str) -> CpuRating | None:
+    """Return the one model whose name ends like this, else None; a maker may stand before it."""
+    first, _, rest = plain.partition(" ")
+    maker, name = (_MAKERS[first], rest) if first in _MAKERS else ("", plain)
+    if not _TELLING.match(name) or not re.search(r"\d|^grace$", name):
+        return None
+    models = [model for vendor, model in _short_names().get(_squash(name), ()) if maker in {"", vendor}]
+    same = all(_alike(model.tdp_watts, models[0].tdp_watts) for model in models)
+    same = same and all(_alike(model.watts_per_core, models[0].watts_per_core) for model in models)
+    return models[0] if models and same else None
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    return one == other or (bool(one and other) and max(one, other) <= SAME_RATIO * min(one, other))  # type: ignore[type-var, operator]
 
 
 def _model(row: tables.Row) -> CpuRating:
@@ -201,6 +257,8 @@ def _model(row: tables.Row) -> CpuRating:
         cores=int(cores) if cores else None,
         threads_per_core=threads / cores if threads and cores else None,
         note=row["note"],
+        source_ids="+".join(filter(None, (row["source"], row["cores_source"]))),
+        source_date=row["source_date"],
     )
 
 
@@ -215,6 +273,8 @@ def _part(row: tables.Row) -> CpuRating:
         generation=row["generation"],
         models=int(row["models"] or 0),
         note=row["note"],
+        source_ids=row["source"],
+        source_date=row["source_date"],
     )
 
 
@@ -275,9 +335,14 @@ def _whole(name: str) -> str:
 
 def _plain(name: str) -> str:
     """Reduce ``Intel(R) Xeon(R) CPU E5-2690 v4 @ 2.60GHz`` to ``intel xeon e5-2690 v4``."""
-    text = re.sub(r"[(@].*| (with|w/) .*", " ", _MARKS.sub("", name).lower())
+    text = re.sub(r"[(@].*| (with|w/) .*", " ", _MARKS.sub("", name).lower()).replace("_", " ")
+    text = re.sub(
+        r"^ *\d+ ?x |\b\d+(\.\d+)? ?[gm]hz\b|\b\d+c/\d+t\b|,.*| x ?\d{1,2} *$", " ", text
+    )  # how many, how fast
     text = re.sub(r"\b(e[357]-\d{4}[a-z]?) 0\b", r"\1", text)  # the kernel's "E5-2670 0" is the one before the v2
-    text = re.sub(r"\b(\d+th gen|\d+-cores?|[a-z]+-core|cpu|processor|superchip|apu|x-series|soc)\b", " ", text)
+    text = re.sub(
+        r"\b(\d+th gen|\d+[ -]cores?(?! i\d)|[a-z]+-core|cpu|processor|superchip|apu|x-series|soc)\b", " ", text
+    )
     return " ".join(text.split())
 
 

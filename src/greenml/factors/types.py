@@ -143,6 +143,7 @@ class Sku:
         label: ``8 X V100 32GB``.
         gpu_model, gpu_nvml_name: ``V100``, and as the driver names it: ``Tesla V100-SXM2-32GB``; empty where not known.
         cpu_model: alternatives joined by `` / ``.
+        note: what a reader must know, such as that the number of GPUs is derived; else empty.
     """
 
     cloud: str
@@ -157,3 +158,4 @@ class Sku:
     cpu_model: str
     source: Source
     gpu_nvml_name: str = ""
+    note: str = ""

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from greenml import files
 from greenml.errors import RecordError
 from greenml.record.schema import SCHEMA_VERSION, RunRecord
 from greenml.redaction import redact, redact_command
@@ -20,6 +19,8 @@ def write(record: RunRecord, path: Path) -> None:
     Raises:
         RecordError: the file cannot be written; nothing was changed.
     """
+    from greenml import files  # who only reads needs no locks
+
     files.write(path, redacted(record).model_dump_json(indent=2) + "\n")
 
 

@@ -19,6 +19,7 @@ from greenml.record.schema import Factors, Note, RunRecord
 from greenml.reports import model_card
 from greenml.run import assembly, attempts, intensity_poller
 from greenml.run.membership import run_dir_of
+from greenml.run.opening import open_record as open_record  # noqa: PLC0414  said to be exported
 from greenml.run.serving import records
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
@@ -161,28 +162,6 @@ def _settings(settings_of_processes: Sequence[Mapping[str, Any]]) -> Settings:
             if name in names and name not in values:
                 values[name], known_from[name] = settings.get(name), origin
     return Settings(**values, known_from=known_from)
-
-
-def open_record(path: str | os.PathLike[str]) -> RunRecord:
-    """Return the record at a path: of a run.json, of a run directory, or of the traces beside a missing run.json.
-
-    A run.json that is older than its traces, or says that the run is running, is made again in memory.
-
-    Raises:
-        RecordError: there is neither, or it cannot be read.
-    """
-    path = Path(path)
-    if path.is_dir():
-        inside = path / "run.json"
-        return open_record(inside) if inside.exists() or run_dir_of(inside).is_dir() else make(path)
-    run_dir = run_dir_of(path)
-    newest = max((path.stat().st_mtime for path in trace_file.paths(run_dir)), default=0.0)
-    if newest and (not path.exists() or path.stat().st_mtime < newest):
-        return make(run_dir)
-    record = record_file.read(path)
-    if newest and record.status == "running":  # the process that would have written the end of it may be dead
-        return make(run_dir)
-    return record
 
 
 def with_intensity(record: RunRecord, path: str | os.PathLike[str], provider: str) -> RunRecord:

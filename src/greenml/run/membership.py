@@ -21,6 +21,7 @@ from greenml.errors import RecordError, SettingsError
 from greenml.run.job import SERVER, Job
 from greenml.trace import file as trace_file
 from greenml.trace.file import TraceWriter
+from greenml.trace.folder import run_dir_of as run_dir_of  # noqa: PLC0414  said to be exported
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
 _LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch
@@ -65,11 +66,6 @@ class _Member:
     def container(self) -> tuple[object, ...]:
         """The machine, host name and container: within it, process ids can be compared."""
         return tuple(self.header.get(name) or "" for name in ("boot_id", "host", "pid_namespace"))
-
-
-def run_dir_of(output: Path) -> Path:
-    """Return the run directory that belongs to a run.json: ``run.json`` has ``run.trace``."""
-    return output.with_suffix(".trace")
 
 
 def join_run(

@@ -22,6 +22,7 @@ from greenml import files
 from greenml.errors import RecordError
 from greenml.files import ProcessLock, is_locked
 from greenml.redaction import redact_line
+from greenml.trace.folder import paths as paths  # noqa: PLC0414  said to be exported
 from greenml.trace.late_samples import share_late
 from greenml.trace.lines import FORMAT, Line, LineReader, device_of, intensity_of, kind_of, loaded, rollups_of
 from greenml.trace.types import Device, Span, Trace
@@ -367,8 +368,3 @@ def _fresh_seconds(folder: str) -> float:
         return FRESH_SECONDS
     local = {"nolock", "local_lock=all", "local_lock=flock"} & set(options.split(","))
     return FRESH_NFS_SECONDS if local else 0.0
-
-
-def paths(run_dir: Path) -> list[Path]:
-    """Return the traces of a run directory, in the order of their names."""
-    return sorted(run_dir.glob("*.jsonl"))

@@ -34,6 +34,13 @@ from greenml.units import BYTES_PER_GIB, SECONDS_PER_HOUR
 
 THREADS_PER_CORE = 2.0  # a cloud's vCPU is a hardware thread (Azure, AWS and Google say so of their GPU sizes)
 KINDS = ("gpu", "cpu", "dram")
+CPU_SOURCE = Source(
+    "Cloud Carbon Footprint, constants of Azure and Google, commits 0602dde823ef and 0656d55594b6",
+    "https://github.com/cloud-carbon-footprint/cloud-carbon-footprint",
+)
+DRAM_SOURCE = Source(
+    "Green Algorithms (Lannelongue, Grealey, Inouye 2021)", "https://doi.org/10.1002/advs.202100707", "2021"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +124,14 @@ def of_machine(
     watts = (draw.watts * count + idle, draw.low * count + idle, draw.high * count + idle)
     devices = [_device("gpu", card.name, seconds, watts)]
     assumes = [_gpu_words(card, count, utilization_ratio, draw)]
+    sources = [card.source, _gpu_power.LOAD_SOURCE]
+    if sku is not None and sku.note:
+        assumes.append(f"{sku.name}: {sku.note}.")
     if unused and sku is not None:
         assumes.append(f"{unused:g} more GPUs of {sku.name} idle at {card.idle_watts:.0f} W each, and are billed.")
     if sku is not None:
-        cpu, dram = _host(sku, nodes, seconds)
+        cpu, dram, host_sources = _host(sku, nodes, seconds)
+        sources += [sku.source, *host_sources]
         devices += [device for device, _ in (cpu, dram) if device is not None]
         assumes += [words for _, words in (cpu, dram)]
     else:
@@ -139,7 +150,7 @@ def of_machine(
         factors=record.factors,
         assumes=tuple(assumes),
         notes=tuple(note.text for note in record.notes),
-        sources=tuple(_ref(source) for source in (card.source, _gpu_power.LOAD_SOURCE)),
+        sources=tuple(_ref(source) for source in dict.fromkeys(sources)),
     )
 
 
@@ -196,18 +207,23 @@ def _gpu_words(card: _gpu_power.Card, count: float, given: float | None, draw: _
         )
     else:
         use = f"{given:.0%} utilization, as given"
+    rated = f"{card.rated_watts:.0f} W rated{f' ({card.rated_from})' if card.rated_from else ''}"
     load = f"{_gpu_power.LOAD_RATIO:.0%} ({_gpu_power.LOAD_LOW:.0%} to {_gpu_power.LOAD_HIGH:.0%})"
     return (
         f"GPU: {count:g} X {card.name}, each {draw.watts:.0f} W ({draw.low:.0f} to {draw.high:.0f} W): "
-        f"{card.idle_watts:.0f} W idle ({card.idle_from}), and busy {load} of {card.rated_watts:g} W rated, at {use}."
+        f"{card.idle_watts:.0f} W idle ({card.idle_from}), and busy {load} of {rated}, at {use}."
     )
 
 
 def _host(
     sku: Sku, nodes: int, seconds: float
-) -> tuple[tuple[DeviceRecord | None, str], tuple[DeviceRecord | None, str]]:
-    """Model CPU and DRAM of a machine size as greenml does where nothing measures them (docs/method.md, section 7)."""
+) -> tuple[tuple[DeviceRecord | None, str], tuple[DeviceRecord | None, str], list[Source]]:
+    """Model CPU and DRAM of a machine size as greenml does where nothing measures them (docs/method.md, section 7).
+
+    Each with its words, and whose figures they were modelled with.
+    """
     cpu = dram = None
+    sources = []
     cpu_words, dram_words = (
         "CPU: not counted, the number of vCPUs is not known.",
         "DRAM: not counted, its size is not known.",
@@ -215,14 +231,15 @@ def _host(
     if sku.vcpus:
         rating = processors.cpu_of_sku(sku.cpu_model)
         threads = (rating.threads_per_core if rating else None) or THREADS_PER_CORE
-        watts_per_thread, _, _ = models.thread_watts(rating, threads)
-        gain = models.UNREAD_CPU_GAIN_RATIO
-        model = sku.cpu_model if rating and rating.watts_per_core else "a CPU of no known model"
+        watts_per_thread, origin, gain = models.thread_watts(rating, threads)
+        gain = max(gain, models.UNREAD_CPU_GAIN_RATIO)
+        model = sku.cpu_model or "a CPU of no known model"
+        sources += [rating.source, CPU_SOURCE] if rating and rating.watts_per_core else [CPU_SOURCE]
         watts = nodes * sku.vcpus * watts_per_thread * (1 + models.IDLE_RATIO) / 2
         cpu = _device("cpu", sku.cpu_model or "CPU", seconds, (watts, watts * (1 - gain), watts * (1 + gain)))
         cpu_words = (
-            f"CPU: {nodes * sku.vcpus:g} vCPUs of {model}, {watts_per_thread:.2f} W each when busy, taken as half busy "
-            f"(±{gain:.0%})."
+            f"CPU: {nodes * sku.vcpus:g} vCPUs of {model}, {watts_per_thread:.2f} W each when busy ({origin}), taken "
+            f"as half busy (±{gain:.0%})."
         )
     if sku.memory_gib:
         size = sku.memory_gib * BYTES_PER_GIB
@@ -230,7 +247,8 @@ def _host(
         watts = nodes * sku.memory_gib * models.WATTS_PER_GIB
         dram = _device("dram", "DRAM", seconds, (watts, watts * (1 - gain), watts * (1 + gain)))
         dram_words = f"DRAM: {nodes * sku.memory_gib:g} GiB at {models.WATTS_PER_GIB} W/GiB (±{gain:.0%})."
-    return (cpu, cpu_words), (dram, dram_words)
+        sources.append(DRAM_SOURCE)
+    return (cpu, cpu_words), (dram, dram_words), sources
 
 
 def _device(kind: Any, name: str, seconds: float, watts: tuple[float, float, float]) -> DeviceRecord:  # noqa: ANN401

@@ -1,0 +1,15 @@
+"""The folder of a run's traces: where it is, and what is in it. Nothing else is loaded to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def run_dir_of(output: Path) -> Path:
+    """Return the run directory that belongs to a run.json: ``run.json`` has ``run.trace``."""
+    return output.with_suffix(".trace")
+
+
+def paths(run_dir: Path) -> list[Path]:
+    """Return the traces of a run directory, in the order of their names."""
+    return sorted(run_dir.glob("*.jsonl"))
