@@ -20,7 +20,7 @@ from greenml.cli import main
 from greenml.cli._study import _common
 from greenml.files import ProcessLock
 from greenml.record.schema import Factor, Factors, PlaceRecord, RunRecord, SourceRef
-from greenml.run.live.follower import LiveRun
+from greenml.run.live import LiveRun
 from greenml.trace import lines
 from greenml.trace.file import TraceWriter
 from greenml.trace.types import Device, Rollup

@@ -33,7 +33,7 @@ from greenml.errors import RecordError
 from greenml.record.schema import Factor, Factors, RunRecord
 from greenml.reports import _format
 from greenml.run import finish
-from greenml.run.live.follower import LiveRun
+from greenml.run.live import LiveRun
 from greenml.run.membership import run_dir_of
 from greenml.trace import file as trace_file
 

@@ -31,7 +31,7 @@ from greenml.trace.lines import Line, to_jsonable
 
 if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
-    from greenml.run.live.follower import BackgroundTotals
+    from greenml.run.live import BackgroundTotals
     from greenml.sinks import Delivery
 
 log = logging.getLogger("greenml")
@@ -254,7 +254,7 @@ class Run:
                 self._note_once("sink", "only 'greenml run' delivers to the sinks of its run; give it --sink")
             return
         from greenml import sinks
-        from greenml.run.live.follower import LiveRun
+        from greenml.run.live import LiveRun
 
         assert self._membership is not None  # noqa: S101  started
         name = redact_text(str(to_jsonable(self.settings.name)))
@@ -550,7 +550,7 @@ class Run:
         try:
             recorder = self._recorder
             if self._live is None and recorder is not None and self._is_active():
-                from greenml.run.live.follower import BackgroundTotals
+                from greenml.run.live import BackgroundTotals
 
                 self._live = BackgroundTotals(self.run_dir, lambda: recorder.place)
             if self._live is None:

@@ -21,7 +21,7 @@ from greenml.analysis.study import attempt, expectation
 from greenml.analysis.study import folder as study_folder
 from greenml.analysis.study.folder import BUDGET, RECORD_FILE, STOPPED, TO_RUN, Cell, Study
 from greenml.errors import SettingsError
-from greenml.run.live.follower import LiveRun
+from greenml.run.live import LiveRun
 from greenml.run.membership import run_dir_of
 
 POLL_SECONDS = 0.2
