@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml.analysis.serving_bench import rows, text
-from greenml.analysis.serving_bench.rows import BUSY, Load
+from greenml.analysis import serving_bench
+from greenml.analysis.serving_bench import BUSY, Load
 from greenml.record.schema import (
     DeviceRecord,
     Factors,
@@ -62,7 +62,7 @@ BENCHED = record(scope("clients-1", 10.0, 1000.0), scope(f"clients-1/{BUSY}", 8.
 
 
 def test_a_row():
-    row = rows.row(BENCHED, Load("clients-1", 1, SERVED, failed=3, input_tokens=2000, output_tokens=1000))
+    row = serving_bench.row(BENCHED, Load("clients-1", 1, SERVED, failed=3, input_tokens=2000, output_tokens=1000))
     assert (row.requests, row.failed, row.concurrency) == (100, 3, 1)
     assert row.joules_per_request == quantity(9.0, 8.1, 9.9)
     assert row.joules_per_token.value == 0.3
@@ -74,12 +74,13 @@ def test_a_row():
     assert row.idle_ratio.value == pytest.approx(0.1)
     assert row.throughput_per_second.value == pytest.approx(100 / 9.98)
     assert row.latency_seconds["mean"].value == pytest.approx(0.08)
-    (again,) = csv.DictReader(io.StringIO(text.as_csv([row])))
+    (again,) = csv.DictReader(io.StringIO(serving_bench.as_csv([row])))
     assert float(again["joules_per_request_low"]) == 8.1
     assert again["latency_seconds_p99_high"] == ""
-    assert text.markdown([row]).count("|") == 3 * (len(text.HEADINGS) + 1)
-    assert "9.00 (8.10 to 9.90)" in text.markdown([row])
-    assert "100, 3 failed" in text.markdown([row])
+    table = serving_bench.table(serving_bench.HEADINGS, [serving_bench.cells(row)])
+    assert table.count("|") == 3 * (len(serving_bench.HEADINGS) + 1)
+    assert "9.00 (8.10 to 9.90)" in table
+    assert "100, 3 failed" in table
 
 
 def used(joules, **budget):
@@ -98,7 +99,7 @@ def test_an_idle_share_is_as_sure_as_its_devices_differ():
         ]
         joules = [sum(usage.energy_joules for usage in each.values()) for each in (whole, busy)]
         made = record(scope("clients-1", 10.0, joules[0]), scope(f"clients-1/{BUSY}", 8.0, joules[1]))
-        ratio = rows.idle_ratio(made.model_copy(update={"devices": [gpu, cpu], "phases": phases}), "clients-1")
+        ratio = serving_bench.idle_ratio(made.model_copy(update={"devices": [gpu, cpu], "phases": phases}), "clients-1")
         return ratio.value, ratio.low, ratio.high
 
     alike = of({"g": used(1000.0, calibration_joules=300.0)}, {"g": used(800.0, calibration_joules=240.0)})
@@ -116,27 +117,27 @@ def test_an_idle_share_is_as_sure_as_its_devices_differ():
 
 
 def test_what_is_not_known_is_not_made_up():
-    row = rows.row(BENCHED, Load("clients-1", 1, SERVED[:5]))
+    row = serving_bench.row(BENCHED, Load("clients-1", 1, SERVED[:5]))
     assert row.joules_per_token.value is None
     assert row.joules_per_token.why == "its tokens are not known"
     assert row.latency_seconds["p99"].low is None
     assert row.latency_seconds["p99"].why == "too few for an interval"
-    assert text.cells(row)[8] == "-"
+    assert serving_bench.cells(row)[8] == "-"
 
 
-@given(st.lists(st.floats(1e-4, 100), min_size=20, max_size=300), st.sampled_from(rows.QUANTILES))
+@given(st.lists(st.floats(1e-4, 100), min_size=20, max_size=300), st.sampled_from(serving_bench.QUANTILES))
 def test_an_interval_holds_its_figure(latencies, share):
-    for made in (rows.mean(latencies), rows.quantile(latencies, share)):
+    for made in (serving_bench.mean(latencies), serving_bench.quantile(latencies, share)):
         assert made.low <= made.value
         assert made.high is None or made.value <= made.high
-    assert rows.quantile(latencies, share).value in latencies
+    assert serving_bench.quantile(latencies, share).value in latencies
 
 
 def test_intervals_hold_the_truth_in_95_of_100_cases():
     source, held = random.Random(1), {"mean": 0, "p90": 0}
     for _ in range(1000):
         latencies = [source.expovariate(1.0) for _ in range(200)]
-        mean, p90 = rows.mean(latencies), rows.quantile(latencies, 0.9)
+        mean, p90 = serving_bench.mean(latencies), serving_bench.quantile(latencies, 0.9)
         held["mean"] += mean.low <= 1.0 <= mean.high
         held["p90"] += p90.low <= 2.302585 <= (p90.high or 1e9)
     assert held["mean"] >= 930
@@ -144,18 +145,18 @@ def test_intervals_hold_the_truth_in_95_of_100_cases():
 
 
 def test_a_99th_percentile_of_few_has_no_upper_end():
-    made = rows.quantile([float(at) for at in range(1, 101)], 0.99)
+    made = serving_bench.quantile([float(at) for at in range(1, 101)], 0.99)
     assert (made.value, made.high) == (99.0, None)
-    assert text.figure(made, lambda value: f"{value:.0f}") == "99 (97 or more)"
+    assert serving_bench.figure(made, lambda value: f"{value:.0f}") == "99 (97 or more)"
 
 
-def test_a_score_joins_the_spread_of_its_repeats_and_the_doubt_of_the_sensors():
+def test_a_score_joins_the_spread_of_its_repeats_and_the_uncertainty_of_the_sensors():
     joules = [900.0, 1000.0, 1100.0]
     scopes = [scope(f"repeat-{at}{tail}", 8.0, value) for at, value in enumerate(joules) for tail in ("", f"/{BUSY}")]
     loads = [Load(f"repeat-{at}", 1, SERVED) for at in range(3)]
-    made = rows.score(record(*scopes), loads)["gpu_wh_per_1000_queries"]
+    made = serving_bench.score(record(*scopes), loads)["gpu_wh_per_1000_queries"]
     assert made.value == pytest.approx(1000 / 100 * 1000 / 3600)
-    half = 4.303 * statistics.stdev(joules) / 3**0.5
+    half = 4.30265273 * statistics.stdev(joules) / 3**0.5
     assert made.value - made.low == pytest.approx((half**2 + 100.0**2) ** 0.5 * 10 / 3600)
 
 

@@ -14,9 +14,9 @@ from scripted_study import VARIANTS, Scripted, record, study
 
 from greenml import SettingsError
 from greenml.accounting import assumptions
+from greenml.analysis.statistics import Effect
 from greenml.analysis.study import expectation, figures, report, report_page, report_text
 from greenml.analysis.study.folder import Cell, load
-from greenml.analysis.study.statistics import Effect
 from greenml.analysis.study.tables import Table, blocks
 from greenml.cli import main
 from greenml.settings import Settings

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from greenml.analysis import statistics
 from greenml.analysis.comparison.columns import Assumed, Figure, Term
-from greenml.analysis.study import statistics
 from greenml.record.schema import Factor, RunRecord
 
 Verdict = Literal["apart", "intervals", "spread", "exact", "unknown"]
@@ -214,7 +214,7 @@ def _noise(baseline: Cell, other: Cell) -> float | None:
     else:
         error = math.hypot(spreads[0] / math.sqrt(baseline.count), spreads[1] / math.sqrt(other.count))
         freedom = known.count - 1.0
-    return statistics.quantile(freedom) * error
+    return statistics.student_quantile(freedom) * error
 
 
 # What two repeats may differ in: output paths, names, and where they report to.
