@@ -21,6 +21,7 @@ from greenml.analysis.study import attempt, expectation
 from greenml.analysis.study import folder as study_folder
 from greenml.analysis.study.folder import BUDGET, RECORD_FILE, STOPPED, TO_RUN, Cell, Study
 from greenml.errors import SettingsError
+from greenml.run import exit_hooks
 from greenml.run.live import LiveRun
 from greenml.run.membership import run_dir_of
 
@@ -315,16 +316,8 @@ def _signals() -> Iterator[list[int]]:
     def collect(number: int, _: FrameType | None) -> None:
         numbers.append(number)
 
-    before = {}
-    with contextlib.suppress(ValueError):  # not the main thread: whoever has it has the signals, too
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # as of nohup
-                before[name] = signal.signal(getattr(signal, name), collect)
-    try:
+    with exit_hooks.handled_signals(("SIGINT", "SIGTERM", "SIGHUP"), collect):
         yield numbers
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------
