@@ -1,4 +1,4 @@
-"""The meter of an endpoint: ``serve()``, the requests that it measures, and the thread that settles them.
+"""The meter of an endpoint: the requests that it measures, and the thread that settles them.
 
 A request's path takes no lock and waits for nothing: it notes two times and appends to a list. A thread reads the
 devices' energy from the traces and shares it out, window by window. Of all workers of a server on one machine, one

@@ -1,4 +1,4 @@
-"""Serving: the energy, carbon and cost of each request of an endpoint.
+"""``serve()`` begins to measure an endpoint: the energy, carbon and cost of each of its requests.
 
 ``meter = greenml.serve()`` once, where the server starts; ``with meter.request(model="bart") as request:`` around each
 request, and ``request.tokens(input=212, output=40)`` within it. Some two seconds after its end, ``request.result`` says
@@ -12,17 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from greenml.errors import SettingsError
-from greenml.run.serving.meter import (
-    RECORD_MINUTES,
-    WINDOW_SECONDS,
-    Request,
-    RequestResult,
-    ServingMeter,
-    ServingTotals,
-)
+from greenml.run.serving.meter import RECORD_MINUTES, WINDOW_SECONDS, ServingMeter
 from greenml.run.track import checked_settings
-
-__all__ = ["Request", "RequestResult", "ServingMeter", "ServingTotals", "serve"]
 
 OUTPUT = "serving.json"
 SHORTEST_WINDOW_SECONDS, LONGEST_WINDOW_SECONDS = 0.5, 60.0
