@@ -48,8 +48,8 @@ class RunningTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
-    """A total at the last step, as a multiple of that now: value, low and high."""
+class ForecastRatio:
+    """The forecast of a total at the last step, over the total now: value and interval."""
 
     ratio: float
     low: float
@@ -60,8 +60,8 @@ class Band:
 class Expected:
     """What to expect at the last step: of energy and what follows from it, and of time and what follows from that."""
 
-    energy: Band | None
-    seconds: Band | None
+    energy: ForecastRatio | None
+    seconds: ForecastRatio | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Forecast:
         return Expected(_growth(joules, rest, used.energy_joules), _growth(seconds, rest, used.seconds))
 
 
-def _growth(points: Sequence[tuple[int, float]], rest: int, now: float | None) -> Band | None:
+def _growth(points: Sequence[tuple[int, float]], rest: int, now: float | None) -> ForecastRatio | None:
     if not now or len(points) <= FEWEST_BLOCKS:
         return None
     from statistics import stdev  # its import takes milliseconds, which every start of a run would pay
@@ -169,4 +169,4 @@ def _growth(points: Sequence[tuple[int, float]], rest: int, now: float | None) -
     def ratio(a_step: float) -> float:
         return max(1.0, (end + max(0.0, a_step) * rest) / now)
 
-    return Band(ratio(rate), ratio(rate - 2 * error), ratio(rate + 2 * error))
+    return ForecastRatio(ratio(rate), ratio(rate - 2 * error), ratio(rate + 2 * error))

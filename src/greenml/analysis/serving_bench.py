@@ -25,7 +25,7 @@ from greenml.run.serving.bench import BUSY
 KINDS = ("gpu", "cpu", "dram")  # of devices whose energy counts
 QUANTILES = (0.90, 0.95, 0.99)
 BATCHES = 10
-FEWEST = 2 * BATCHES  # answers; of fewer no interval is told
+FEWEST = 2 * BATCHES  # answers; fewer have no interval
 NORMAL_95 = 1.960
 HEADINGS = ("clients", "requests", "avg", "90 %", "95 %", "99 %", "requests/s", "J/request", "J/token",
             "g CO2e / 1,000 requests", "$ / million tokens", "idle share")  # fmt: skip
@@ -40,7 +40,7 @@ _SCORES = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load generator told of one load.
+    """What a load generator reported of one load.
 
     Attributes:
         path: of its phase in the record.

@@ -19,7 +19,7 @@ from greenml.cli._options import assumed
 def command(path: Path, *, every: bool, as_json: bool, **changes: Any) -> None:  # noqa: ANN401
     """Say what would have saved energy, carbon or money.
 
-    The evidence is of this run: a rule speaks only where the record holds what it needs. With --region, --sku,
+    The evidence is of this run: a rule gives a finding only where the record holds what it needs. With --region, --sku,
     --tier and the like the run is first accounted again with those.
     """
     from greenml.accounting import assumptions

@@ -353,7 +353,7 @@ class Run:
         return record
 
     def _finish(self) -> RunRecord | None:
-        """Write the record, if this process speaks for the run or is the last of it."""
+        """Write the record, if this process is the lead process of the run or the last of it."""
         assert self._membership is not None  # noqa: S101  only a started run gets here
         record: RunRecord | None = None
         self._owed = False

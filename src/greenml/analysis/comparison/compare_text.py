@@ -139,7 +139,7 @@ GAP = 2
 LEGEND = {
     "intervals": "Not told apart: what sensors and factors may be off by is more than the runs differ.",
     "spread": "Within the spread: repeats of one configuration differ as much (95 % interval of the means).",
-    "unknown": "No interval: what the sensors may be off by is not told, so nothing is said of the difference.",
+    "unknown": "No interval: what the sensors may be off by is not known, so nothing is said of the difference.",
     "exact": "No remark: told apart, or a figure without an interval (metrics, time, memory, use, money at one price); "
     "by how much a repeat would differ, only repeats can tell.",
 }

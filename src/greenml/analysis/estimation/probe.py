@@ -401,7 +401,7 @@ def _made(record: RunRecord, what: str, rows: Sequence[tuple[str, _Cost, str]], 
         f"{pace.how}.",
         "The training goes on as in the probe's steady state: same machine, batch size, data and length of inputs.",
         f"The interval is 95 % of the spread between {len(pace.steady)} batches of {pace.unit}, with the sensors' own "
-        f"doubt ({_format.percent(sides[0])} down, {_format.percent(sides[1])} up), in quadrature.",
+        f"uncertainty ({_format.percent(sides[0])} down, {_format.percent(sides[1])} up), in quadrature.",
     ]
     if factors.intensity_series is not None:
         assumes.append("The carbon intensity is the mean over the probe's own hours.")

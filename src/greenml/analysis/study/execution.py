@@ -51,7 +51,7 @@ class Place(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told what happens."""
+    """Is called at each event of a study."""
 
     def began(self, study: Study, cell: Cell) -> None:
         """A cell was started; ``study`` is as it is now."""
@@ -94,7 +94,7 @@ def run(
     Args:
         study: to run.
         place: where.
-        observer: who is told what happens.
+        observer: called at each event.
         most: how many cells at most; None for all.
         retry_failed: also run cells again that failed for good.
 
@@ -119,7 +119,7 @@ class _Execution:
         self._running: list[_Running] = []
         self._over_budget = ""
         self._looked = 0.0
-        self._told_before = study.spent.told
+        self._recorded_before = study.spent.recorded
         self._said: set[str] = set()
         self._kills = 0
         self._waits = False
@@ -227,7 +227,7 @@ class _Execution:
             running.used = used(running.live, share, expectation.tier(file)) or running.used
         more = self._used_now()
         self._over_budget = expectation.over_budget(self._study, more) or expectation.not_held(
-            self._study, more, self._told_before
+            self._study, more, self._recorded_before
         )
         if self._over_budget and self._running:
             self._observer.said(f"over the budget ({self._over_budget}); what runs is stopped")

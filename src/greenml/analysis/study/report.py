@@ -36,7 +36,7 @@ VERDICTS = {
 LEGEND = {
     "seeds": "Not told apart: the spread of the seeds does not carry the difference (adjusted p-value from 0.05 on).",
     "instrument": "Not told apart, sensors: what the sensors or factors may be off by is more than the difference.",
-    "unknown": "Not judged, sensors: what they may be off by is not told.",
+    "unknown": "Not judged, sensors: what they may be off by is not known.",
     "single": "One seed: how far a repeat would differ is not known. Give seeds at least three values, better five.",
 }
 COMPARED = (  # what is compared with the baseline, beside the quality

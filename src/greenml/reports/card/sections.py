@@ -375,10 +375,10 @@ def _source(ref: SourceRef) -> str:
 
 
 def _intervals(record: RunRecord) -> str:
-    banded = [quantity for total in record.totals for quantity in (total.it_energy_joules, total.emissions_grams)]
-    if record.reported or not any(quantity.low is not None and quantity.low != quantity.high for quantity in banded):
-        return "Bands: the figures were taken over from other tools, which give none." if record.reported else ""
+    known = [quantity for total in record.totals for quantity in (total.it_energy_joules, total.emissions_grams)]
+    if record.reported or not any(quantity.low is not None and quantity.low != quantity.high for quantity in known):
+        return "Intervals: the figures were taken over from other tools, which give none." if record.reported else ""
     return (
-        "Bands: from the lowest to the highest energy that the sensors' errors and the gaps between readings allow; "
-        "that of the emissions holds the spread of the factors too."
+        "Intervals: from the lowest to the highest energy that sensors' errors and gaps between readings allow; "
+        "those of the emissions hold the spread of the factors too."
     )

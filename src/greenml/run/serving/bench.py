@@ -142,7 +142,7 @@ def mark(run: Run, stage: Stage) -> None:
 
 
 def busy(answers: Sequence[Answer]) -> list[tuple[float, float]]:
-    """Return the spans with a request in flight; gaps too short to be told from none are left out.
+    """Return the spans with a request in flight; gaps too short to be seen are left out.
 
     Of a load with very many gaps, the shortest of them count as busy.
     """

@@ -121,7 +121,7 @@ class Request:
 
         What is no whole number of 0 or more is left out, with a note in the record.
         """
-        told = False
+        counted = False
         for name, value in (("input_tokens", input), ("output_tokens", output)):
             if value is None:
                 continue
@@ -131,9 +131,9 @@ class Request:
                 continue
             setattr(self, name, (getattr(self, name) or 0) + count)
             self._unplaced += count
-            told = True
+            counted = True
         now = self._meter._clock()
-        if told and now - self._boundary_seconds >= PIECE_SECONDS and not self.status:
+        if counted and now - self._boundary_seconds >= PIECE_SECONDS and not self.status:
             self._pieces.append((self._boundary_seconds, now, self._unplaced))
             del self._pieces[:-MOST_PIECES]
             self._boundary_seconds, self._unplaced = now, 0
