@@ -26,6 +26,9 @@ PICTURES = ("png", "svg")
     csv="A row for each scope and device.",
     latex="A table for a paper (booktabs).",
 )
+@click.option(
+    "--format", "named", metavar="NAME", help="Any report by its name: model_card, html ..., and one that you added."
+)
 @click.option("--html", "page", metavar="PAGE.HTML", type=click.Path(path_type=Path), help="Write a page with charts.")
 @click.option(
     "--pdf", metavar="OUT.PDF", type=click.Path(path_type=Path),
@@ -42,7 +45,7 @@ PICTURES = ("png", "svg")
 @intensity
 @assumed
 def command(  # noqa: PLR0917  click gives them by name
-    path: Path, style: str | None, page: Path | None, pdf: Path | None, plot: Path | None, figure: str | None,
+    path: Path, style: str | None, named: str | None, page: Path | None, pdf: Path | None, plot: Path | None, figure: str | None,
     footprint: bool, lbs: bool, full: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Print what a run used.
@@ -53,6 +56,9 @@ def command(  # noqa: PLR0917  click gives them by name
     """
     from greenml.run import finish
 
+    if named and style:
+        raise click.UsageError(f"give --format or --{style}, not both")
+    style = named or style
     _check_names(plot, pdf)
     _check(style, figure, footprint=footprint, pounds=lbs, full=full)
     if figure is not None and figure.endswith(".json") and path == Path("run.json"):
@@ -96,16 +102,15 @@ def _check(style: str | None, figure: str | None, *, footprint: bool, pounds: bo
 
 
 def _text(record: RunRecord, style: str | None, *, footprint: bool, pounds: bool, full: bool) -> str:
-    from greenml.reports import csv, latex, markdown, terminal
+    from greenml import reports
+    from greenml.reports import markdown, terminal
 
     if style == "json":
         return record.model_dump_json(indent=2) + "\n"
     if style == "markdown":
         return markdown.render(record, pounds=pounds, footprint=footprint)
-    if style == "latex":
-        return latex.render(record)
-    if style == "csv":
-        return csv.render(record)
+    if style is not None:
+        return reports.render(record, style)
     colors = _terminal.has_colors(sys.stdout)
     return terminal.render(record, width=_terminal.width(120), color=colors, pounds=pounds, full=full)
 
