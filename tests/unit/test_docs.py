@@ -5,7 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -101,7 +104,7 @@ def test_commands_have_the_options_that_are_shown(page: Path) -> None:
 
 def test_docstrings_name_sections_of_the_method_that_exist() -> None:
     numbers = {
-        int(one) for one in re.findall(r"^## (\d+) ", (ROOT / "docs/method.md").read_text("utf-8"), re.MULTILINE)
+        int(number) for number in re.findall(r"^## (\d+) ", (ROOT / "docs/method.md").read_text("utf-8"), re.MULTILINE)
     }
     named = {
         int(number)
@@ -141,6 +144,29 @@ def test_the_factor_of_contributing_knows_day_from_night() -> None:
     assert roof.carbon_intensity(Place(), START, START + timedelta(hours=2)).grams_per_kwh == 41.0
     with pytest.raises(FactorError, match="from 10:00 to 20:00"):
         roof.carbon_intensity(Place(), START, START + timedelta(hours=10))
+
+
+def test_the_provider_of_contributing_asks_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = [
+        {"from": "2026-06-01T10:00Z", "to": "2026-06-01T10:15Z", "grams_per_kwh": 40},
+        {"from": "2026-06-01T10:15Z", "to": "2026-06-01T10:30Z", "grams_per_kwh": "50.5"},
+    ]
+    (tmp_path / "west").write_text(json.dumps({"slots": slots}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("GREENML_CAMPUS_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        campus = contributed("factors/campus.py")
+        answer = campus.series(Place(), "west", START, START + timedelta(minutes=30), "")
+        with pytest.raises(FactorError, match=r"campus: .*404"):
+            campus.series(Place(), "east", START, START + timedelta(minutes=30), "")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert [slot.grams_per_kwh for slot in answer.slots] == [40.0, 50.5]
+    assert (answer.signal, answer.basis, answer.area) == ("average", "direct", "west")
 
 
 def test_the_importer_and_the_report_of_contributing_work_together(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ PICTURES = ("png", "svg")
 @intensity
 @assumed
 def command(  # noqa: PLR0917  click gives them by name
-    path: Path, style: str | None, named: str | None, page: Path | None, pdf: Path | None, plot: Path | None, figure: str | None,
-    footprint: bool, lbs: bool, full: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
+    path: Path, style: str | None, named: str | None, page: Path | None, pdf: Path | None, plot: Path | None,
+    figure: str | None, footprint: bool, lbs: bool, full: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Print what a run used.
 
