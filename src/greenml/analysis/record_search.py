@@ -1,4 +1,4 @@
-"""Which records a list of paths means: files, folders and globs, also those that no shell expanded."""
+"""Finds the records that a list of paths names: files, folders and globs, also those that no shell expanded."""
 
 from __future__ import annotations
 

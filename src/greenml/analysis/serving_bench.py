@@ -1,4 +1,4 @@
-"""A serving benchmark: a load's answers and the record of its run to a row of figures, and rows to text. Pure.
+"""A serving benchmark: from a load's answers and its run's record to rows of figures, and from rows to text. Pure.
 
 The figures are latency, throughput, energy, carbon and cost by load, each with its interval of 95 %.
 """

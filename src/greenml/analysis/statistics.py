@@ -1,4 +1,4 @@
-"""Difference between two groups of repeats: its 95 % interval, its p-value, and the p-values of several comparisons.
+"""Statistics of repeats: the difference of two groups with its 95 % interval, and p-values of several comparisons.
 
 Student's t on logarithms for what is compared as a ratio, on the figures themselves for what is compared in points.
 Source of the methods: docs/method.md, section 11. Standard library only.

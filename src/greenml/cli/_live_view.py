@@ -1,4 +1,4 @@
-"""What a run does now, as lines of text that fit a terminal. Pure: plain data in, lines out."""
+"""A run in progress as lines of text that fit a terminal. Pure: plain data in, lines out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``greenml card``: a run as a model card, or into one that is there."""
+"""``greenml card``: writes a run into a model card, a new one or one that is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``greenml finish``: the record of a run that could not write it."""
+"""``greenml finish``: writes the record of a run that ended without one."""
 
 from __future__ import annotations
 

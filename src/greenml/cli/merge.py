@@ -1,4 +1,4 @@
-"""``greenml merge``: one record of what several nodes of a run left."""
+"""``greenml merge``: joins what the nodes of a run left into one record."""
 
 from __future__ import annotations
 

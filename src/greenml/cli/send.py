@@ -1,4 +1,4 @@
-"""``greenml send``: the record of a run to a sink, later."""
+"""``greenml send``: delivers the record of a run to a sink."""
 
 from __future__ import annotations
 
