@@ -39,7 +39,7 @@ class Settings:
         gpus: None for the visible ones, ``all``, or a list.
         interval: seconds between readings; None for what the sensors need.
         carbon_intensity: g CO2e a kWh. price_per_hour: USD a node hour. pue: facility over IT energy.
-        intensity: who is asked for the carbon intensity over time: a provider's name, or a CSV file; "" for nobody.
+        intensity: the provider of the carbon intensity over time, or a CSV file; "" for none.
         basis: of the carbon intensity, direct or lifecycle; "" where not given, which means direct.
         market_intensity: g CO2e a kWh of the user's contract. lifetime_years: of the hardware.
         sinks: where figures go while the run goes on: ``prometheus:9400``.

@@ -1,4 +1,4 @@
-"""Traces to the measured part of a run record: attempts, devices, phases, timeline. Nobody has to be alive."""
+"""Traces to the measured part of a run record: attempts, devices, phases, timeline. No process has to be alive."""
 
 from __future__ import annotations
 

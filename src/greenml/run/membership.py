@@ -1,4 +1,4 @@
-"""The membership of a process in a run: its run directory, its attempt, and the rule of who shares a run.
+"""The membership of a process in a run: its run directory, its attempt, and the rule of which processes share a run.
 
 Processes share a run where their launcher says so: the ranks of one launch of torchrun, DeepSpeed, Accelerate, MPI,
 Slurm or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a run of

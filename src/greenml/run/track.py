@@ -79,8 +79,8 @@ def track(
         carbon_intensity: g CO2e per kWh, in place of the tables.
         price_per_hour: USD per node and hour, in place of the tables.
         pue: power usage effectiveness, in place of the tables.
-        intensity: who is asked for the carbon intensity as the run goes on: ``electricity_maps``, ``watttime``,
-            ``uk_grid``, or a CSV file of yours; nobody by default (docs/intensity.md).
+        intensity: the provider of the carbon intensity as the run goes on: ``electricity_maps``, ``watttime``,
+            ``uk_grid``, or a CSV file of yours; none by default (docs/intensity.md).
         market_intensity: g CO2e per kWh of a contract, beside the location's.
         lifetime_years: of the hardware, for its share of embodied carbon.
         basis: of the carbon intensity: ``direct`` (at the power plants, scope 2; the default) or ``lifecycle`` (with

@@ -48,7 +48,7 @@ def serve(
         carbon_intensity: g CO2e per kWh, in place of the tables.
         price_per_hour: USD per machine and hour, in place of the tables.
         pue: power usage effectiveness, in place of the tables.
-        intensity: who is asked for the carbon intensity of each hour.
+        intensity: the provider of the carbon intensity of each hour.
         market_intensity: g CO2e per kWh of a contract.
         lifetime_years: of the hardware.
         basis: of the carbon intensity: ``direct`` or ``lifecycle``.
