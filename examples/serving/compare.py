@@ -24,6 +24,7 @@ from typing import Any
 
 from greenml.analysis import serving_bench
 from greenml.record.schema import Quantity
+from greenml.reports import markdown
 
 HERE = Path(__file__).resolve().parent
 DIALOGUES = HERE.parent / "summarization" / "data" / "dialogues.jsonl"
@@ -126,7 +127,7 @@ def main() -> None:
         results[engine] = document | {"rouge": {name: score.model_dump() for name, score in quality.items()}}
     headings = ("engine", *serving_bench.HEADINGS, f"ROUGE-L, {len(rows)} dialogues")
     notes = list(dict.fromkeys(note for document in results.values() for note in document["notes"]))
-    table = serving_bench.table(headings, cells) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    table = f"{markdown.grid(headings, cells)}\n\n{markdown.bullets(notes)}\n"
     (given.output / "comparison.md").write_text(table, encoding="utf-8")
     (given.output / "comparison.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(table)

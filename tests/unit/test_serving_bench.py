@@ -25,6 +25,7 @@ from greenml.record.schema import (
     UncertaintyBudget,
     Usage,
 )  # fmt: skip
+from greenml.reports import markdown
 from greenml.run.serving import bench, load
 from greenml.run.serving.load import Answer, LoadError
 from simulated.http_service import Reply, json_reply, serve
@@ -77,7 +78,7 @@ def test_a_row():
     (again,) = csv.DictReader(io.StringIO(serving_bench.as_csv([row])))
     assert float(again["joules_per_request_low"]) == 8.1
     assert again["latency_seconds_p99_high"] == ""
-    table = serving_bench.table(serving_bench.HEADINGS, [serving_bench.cells(row)])
+    table = markdown.grid(serving_bench.HEADINGS, [serving_bench.cells(row)])
     assert table.count("|") == 3 * (len(serving_bench.HEADINGS) + 1)
     assert "9.00 (8.10 to 9.90)" in table
     assert "100, 3 failed" in table

@@ -325,7 +325,7 @@ def test_a_cell_without_a_word_was_killed(path, tmp_path):
     assert [attempt.folder.name for attempt in read.cells[2].attempts] == ["attempt-1", read.cells[2].folder.name]
     assert read.spent.attempts == 4
     assert read.spent.unknown == {}  # nothing was started in these folders
-    assert (read.spent.told, read.spent.missing("energy")) == (0, 0)
+    assert (read.spent.recorded, read.spent.missing("energy")) == (0, 0)
 
 
 def test_what_is_not_known_is_not_said_as_zero():

@@ -334,12 +334,6 @@ def notes(record: RunRecord, rows: Sequence[BenchRow]) -> list[str]:
     return said
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
-
-
 def as_csv(rows: Sequence[BenchRow]) -> str:
     """Return a row for each load, and for each figure its value, low and high, in SI units."""
     stream = io.StringIO()

@@ -216,7 +216,9 @@ def _print(record: RunRecord, rows: Sequence[BenchRow], document: dict[str, Any]
     headings = serving_bench.HEADINGS if score is None else serving_bench.SCORE_HEADINGS
     cells = [serving_bench.cells(row, tier) for row in rows] if score is None else serving_bench.score_cells(score)
     if style == "markdown":
-        click.echo(serving_bench.table(headings, cells))
+        from greenml.reports import markdown
+
+        click.echo(markdown.grid(headings, cells))
     else:
         from rich.table import Table
 
