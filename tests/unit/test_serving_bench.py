@@ -26,8 +26,8 @@ from greenml.record.schema import (
     Usage,
 )  # fmt: skip
 from greenml.reports import markdown
-from greenml.run.serving import bench, load
-from greenml.run.serving.load import Answer, LoadError
+from greenml.run.serving import bench
+from greenml.run.serving.bench import Answer, LoadError
 from simulated.http_service import Reply, json_reply, serve
 
 CSV = """\
@@ -162,12 +162,12 @@ def test_a_score_joins_the_spread_of_its_repeats_and_the_uncertainty_of_the_sens
 
 
 def test_hey_s_output():
-    answers = load.read_hey(CSV, 100.0)
+    answers = bench.read_hey(CSV, 100.0)
     assert [round(answer.start_seconds, 4) for answer in answers] == [100.001, 100.005, 100.03]
     assert [answer.is_good for answer in answers] == [True, True, False]
     for wrong in ("response-time,offset\n1,2\n", "response-time,status-code,offset\nx,200,0\n"):
         with pytest.raises(LoadError, match="hey printed what is not read here"):
-            load.read_hey(wrong, 0.0)
+            bench.read_hey(wrong, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -183,24 +183,24 @@ def test_hey_s_output():
     ],
 )
 def test_tokens_of_an_answer(body, tokens):
-    assert load.tokens_of(body) == tokens
+    assert bench.tokens_of(body) == tokens
 
 
 def test_a_login_in_the_address_is_sent_and_what_is_no_http_is_one_clear_line():
     usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 7}}
     with serve([json_reply(usage), Reply(how="garbage"), Reply(body=b"x" * 100, how="cut")]) as service:
-        endpoint = load.Endpoint(f"http://user:secret@127.0.0.1:{service.port}/x?a=b")
-        assert load.probe(endpoint) == (5, 7)
+        endpoint = bench.Endpoint(f"http://user:secret@127.0.0.1:{service.port}/x?a=b")
+        assert bench.probe(endpoint) == (5, 7)
         assert service.asked[0].headers["authorization"] == "Basic dXNlcjpzZWNyZXQ="
         for what in ("BadStatusLine", "IncompleteRead"):
             with pytest.raises(LoadError) as raised:
-                load.probe(endpoint)
+                bench.probe(endpoint)
             assert str(raised.value) == f"{service.url}/x: its answer is not whole HTTP ({what})"
 
 
 @pytest.mark.parametrize(("asked", "clients", "sent"), [(60, 7, 63), (60, 4, 60), (5, 8, 8), (1, 1, 1)])
 def test_hey_sends_as_many_from_each_client(asked, clients, sent):
-    assert load.hey_requests(asked, clients) == sent
+    assert bench.hey_requests(asked, clients) == sent
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 5)), min_size=1, max_size=60))

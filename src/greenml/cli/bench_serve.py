@@ -17,8 +17,7 @@ from greenml.errors import RecordError, SettingsError
 if TYPE_CHECKING:
     from greenml.analysis.serving_bench import BenchRow, Load
     from greenml.record.schema import RunRecord
-    from greenml.run.serving.bench import Stage
-    from greenml.run.serving.load import Endpoint
+    from greenml.run.serving.bench import Endpoint, Stage
     from greenml.run.track import Run
 
 CONCURRENCIES = "1,2,4,8,16,32,64"
@@ -129,7 +128,7 @@ def _clients(text: str) -> list[int]:
 
 
 def _endpoint(url: str, data: str | None, headers: Sequence[str], timeout: float) -> Endpoint:
-    from greenml.run.serving.load import Endpoint
+    from greenml.run.serving.bench import Endpoint
 
     pairs = {}
     for header in headers:
