@@ -18,6 +18,7 @@ import pytest
 from greenml import cli
 from greenml.errors import FactorError, RecordError, SensorError, SettingsError
 from greenml.factors.types import Place
+from greenml.record import importers
 from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
 from greenml.trace.types import Wanted
 
@@ -169,15 +170,23 @@ def test_the_provider_of_contributing_asks_its_service(tmp_path: Path, monkeypat
     assert (answer.signal, answer.basis, answer.area) == ("average", "direct", "west")
 
 
-def test_the_importer_and_the_report_of_contributing_work_together(tmp_path: Path) -> None:
+def test_the_importer_and_the_report_of_contributing_work_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "meter.csv"
     log.write_text("time,joules\n2026-06-01T10:00:00+00:00,5000\n2026-06-01T10:01:00+00:00,41000\n")
     part = contributed("record/importers/wall_meter.py").load(log)
     (device,) = part.devices
     assert device.usage.energy_joules == 36000.0
+    monkeypatch.setitem(
+        sys.modules, "greenml.record.importers.wall_meter", contributed("record/importers/wall_meter.py")
+    )
+    record = importers.load_by_name("wall_meter", log)
+    assert (record.started, record.duration_seconds) == (START, 60.0)
+    assert record.devices == part.devices
     log.write_text("time,joules\n")
     with pytest.raises(RecordError, match="two are needed"):
-        contributed("record/importers/wall_meter.py").load(log)
+        importers.load_by_name("wall_meter", log)
     line = contributed("reports/line.py").render(accounted(device))
     assert line == "1m 00s, 10.00 Wh, 10.00 g CO2e\n"
 

@@ -316,7 +316,7 @@ def _sensors(record: RunRecord) -> list[str]:
     imported = dict.fromkeys(
         _format.SENSOR_NAMES.get(device.sensor, device.sensor)
         for device in record.devices
-        if device.sensor in _format.IMPORTED_SENSORS and device.sensor not in {row.tool for row in record.reported}
+        if _format.is_imported(device) and device.sensor not in {row.tool for row in record.reported}
     )
     if imported:
         lines.append(f"Utilization, memory and energy in Resource Usage: as {', '.join(imported)} reports them.")
