@@ -148,8 +148,8 @@ def test_trials_that_population_based_training_continues_are_attempts_of_their_o
     for path in begun(folder / "pbt"):
         lines = (path / "result.json").read_text().splitlines()
         began = sum(json.loads(line)["iterations_since_restore"] == 1 for line in lines if line.strip())
-        attempts = greenml.open_record(path / "run.json").attempts
-        assert began <= len(attempts) <= began + 1  # the last may not have reported any more
+        # On busy processors one may be replaced before it reported anything, so Ray's results tell the least.
+        assert 1 <= began <= len(greenml.open_record(path / "run.json").attempts)
     for record in records:
         assert record.duration_seconds == pytest.approx(sum(attempt.seconds for attempt in record.attempts), abs=0.01)
 

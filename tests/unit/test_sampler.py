@@ -168,10 +168,11 @@ class Run:
         claim: Callable[[str], bool] = lambda _: True,
         before: Callable[[], None] = lambda: None,
         interval: float | None = None,
+        origin: float | None = None,
     ) -> None:
         self.rows: list[tuple[float, dict[str, Rollup], bool]] = []
         self.notes: list[tuple[str, str]] = []
-        self.ticks = 0
+        self.ticks, self.ahead = 0, 0.0
 
         def discover(_: Callable[[str, str], None], probing: Callable[[str, str], None]) -> Iterator[Sensor]:
             for sensor in sensors:
@@ -187,8 +188,9 @@ class Run:
             self.ticks += 1
 
         self.sampler = Sampler(
-            discover, claim, write, lambda *note: self.notes.append(note), tick=tick, interval_seconds=interval
-        )
+            discover, claim, write, lambda *note: self.notes.append(note), tick=tick, interval_seconds=interval,
+            origin_seconds=origin, clock=lambda: time.monotonic() + self.ahead,
+        )  # fmt: skip
 
     def start(self) -> float:
         begun = time.monotonic()
@@ -270,6 +272,48 @@ def test_it_keeps_its_schedule_and_writes_once_a_second():
     assert 1 <= run.ticks <= seconds / sampler.FLUSH_SECONDS
     assert all(one.end_seconds == other.start_seconds for one, other in pairwise(rows))
     assert run.joules("a") == pytest.approx(100 * (rows[-1].end_seconds - rows[0].end_seconds), rel=0.01)
+
+
+class Cumulative(Fake):
+    """A sensor whose figures stay right however far apart it is read."""
+
+    cumulative = True
+
+
+def times(run: Run, name: str) -> list[float]:
+    """Return when a sensor was read, but for the edges of the run."""
+    return [row.end_seconds for row in run.of(name)][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("sensor", "told", "rare"),
+    [
+        (Cumulative("a", interval=1.0), {}, True),
+        (Fake("a", interval=1.0), {}, False),
+        (Cumulative("a", interval=1.0), {"interval": 1.0}, False),
+        (Cumulative("a", interval=1.0), {"origin": 0.0}, False),
+    ],
+    ids=["cumulative", "a gauge", "asked for", "whole seconds asked for"],
+)
+def test_an_old_run_is_read_less_often_where_nothing_is_lost_by_it(sensor: Fake, told: dict, rare: bool):
+    run = Run(sensor, **told)
+    run.start()
+    run.ahead = sampler.CALM_SECONDS + 1
+    eventually(lambda: len(times(run, "a")) >= 4)
+    run.stop()
+    shortest = min(after - before for before, after in pairwise(times(run, "a")[1:]))
+    assert (shortest > sampler.CALM_TICK_SECONDS - 0.5) == rare
+    assert sampler.CALM_TICK_SECONDS <= 0.02 * sampler.CALM_SECONDS, "what a killed run may lose of its time"
+
+
+def test_a_gauge_beside_it_keeps_the_trace_written_each_second():
+    run = Run(Cumulative("counter", interval=1.0), Fake("gauge", interval=0.05))
+    run.start()
+    run.ahead = sampler.CALM_SECONDS + 1
+    eventually(lambda: len(times(run, "counter")) >= 4)
+    run.stop()
+    last = times(run, "counter")[-2:]
+    assert len([at for at in times(run, "gauge") if last[0] < at <= last[1]]) >= 2
 
 
 def test_an_interval_that_is_asked_for_overrides_the_sensors():

@@ -101,7 +101,8 @@ class EstimateSensor:
         clock: monotonic seconds.
     """
 
-    interval_seconds = 1.0  # exact however far apart it is read: this is what a killed run may lose
+    interval_seconds = 1.0  # this is what a killed run may lose
+    cumulative = True  # exact however far apart it is read
 
     def __init__(
         self,

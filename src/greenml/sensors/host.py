@@ -16,7 +16,7 @@ from greenml.sensors._cpu import PROC, host_memory, host_seconds, psutil_answer,
 from greenml.trace.types import Device, Reading, Sensor, Wanted
 
 # No energy hangs on it, and utilization is exact between two reads however far apart they are.
-INTERVAL_SECONDS = 5.0
+INTERVAL_SECONDS = 6.0  # a multiple of the other sensors': what is due together costs one wake
 # Finding descendants walks every process of the host, about 40 microseconds each: no more often than this,
 # and rarer where it would take more than this share of a CPU.
 REFRESH_SECONDS = 10.0

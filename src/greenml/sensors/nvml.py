@@ -42,16 +42,18 @@ POWER = ("NVML_FI_DEV_POWER_INSTANT", "nvmlDeviceGetPowerUsage")
 MODULE_POWER = ("NVML_FI_DEV_POWER_INSTANT", "NVML_FI_DEV_POWER_AVERAGE")
 FIELDS = {name: getattr(pynvml, name) for name in (ENERGY[0], *MODULE_POWER)}
 DRIVER = True  # its calls may hang: probed after what cannot
-TICK_SECONDS = 1.0  # how often a GPU with a counter is read
+TICK_SECONDS = 1.0  # how often a GPU with a counter is read, as long as its run is young
 POLL_SECONDS = (0.02, 0.05)  # a gauge is polled twice as often as it is brought up to date, within these
 BUFFER_SECONDS = 0.05  # a driver's buffer that carries the energy is read no oftener than this
-BUFFER_MOST_SECONDS = 5.0  # a buffer is read at half its depth, but no rarer than this
+BUFFER_MOST_SECONDS = 8.0  # a buffer is read at half its depth, but no rarer than this
 EARLY_SECONDS = 0.05  # a tick that comes so much early is in time
 FIRST_READS = 3  # at the start, before a field that fails is given up
 SLOW_FIELDS_SECONDS = 0.5  # memory is asked for no oftener, however fast power is polled; buffers at edges too
 MEMORY_SECONDS = 1.5  # memory beside a counter: at every second tick, and at edges
 RATES_SECONDS = 1.5  # utilization without samples, beside power samples: every second tick; else every tick
-STANDSTILL_SECONDS = 1.5  # a counter that has not moved for so long may have failed: power is read at each tick
+STANDSTILL_SECONDS = (
+    1.5  # a counter that was seen to stand still for so long may have failed: power is read at each tick
+)
 SCOPE_RATIO = 0.02  # a module draws more than its GPU by at least this; a driver that knows no scopes tells equal power
 MODULE_SAMPLES_RATIO = 0.1  # the driver's samples are of the module where they differ from its power by less
 SCOPE_SECONDS = (0.25, 0.6)  # over how long a counter is compared with the power of each scope; when to give up
@@ -317,7 +319,8 @@ class _Gpu:
         self._memory_busy_buffer = self._buffer(pynvml.NVML_MEMORY_UTILIZATION_SAMPLES)
         self._buffered = self._fresh = False  # power samples are read; the last read of them had some
         self._read_seconds: dict[str, float] = {}  # when what was last asked for
-        self._energy: tuple[float | None, float] = (None, -math.inf)  # the counter, and when it last moved
+        # The counter, since when it shows this, and whether it was seen to stand still since then.
+        self._energy: tuple[float | None, float, bool] = (None, -math.inf, True)
         self._answers = self._counts = False  # energy or power was read the last time; the counter was
         with library:
             self.device = self._described(selected, driver, notes)
@@ -327,11 +330,16 @@ class _Gpu:
     @property
     def interval_seconds(self) -> float:
         """Each second, or oftener where power must be polled or the driver's buffer would run over."""
-        if self._counts or not self._source(self._power):
+        if self.cumulative:
             return TICK_SECONDS
         if self._buffered:
             return min(TICK_SECONDS, max(BUFFER_SECONDS, self._power_buffer.depth_seconds / 2))
         return min(max(self.device.step_seconds / 2, POLL_SECONDS[0]), POLL_SECONDS[1])
+
+    @property
+    def cumulative(self) -> bool:
+        """Whether nothing is lost where it is read more rarely: a counter carries its energy, or nothing does."""
+        return self._counts or not self._source(self._power)
 
     def read(self) -> Reading:
         """Read it now; a field that only this tick lacks is None.
@@ -397,8 +405,7 @@ class _Gpu:
             samples = self._power_buffer.new()
             self._fresh = bool(samples)
         energy, power = (None, None) if samples and not counter else self._energy_and_power()
-        if energy != self._energy[0]:
-            self._energy = energy, now
+        self._energy = (energy, now, False) if energy != self._energy[0] else (energy, self._energy[1], True)
         power = samples[-1][1] if samples else power
         self._answers, self._counts = energy is not None or power is not None, energy is not None
         busy, memory_busy, rates = self._utilization(now, edge=edge)
@@ -428,7 +435,8 @@ class _Gpu:
         half = min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
         due = elapsed >= half - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
         if name == "power" and not due:  # where the counter fails, power carries the energy
-            due = not (self._counts and self._fresh and now - self._energy[1] < STANDSTILL_SECONDS)
+            _, moved_seconds, stands = self._energy
+            due = not (self._counts and self._fresh) or (stands and now - moved_seconds >= STANDSTILL_SECONDS)
         if due:
             self._read_seconds[name] = now
         return due

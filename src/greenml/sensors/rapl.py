@@ -34,6 +34,7 @@ SLACK_SECONDS = 1.0
 # "The energy status register is updated approximately every 1 ms": Intel SDM volume 3B, "RAPL Interfaces".
 STEP_SECONDS = 0.001
 WATTS_PER_MICROWATT = 1e-6
+RARE_SECONDS = 10.0  # a counter that cannot wrap twice in this time may be read every few seconds
 BURST_RATIO = 2.0  # of the long-term power limit
 # Intel since Haswell measures, to a few per cent (Hackenberg et al. 2015, doi 10.1109/IPDPSW.2015.70;
 # Khan et al. 2018, "RAPL in Action", doi 10.1145/3177754).
@@ -115,6 +116,11 @@ class RaplSensor:
         if not self._range:
             return 1.0
         return min(1.0, self._range * JOULES_PER_MICROJOULE / MAX_WATTS / 2)
+
+    @property
+    def cumulative(self) -> bool:
+        """Whether it may be read every few seconds: its counter cannot wrap twice in that time."""
+        return not self._range or self._range * JOULES_PER_MICROJOULE / MAX_WATTS / 2 >= RARE_SECONDS
 
     def read(self) -> Reading:
         """Read the joules on the zone's own counter, wraps undone.

@@ -19,7 +19,9 @@ from greenml.errors import GreenMLError, SensorLostError
 from greenml.trace.types import Device, Reading, Rollup, Sensor
 
 PATIENCE_SECONDS = 1.0  # how long start() and stop() wait for the hardware
-FLUSH_SECONDS = 1.0  # a killed run loses no more than this
+FLUSH_SECONDS = 1.0  # a run that is killed while it is young loses no more than this
+CALM_SECONDS = 150.0  # from this age on, what adds up by itself is read every ``CALM_TICK_SECONDS``
+CALM_TICK_SECONDS = 3.0  # a killed run loses no more than this, and at most 2 % of its time
 CLAIM_SECONDS = 1.0  # how often a device that another process measures is asked for
 SLOW_SECONDS = 2.0  # a read longer than this is noted
 GAP_INTERVALS = 5  # power is not integrated across more missed readings than these
@@ -210,12 +212,10 @@ class _Watched:
     """A sensor, its window, and what is known of its health.
 
     Attributes:
-        user_interval_seconds: overrides what the sensor needs.
         declared: a rollup of it was written.
     """
 
     sensor: Sensor
-    user_interval_seconds: float | None
     window: Window
     due_seconds: float
     claimed: bool = False
@@ -224,8 +224,9 @@ class _Watched:
     failing_since: float | None = None
 
     @property
-    def interval_seconds(self) -> float:
-        return self.user_interval_seconds or self.sensor.interval_seconds
+    def waits(self) -> bool:
+        """Whether its figures stay right however far apart it is read."""
+        return getattr(self.sensor, "cumulative", False)
 
     @property
     def label(self) -> str:
@@ -262,7 +263,8 @@ class Sampler:
         tick: called after every flush, in the thread; for compaction.
         afterwards: called once, in the thread, when the first readings are in.
         interval_seconds: overrides what the sensors need.
-        origin_seconds: a time at which all of them are read; now by default.
+        origin_seconds: a time at which all of them are read, and at every whole second before and after it however old
+            the run is. By default now, and less often later on.
         clock: monotonic seconds.
     """
 
@@ -281,6 +283,8 @@ class Sampler:
     ) -> None:
         self._discover, self._claim, self._write, self._note, self._tick = discover, claim, write, note, tick
         self._interval, self._clock, self._afterwards = interval_seconds, clock, afterwards
+        steady = origin_seconds is not None or interval_seconds is not None
+        self._calm_from = math.inf if steady else clock() + CALM_SECONDS
         self._watched: list[_Watched] = []
         self._ready, self._done = _Latch(), _Latch()
         self._wake: SimpleQueue[None] = SimpleQueue()  # not an Event: a signal's handler may wake, too
@@ -382,7 +386,7 @@ class Sampler:
                 if not watched.declared:
                     watched.window = Window(gap, now)
                     watched.claimed = False
-        self._watched.append(_Watched(sensor, self._interval, Window(gap, now), due_seconds=now))
+        self._watched.append(_Watched(sensor, Window(gap, now), due_seconds=now))
 
     def _loop(self) -> None:
         now = self._clock()
@@ -405,7 +409,7 @@ class Sampler:
                 self._read_all(now, only_due=True)
             if now + EARLY_SECONDS >= self._flush_due:
                 self._flush(edge=False)
-                self._flush_due = self._next(now, FLUSH_SECONDS)
+                self._flush_due = self._next(now, self._flush_seconds(now))
                 self._tick()
             if now + EARLY_SECONDS >= self._claim_due:
                 if self._claim_free(now):  # its first reading is its curve's origin: written at once
@@ -416,6 +420,17 @@ class Sampler:
     def _next(self, now: float, interval_seconds: float) -> float:
         """Return the next time on the common schedule that is due after now; ticks that were missed are gone."""
         return self._origin + ((now + EARLY_SECONDS - self._origin) // interval_seconds + 1) * interval_seconds
+
+    def _interval_seconds(self, watched: _Watched, now: float) -> float:
+        """Return how long after now a sensor is to be read again."""
+        calm = CALM_TICK_SECONDS if watched.waits and now >= self._calm_from else 0.0
+        return self._interval or max(watched.sensor.interval_seconds, calm)
+
+    def _flush_seconds(self, now: float) -> float:
+        """Return how long after now the trace is to be written: each second while any sensor is read as often."""
+        read = [watched for watched in self._watched if watched.claimed and not watched.lost]
+        rare = all(self._interval_seconds(watched, now) >= CALM_TICK_SECONDS for watched in read)
+        return CALM_TICK_SECONDS if rare and now >= self._calm_from else FLUSH_SECONDS
 
     def _sleep(self) -> None:
         """Wait for the next thing that is due, or to be woken."""
@@ -459,7 +474,7 @@ class Sampler:
             if self._abandoned and not but_not:
                 return
             if watched.due_seconds <= now + EARLY_SECONDS:
-                watched.due_seconds = self._next(now, watched.interval_seconds)
+                watched.due_seconds = self._next(now, self._interval_seconds(watched, now))
         if read:
             self._last_read = now
 

@@ -24,7 +24,7 @@ OF_THE_START = ("sensor-absent",)  # notes
 FROZEN_SECONDS = (
     2.0  # as in greenml.energy.integrate: a counter that has not moved for so long under power does not count
 )
-FRESH_SECONDS = 5.0  # utilization and memory that are older are not those of now
+FRESH_SECONDS = 10.0  # utilization and memory that are older are not those of now
 
 
 @dataclass(slots=True)

@@ -92,7 +92,8 @@ class Sensor(Protocol):
     """Reads one device. Opened by its module's ``probe()``, used from one thread.
 
     A sensor that reads some figures more rarely than others may have a method ``catch_up()``: the next read is at an
-    edge of a phase or of the run, and takes in all of them.
+    edge of a phase or of the run, and takes in all of them. One whose figures stay right however far apart it is read
+    may have ``cumulative = True``: it is read less often in a run that has gone on for some minutes.
     """
 
     @property
