@@ -329,7 +329,7 @@ def test_a_cell_without_a_word_was_killed(path, tmp_path):
 
 
 def test_what_is_not_known_is_not_said_as_zero():
-    one = folder.Spent(attempts=1, seconds=0.5, told=1, known={"time": 1})
+    one = folder.Spent(attempts=1, seconds=0.5, recorded=1, known={"time": 1})
     unknown = "the energy of 1, the facility energy of 1, the emissions of 1"
     assert _common.spent(one, "dedicated") == f"0.50s (at least: not wholly known is {unknown} attempts)"
     assert (
