@@ -24,7 +24,7 @@ LEVELS = (
     ("accounting",),
     ("sinks",),
     ("run",),
-    ("analysis", "serving"),
+    ("analysis",),
     ("greenml",),
     ("cli", "integrations"),
     ("__main__",),

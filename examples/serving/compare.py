@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from greenml.analysis.serving_bench import text
+from greenml.analysis import serving_bench
 from greenml.record.schema import Quantity
+from greenml.reports import markdown
 
 HERE = Path(__file__).resolve().parent
 DIALOGUES = HERE.parent / "summarization" / "data" / "dialogues.jsonl"
@@ -78,14 +79,12 @@ def rouge(url: str, rows: list[dict[str, str]]) -> dict[str, Quantity]:
     """Score an engine's summaries, in percent; the interval is that of the mean over the dialogues."""
     from rouge_score import rouge_scorer
 
-    from greenml.analysis.serving_bench.rows import interval_of_mean
-
     scorer = rouge_scorer.RougeScorer(ROUGE, use_stemmer=True)
     scores = [scorer.score(row["summary"], answer(url, row["dialogue"])["summary"]) for row in rows]
     made = {}
     for name in ROUGE:
         values = [100.0 * score[name].fmeasure for score in scores]
-        low, high = interval_of_mean(values) if len(values) > 1 else (None, None)
+        low, high = serving_bench.interval_of_mean(values) if len(values) > 1 else (None, None)
         made[name] = Quantity(value=statistics.fmean(values), low=max(0.0, low or 0.0), high=high, basis="measured")
     return made
 
@@ -102,8 +101,8 @@ def bench(url: str, record: Path, body: str, given: argparse.Namespace) -> dict[
 
 def rows_of(engine: str, document: dict[str, Any], quality: dict[str, Quantity]) -> list[list[str]]:
     """Return the cells of an engine's rows."""
-    score = text.figure(quality["rougeL"], lambda value: f"{value:.1f}")
-    return [[engine, *text.cells(text.of_json(load)), score] for load in document["loads"]]
+    score = serving_bench.figure(quality["rougeL"], lambda value: f"{value:.1f}")
+    return [[engine, *serving_bench.cells(serving_bench.of_json(load)), score] for load in document["loads"]]
 
 
 def main() -> None:
@@ -126,9 +125,9 @@ def main() -> None:
             document = bench(url, given.output / f"bench-{engine}.json", body, given)
         cells += rows_of(engine, document, quality)
         results[engine] = document | {"rouge": {name: score.model_dump() for name, score in quality.items()}}
-    headings = ("engine", *text.HEADINGS, f"ROUGE-L, {len(rows)} dialogues")
+    headings = ("engine", *serving_bench.HEADINGS, f"ROUGE-L, {len(rows)} dialogues")
     notes = list(dict.fromkeys(note for document in results.values() for note in document["notes"]))
-    table = text.table(headings, cells) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    table = f"{markdown.grid(headings, cells)}\n\n{markdown.bullets(notes)}\n"
     (given.output / "comparison.md").write_text(table, encoding="utf-8")
     (given.output / "comparison.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(table)

@@ -13,7 +13,7 @@ from typing import Any
 
 from summarizer import ENGINES, Summarizer
 
-import greenml.serving
+import greenml
 
 EXAMPLE = (
     "Nadia: Did you feed the cat this morning?\nTom: I thought you did.\n"
@@ -38,7 +38,7 @@ class Day:
             return joules / self._joules if self._joules else 0.0
 
 
-def build(summarize: Summarizer, meter: greenml.serving.ServingMeter) -> Any:
+def build(summarize: Summarizer, meter: greenml.ServingMeter) -> Any:
     """Return the page."""
     import gradio
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=ENGINES, default="onnx")
     parser.add_argument("--port", type=int, default=7860)
     given = parser.parse_args()
-    with greenml.serving.serve(name="demo") as meter:
+    with greenml.serve(name="demo") as meter:
         build(Summarizer(given.folder, given.engine), meter).launch(server_name="127.0.0.1", server_port=given.port)
 
 

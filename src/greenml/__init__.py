@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from greenml.integrations.transformers import GreenCallback
     from greenml.record.schema import RunRecord
     from greenml.run.opening import open_record
+    from greenml.run.serving.meter import ServingMeter
+    from greenml.run.serving.serve import serve
     from greenml.run.track import Run, track
-    from greenml.serving import ServingMeter, serve
 
 _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
     "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
     "open_record": "run.opening", "to_dataframe": "analysis.dataframe", "track": "run.track",
-    "ServingMeter": "serving", "serve": "serving",
+    "ServingMeter": "run.serving.meter", "serve": "run.serving.serve",
 }  # fmt: skip
 
 __all__ = [

@@ -28,22 +28,22 @@ _KINDS: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a run was told, checked, and where each thing was told.
+    """The settings of a run, checked, and where each was given.
 
     Attributes:
-        sku, region: as the user wrote them; "" where not told. ``region="auto"`` asks the cloud's metadata service.
-        tier: which price was paid: dedicated, low_priority or spot; None where not told.
+        sku, region: as the user wrote them; "" where not given. ``region="auto"`` asks the cloud's metadata service.
+        tier: which price was paid: dedicated, low_priority or spot; None where not given.
         nodes: machines that are billed; None for as many as took part.
         name: of the run; "" for none.
         output: run.json's path.
         gpus: None for the visible ones, ``all``, or a list.
         interval: seconds between readings; None for what the sensors need.
         carbon_intensity: g CO2e a kWh. price_per_hour: USD a node hour. pue: facility over IT energy.
-        intensity: who is asked for the carbon intensity over time: a provider's name, or a CSV file; "" for nobody.
+        intensity: the provider of the carbon intensity over time, or a CSV file; "" for none.
         basis: of the carbon intensity, direct or lifecycle; "" where not given, which means direct.
         market_intensity: g CO2e a kWh of the user's contract. lifetime_years: of the hardware.
         sinks: where figures go while the run goes on: ``prometheus:9400``.
-        known_from: setting to where it was told.
+        known_from: setting to where it was given.
     """
 
     sku: str = ""

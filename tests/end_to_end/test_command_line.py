@@ -53,6 +53,25 @@ def test_signals_reach_the_command(tmp_path, plain_environment, number):
     assert records.read(tmp_path / "run.json").error == "exit code 5"
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, plain_environment):
+    """As of ``nohup``: the command outlives the terminal, and so does its measurement."""
+    code = "import signal; print(signal.getsignal(signal.SIGHUP), flush=True); input()"
+    parent = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "greenml", "run", "--quiet", "--", sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=plain_environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert parent.stdout.readline() == "1\n"  # SIG_IGN
+    parent.send_signal(signal.SIGHUP)
+    parent.communicate("\n", timeout=60)
+    assert parent.returncode == 0
+    assert records.read(tmp_path / "run.json").status == "completed"
+
+
 def test_a_tracker_inside_joins_with_its_phases(greenml, record, tmp_path):
     code = "import greenml, time\nwith greenml.track('inner.json', sku='ND40rs_v2') as run:\n"
     code += "    with run.phase('train'): time.sleep(1)\n    run.log(rouge1=54.8)"

@@ -21,6 +21,7 @@ import pytest
 from greenml.record import file as records
 from greenml.record.schema import RunRecord
 from greenml.trace import file as trace_file
+from greenml.trace.folder import trace_paths
 
 NOT_HERE = "no namespaces here (they need Linux, root, and the commands unshare, nsenter and ip)"
 PORT = 29611
@@ -166,7 +167,7 @@ def launch(nodes, plain_environment, *, each=1, shared=None, ahead=0.0, timeout=
 
 
 def kill(node: Node) -> None:
-    (path,) = trace_file.paths(node.folder / "output" / "run.trace")
+    (path,) = trace_paths(node.folder / "output" / "run.trace")
     os.kill(trace_file.read_header(path)["pid"], signal.SIGKILL)
 
 
@@ -210,7 +211,7 @@ def test_nodes_that_share_nothing_become_one_record(nodes, plain_environment):
     (skew,) = {note.text for note in record.notes if note.code == "clock-skew"}
     assert skew == "the clock of node-b was 95.0 s ahead; corrected"
     assert not {"not-gathered", "process-killed", "part-of-run"} & set(codes(record))
-    headers = [trace_file.read_header(path) for path in trace_file.paths(nodes[0].folder / "output" / "run.trace")]
+    headers = [trace_file.read_header(path) for path in trace_paths(nodes[0].folder / "output" / "run.trace")]
     anchors = {header["host"]: trace_file.anchor(header) for header in headers}
     assert anchors["node-a"] == pytest.approx(anchors["node-b"], abs=0.005), "one kernel: its clocks are one"
     part = records.read(nodes[1].folder / "output" / "run.json")

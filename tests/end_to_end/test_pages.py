@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
-import sys
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pages import simulate  # benchmarks/pages.py: its readings go through the product's windows and traces
 
 import greenml as package
 from greenml.record import file as records
 from greenml.record.schema import AttemptRecord, Factors, Note, PhaseRecord, PlaceRecord, RunRecord
 from greenml.reports import html
 
-PAGES = Path(__file__).parents[2] / "benchmarks" / "pages.py"
 EVIL = (
     "</script><!--<script>window.hacked=1;alert(1)</script><img src=x onerror=alert(2)>"
     '\u2028 & "quoted" <b>bold</b> $x$'
@@ -29,25 +27,14 @@ OVER_TIME = "[...document.querySelectorAll('[data-group=time] > .plot')]"
 
 
 @pytest.fixture(scope="module")
-def simulate():
-    """The benchmark's simulated cluster: its readings go through the product's windows and traces."""
-    spec = importlib.util.spec_from_file_location("pages_benchmark", PAGES)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module.simulate
-    del sys.modules[spec.name]
-
-
-@pytest.fixture(scope="module")
-def run(simulate, tmp_path_factory):
+def run(tmp_path_factory):
     """A run of eight GPUs for ten minutes."""
     output = tmp_path_factory.mktemp("run") / "run.json"
     return package.open_record(simulate(output, nodes=1, seconds=600.0, step_seconds=1.0, name="finetune"))
 
 
 @pytest.fixture(scope="module")
-def cluster(simulate, tmp_path_factory):
+def cluster(tmp_path_factory):
     """A run of 64 GPUs on eight nodes for two days."""
     output = tmp_path_factory.mktemp("cluster") / "run.json"
     return package.open_record(simulate(output, nodes=8, seconds=172_800.0, step_seconds=600.0, name="pretraining"))
@@ -504,7 +491,7 @@ def test_the_headline_can_be_seen(run, show, width):
         assert ground > 0.5, (big.inner_text(), ground)
 
 
-def test_a_run_without_a_gpu_a_killed_one_and_a_second_long_one(simulate, tmp_path, show, greenml, program):
+def test_a_run_without_a_gpu_a_killed_one_and_a_second_long_one(tmp_path, show, greenml, program):
     program(
         """
         import time, greenml

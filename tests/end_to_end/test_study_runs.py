@@ -18,7 +18,7 @@ import yaml
 
 from greenml.analysis.study import folder, report
 from greenml.analysis.study.tables import rectangle
-from greenml.run.finish import open_record
+from greenml.run.opening import open_record
 
 CELL = """
 import os, signal, sys, time

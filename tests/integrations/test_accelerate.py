@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
@@ -17,6 +13,8 @@ accelerate = pytest.importorskip("accelerate", reason="Accelerate is not install
 from accelerate.tracking import GeneralTracker  # noqa: E402  after it is known to be there
 
 from greenml.integrations.accelerate import GreenTracker  # noqa: E402
+
+from .shared import break_greenml, run_program  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(torch|accelerate)"),
@@ -93,16 +91,11 @@ def test_a_loop_keeps_its_configuration_and_results(tmp_path):
     assert 0 < costs[0] <= costs[-1] <= record.total().cost_usd["dedicated"].value
 
 
-def broken(*_, **__):
-    raise RuntimeError("broken")
-
-
 @pytest.mark.parametrize("fault", ["none", "sensors"])
 def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     alone = train([])
     accelerate.state.AcceleratorState._reset_state(True)
-    if fault == "sensors":
-        monkeypatch.setattr("greenml.sensors.discover", broken)
+    break_greenml(monkeypatch, fault)
     assert train([GreenTracker(tmp_path / "run.json")]) == alone
 
 
@@ -130,21 +123,8 @@ accelerator.end_training()
 """
 
 
-def run(folder, *command):
-    (folder / "program.py").write_text(textwrap.dedent(LOOP))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_an_exception_fails_the_run(tmp_path):
-    done = run(tmp_path, "program.py", "fail")
+    done = run_program(tmp_path, LOOP, "fail")
     assert "went wrong" in done.stderr
     assert (tmp_path / "run.json").exists()
     record = greenml.open_record(tmp_path / "run.json")
@@ -153,7 +133,7 @@ def test_an_exception_fails_the_run(tmp_path):
 
 def test_two_processes_leave_one_record(tmp_path):
     # accelerate launch --cpu starts one process, however many are asked for
-    done = run(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "program.py")
+    done = run_program(tmp_path, LOOP, ranks=2)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")

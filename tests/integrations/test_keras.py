@@ -7,9 +7,6 @@ import itertools
 import json
 import math
 import os
-import subprocess
-import sys
-import textwrap
 
 import numpy
 import pytest
@@ -20,6 +17,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 pytest.importorskip("torch", reason="PyTorch, Keras' backend here, is not installed")
 keras = pytest.importorskip("keras", reason="Keras is not installed", minversion="3")
 from greenml.integrations.keras import GreenCallback  # noqa: E402  after it is known to be there
+
+from .shared import break_greenml, run_program  # noqa: E402
 
 # Keras asks torch for arrays in a way that numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -102,21 +101,11 @@ def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):
     assert all(math.isnan(value) for name in FIGURES for value in history[name])
 
 
-def broken(*_, **__):
-    raise RuntimeError("broken")
-
-
 @pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])
 def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     alone = fit(model_of()).history
     green = GreenCallback(tmp_path / "run.json")
-    if fault == "sensors":
-        monkeypatch.setattr("greenml.sensors.discover", broken)
-    elif fault == "run":
-        for method in ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save"):
-            monkeypatch.setattr(f"greenml.run.track.Run.{method}", broken)
-    elif fault == "start":
-        monkeypatch.setattr("greenml.run.track.Run.start", broken)
+    break_greenml(monkeypatch, fault)
     tracked = fit(model_of(), green).history
     green.stop()
     assert {name: values for name, values in tracked.items() if not name.startswith("green/")} == alone
@@ -150,11 +139,7 @@ def test_an_exception_that_ends_the_program_fails_the_run(tmp_path):
     model.compile(loss="mse")
     model.fit(numpy.ones((8, 3)), numpy.ones((8, 1)), verbose=0, callbacks=[GreenCallback(), Stumble()])
     """
-    (tmp_path / "program.py").write_text(textwrap.dedent(program))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
-    done = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = run_program(tmp_path, program)
     assert "went wrong" in done.stderr
     record = greenml.open_record(tmp_path / "run.json")
     assert (tmp_path / "run.json").exists()

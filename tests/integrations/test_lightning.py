@@ -7,11 +7,7 @@ import csv
 import importlib
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
@@ -21,6 +17,8 @@ import greenml
 pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from greenml.integrations.lightning import GreenCallback  # noqa: E402  after it is known to be there
+
+from .shared import break_greenml, run_program  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -190,23 +188,13 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
 
 
-def broken(*_, **__):
-    raise RuntimeError("broken")
-
-
 @pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])
 def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     pl = tree("lightning.pytorch")
     alone, tracked = module_of(pl), module_of(pl)
     trainer_of(pl, tmp_path / "alone").fit(alone, loader(), loader())
     green = GreenCallback()
-    if fault == "sensors":
-        monkeypatch.setattr("greenml.sensors.discover", broken)
-    elif fault == "run":
-        for method in ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save"):
-            monkeypatch.setattr(f"greenml.run.track.Run.{method}", broken)
-    elif fault == "start":
-        monkeypatch.setattr("greenml.run.track.Run.start", broken)
+    break_greenml(monkeypatch, fault)
     trainer_of(pl, tmp_path / "tracked", green).fit(tracked, loader(), loader())
     green.stop()
     assert tracked.losses == alone.losses
@@ -256,16 +244,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_two_ranks_leave_one_record(strategy, tmp_path):
-    (tmp_path / "program.py").write_text(textwrap.dedent(TWO_RANKS))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
-    done = subprocess.run(
-        [sys.executable, "program.py", strategy],
-        cwd=tmp_path,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_program(tmp_path, TWO_RANKS, strategy)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
-import subprocess
-import sys
-import textwrap
 from collections import defaultdict
 
 import pytest
 
 import greenml
 from greenml.run import finish
+
+from .shared import run_program
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed", allow_module_level=True)
@@ -56,21 +54,8 @@ if ranks > 1:
 """
 
 
-def run(folder, *command):
-    (folder / "program.py").write_text(textwrap.dedent(LOOP))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_a_loop_with_phases(tmp_path):
-    done = run(tmp_path, "program.py")
+    done = run_program(tmp_path, LOOP)
     assert done.returncode == 0, done.stderr
     record = greenml.open_record(tmp_path / "run.json")
     assert (tmp_path / "run.json").exists()
@@ -87,7 +72,7 @@ def test_a_loop_with_phases(tmp_path):
 
 
 def test_an_exception_fails_the_run(tmp_path):
-    done = run(tmp_path, "program.py", "fail")
+    done = run_program(tmp_path, LOOP, "fail")
     assert done.returncode == 1
     assert "went wrong" in done.stderr
     record = greenml.open_record(tmp_path / "run.json")
@@ -97,7 +82,7 @@ def test_an_exception_fails_the_run(tmp_path):
 
 
 def test_two_ranks_under_torchrun_leave_one_record(tmp_path):
-    done = run(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "program.py")
+    done = run_program(tmp_path, LOOP, ranks=2)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     record = greenml.open_record(tmp_path / "run.json")

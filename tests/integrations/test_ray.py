@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 import greenml
 from greenml.record import schema as records
+
+from .shared import run_program
 
 if importlib.util.find_spec("ray") is None or importlib.util.find_spec("torch") is None:
     pytest.skip("Ray (with train and tune) or PyTorch is not installed", allow_module_level=True)
@@ -109,17 +107,8 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("ray")
-    (here / "program.py").write_text(textwrap.dedent(PROGRAM))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-    done = subprocess.run(
-        [sys.executable, "program.py", str(here)],
-        cwd=here,
-        env=environment | quiet,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}
+    done = run_program(here, PROGRAM, str(here), seconds=900, **quiet)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return here
 

@@ -136,6 +136,16 @@ def libraries(tmp_path_factory):
     return lambda *without: simnvml.build(folder, without)
 
 
+@pytest.fixture(scope="session")
+def host(libraries, tmp_path_factory):
+    """Return the environment of a program on a host with some GPUs."""
+
+    def environment_of(*gpus):
+        return environment(simnvml.Script(gpus=gpus), libraries(), tmp_path_factory.mktemp("host"))
+
+    return environment_of
+
+
 @pytest.fixture
 def start(libraries, tmp_path):
     """Start a program on a host with some GPUs: (gpus, seconds) tracks a phase ``train`` of so many seconds."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -57,14 +56,8 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def gpu(tmp_path_factory):
-    if simnvml.compiler() is None:
-        pytest.skip(simnvml.NO_COMPILER)
-    folder = tmp_path_factory.mktemp("nvml")
-    library = simnvml.build(folder)
-    script = simnvml.write(simnvml.Script(gpus=(simnvml.Gpu(power=WATTS),)), folder / "script")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
-    return plain | simnvml.environment(library, script)
+def gpu(host):
+    return host(simnvml.Gpu(power=WATTS))
 
 
 def bench(server, environment, tmp_path, path, *words):

@@ -18,10 +18,11 @@ import pytest
 from greenml.accounting import hourly
 from greenml.record import file as records
 from greenml.record.schema import RunRecord
-from greenml.run import finish, intensity_poller
+from greenml.run import finish, intensity_poller, opening
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
+from greenml.trace.folder import trace_paths
 
 from .http_service import Asked, Reply, json_reply, serve
 
@@ -175,7 +176,7 @@ def test_a_killed_run_keeps_what_was_answered(tmp_path: Path):
         finally:
             child.send_signal(signal.SIGKILL)
             child.communicate()
-    record = finish.open_record(tmp_path / "run.json")
+    record = opening.open_record(tmp_path / "run.json")
     assert record.status == "killed"
     grams, kwh = emitted(record)
     assert grams == pytest.approx(kwh * 100, rel=1e-9)
@@ -197,7 +198,7 @@ def test_one_process_of_a_run_asks(tmp_path: Path):
         command = [sys.executable, "-m", "greenml", "run", "--quiet", "--", sys.executable, "-c", ranks]
         subprocess.run(command, cwd=tmp_path, env=environment(**more), capture_output=True, timeout=120, check=True)
         assert len(service.asked) == 1
-    traces = [trace_file.read(path) for path in trace_file.paths(tmp_path / "run.trace")]
+    traces = [trace_file.read(path) for path in trace_paths(tmp_path / "run.trace")]
     assert len(traces) == 3
     assert [bool(trace.intensities) for trace in traces if trace.header["watches"]] == [True]
 
@@ -300,7 +301,7 @@ def test_who_of_several_processes_asks(tmp_path: Path):
 
     def asks(trace_writer: trace_file.TraceWriter) -> bool:
         mine = trace_file.read_header(trace_writer.path)
-        return intensity_poller.is_turn(mine, trace_writer.path, trace_file.paths(tmp_path))
+        return intensity_poller.is_turn(mine, trace_writer.path, trace_paths(tmp_path))
 
     first, second, third = writer("a", 1.0), writer("b", 2.0), writer("c", 3.0)
     rank, silent = writer("d", 0.5, rank=1), writer("e", 0.1, settings={"intensity": ""})

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from greenml.record import file as records
-from greenml.run import finish
-from greenml.run.membership import run_dir_of
+from greenml.run import opening
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 
 from . import simnvml
 from .conftest import environment
@@ -105,7 +105,7 @@ def test_eight_processes_measure_each_device_once(ranks, tmp_path, variables):
     assert (kinds.count("gpu"), kinds.count("cpu"), kinds.count("dram"), kinds.count("host")) == (8, 1, 1, 1)
     truth = sum(script.energy_joules(at, begin, end) for at in range(8))
     measured = sum(device.usage.energy_joules for device in record.devices if device.kind == "gpu")
-    start = trace_file.read_header(next(iter(trace_file.paths(tmp_path / "run.trace"))))
+    start = trace_file.read_header(next(iter(trace_paths(tmp_path / "run.trace"))))
     assert start["run_id"] == record.run_id
     assert truth <= measured * 1.001
     spare = record.duration_seconds - (end - begin)  # starting and ending eight processes
@@ -120,7 +120,7 @@ def test_eight_processes_measure_each_device_once(ranks, tmp_path, variables):
 def test_another_takes_over_when_the_holder_is_killed(ranks, tmp_path):
     script, processes = ranks(3, variables=lambda rank: torchrun(rank) | {"WORLD_SIZE": 3})
     time.sleep(2)
-    holders = [path for path in trace_file.paths(tmp_path / "run.trace") if any(trace_file.read(path).rollups.values())]
+    holders = [path for path in trace_paths(tmp_path / "run.trace") if any(trace_file.read(path).rollups.values())]
     held = {name for holder in holders for name, rollups in trace_file.read(holder).rollups.items() if rollups}
     assert held
     pid = trace_file.read_header(holders[0])["pid"]
@@ -152,10 +152,10 @@ def test_a_killed_run_lacks_at_most_its_last_second(ranks, tmp_path):
     process.wait()
     output = tmp_path / "run.json"
     assert not output.exists()
-    record = finish.open_record(output)
+    record = opening.open_record(output)
     assert record.status == "killed"
     assert [phase.path for phase in record.phases] == ["train"]
-    last = max(trace_file.read(path).last_seconds for path in trace_file.paths(run_dir_of(output)))
+    last = max(trace_file.read(path).last_seconds for path in trace_paths(run_dir_of(output)))
     assert killed - last < 2.0  # a second, and what a busy host takes
     for at, device in enumerate(
         sorted((device for device in record.devices if device.kind == "gpu"), key=lambda device: device.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -163,16 +162,9 @@ def test_triton_s_documented_page_from_a_file(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def gpus(tmp_path_factory):
+def gpus(host):
     """Two GPUs of 150 W each."""
-    if simnvml.compiler() is None:
-        pytest.skip(simnvml.NO_COMPILER)
-    folder = tmp_path_factory.mktemp("nvml")
-    library = simnvml.build(folder)
-    script = simnvml.Script(gpus=(simnvml.Gpu(power=150.0), simnvml.Gpu(power=150.0)))
-    steering = ("CUDA_", "GREENML_")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
-    return plain | simnvml.environment(library, simnvml.write(script, folder / "script"))
+    return host(simnvml.Gpu(power=150.0), simnvml.Gpu(power=150.0))
 
 
 def steady():

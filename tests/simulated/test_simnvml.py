@@ -43,21 +43,13 @@ def say(value):
 DAY = 86400
 
 
-@pytest.fixture(scope="session")
-def build(tmp_path_factory):
-    if simnvml.compiler() is None:
-        pytest.skip(simnvml.NO_COMPILER)
-    folder = tmp_path_factory.mktemp("simnvml")
-    return lambda *without: simnvml.build(folder, without)
-
-
 @pytest.fixture
-def child(build, tmp_path):
+def child(libraries, tmp_path):
     """Run code on a script's host and return what it said."""
 
     def run(script, code, *, without=(), begin="nvmlInit(); h = nvmlDeviceGetHandleByIndex(0)\n", calls=None):
         path = simnvml.write(script, tmp_path / "script")
-        added = simnvml.environment(build(*without), path, calls=calls)
+        added = simnvml.environment(libraries(*without), path, calls=calls)
         command = [sys.executable, "-c", PREAMBLE + begin + code]
         done = subprocess.run(command, env=os.environ | added, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
@@ -402,11 +394,11 @@ def test_a_library_without_a_symbol(child, symbol):
     assert child(Script(), code) == [None, None]
 
 
-def test_a_script_that_is_not_understood_is_said_and_fails(build, tmp_path):
+def test_a_script_that_is_not_understood_is_said_and_fails(libraries, tmp_path):
     path = simnvml.write(Script(), tmp_path / "script")
     path.write_text(path.read_text() + "colour green\n")
     code = PREAMBLE + "say(failure(nvmlInit)[0])"
-    environment = os.environ | simnvml.environment(build(), path)
+    environment = os.environ | simnvml.environment(libraries(), path)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "999"
     assert "not understood: colour green" in done.stderr
@@ -519,9 +511,9 @@ def test_calls_are_counted_over_all_processes(child, tmp_path):
     }
 
 
-def test_a_build_is_made_once_for_each_set_of_missing_symbols(build):
-    assert build() == build()
-    assert build("nvmlDeviceGetSamples") != build()
+def test_a_build_is_made_once_for_each_set_of_missing_symbols(libraries):
+    assert libraries() == libraries()
+    assert libraries("nvmlDeviceGetSamples") != libraries()
 
 
 def test_a_command_that_looks_like_nvidia_smi(tmp_path):

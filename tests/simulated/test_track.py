@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from greenml.run.membership import run_dir_of
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 
 from .conftest import tolerance_joules
 from .simnvml import A100, GIB, Constant, Error, Gpu, Hang, Square, steps
@@ -57,7 +57,7 @@ def missed_joules(program, at: int) -> float:
     Each change of the power lies somewhere between two readings: the swing of the readings beyond what those that the
     sensor asks for, every 0.05 s, would have.
     """
-    [path] = trace_file.paths(run_dir_of(program.output))
+    [path] = trace_paths(run_dir_of(program.output))
     trace = trace_file.read(path)
     [key] = [key for key, device in trace.devices.items() if device.id == program.gpus()[at].id]
     swing = sum(rollup.swing_joules for rollup in trace.rollups[key])

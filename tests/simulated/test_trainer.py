@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import greenml
-from greenml.run.membership import run_dir_of
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 
 from . import simnvml
 from .conftest import environment, tolerance_joules
@@ -106,7 +106,7 @@ def test_eight_gpus_energy_by_phase(start):
     said = child.end()
     record = child.record
     assert (record.status, len(record.attempts)) == ("completed", 1)
-    zero = trace_file.read_header(next(iter(trace_file.paths(run_dir_of(child.folder / "out" / "run.json")))))[
+    zero = trace_file.read_header(next(iter(trace_paths(run_dir_of(child.folder / "out" / "run.json")))))[
         "start_seconds"
     ]
     uuids = [device.id for device in record.devices if device.kind == "gpu"]
@@ -190,7 +190,7 @@ def test_killed_and_resumed_adds_up(start):
 
     zeros = {
         header["attempt"]: header["start_seconds"]
-        for header in map(trace_file.read_header, trace_file.paths(run_dir_of(second.folder / "out" / "run.json")))
+        for header in map(trace_file.read_header, trace_paths(run_dir_of(second.folder / "out" / "run.json")))
     }
     assert len(zeros) == 2
     # A kill takes up to a second of readings with it; each attempt's sensors take a while to be found.
@@ -250,7 +250,7 @@ def test_a_budget_of_energy_stops_within_a_step_and_a_second(start):
     watts = sum(
         device.usage.power_mean_watts or 0.0 for device in record.devices if device.kind in ("gpu", "cpu", "dram")
     )
-    zero = trace_file.read_header(next(iter(trace_file.paths(run_dir_of(child.folder / "out" / "run.json")))))[
+    zero = trace_file.read_header(next(iter(trace_paths(run_dir_of(child.folder / "out" / "run.json")))))[
         "start_seconds"
     ]
     after = [zero + record.duration_seconds - at for at in stepped]

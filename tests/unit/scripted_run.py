@@ -68,7 +68,7 @@ def record(
         limits: what the card tells of its power limit's range; empty for nothing.
         settings: sku, region and the like.
         trainer: what the trainer tells of itself.
-        gain: doubt of the GPUs' sensors.
+        gain: calibration of the GPUs' sensors.
         count_every: seconds between two words of how many steps are done; 0: only the sum, at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -266,7 +266,7 @@ def test_preemptions_that_eat_the_saving_are_no_advice(tmp_path):
     slow = [
         phase.model_copy(update={"seconds": 200 * 3600.0}) if phase.path == "setup" else phase for phase in made.phases
     ]
-    assert "saves nothing beyond doubt" in silent(rules.preemptible(made.model_copy(update={"phases": slow})))
+    assert "saves nothing beyond the uncertainty" in silent(rules.preemptible(made.model_copy(update={"phases": slow})))
 
 
 # Regions.

@@ -493,7 +493,7 @@ def test_how_it_was_measured():
     assert "- Scope: resource usage and cost cover the whole run, emissions cover training only." in section
     assert "(30 to 40), SWE 2025. Source: [A table](https://example.org/table), 2026-04." in section
     assert "- PUE: not known." in section
-    assert "Bands: from the lowest to the highest" in section
+    assert "Intervals: from the lowest to the highest" in section
     assert section.endswith("Notes on the figures:\n\n- a gap of 3 s\n<!-- greenml: end -->\n")
     assert card.count("a gap of 3 s") == 1
 

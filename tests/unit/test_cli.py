@@ -112,6 +112,15 @@ def test_reports_formats(capsys, run_json):
     assert {len(row) for row in rows} == {len(rows[0])}
 
 
+def test_a_report_by_its_name_alone(capsys, run_json):
+    """So that a new file in ``reports/`` is printed without a line more."""
+    by_flag = Said(capsys, "report", "--csv", run_json).out
+    assert Said(capsys, "report", "--format", "csv", run_json).out == by_flag
+    assert "## Carbon Emissions" in Said(capsys, "report", "--format", "model_card", run_json).out
+    assert "did you mean 'latex'?" in mistake(capsys, "report", "--format", "latx", run_json)
+    assert "not both" in Said(capsys, "report", "--format", "csv", "--latex", run_json).err
+
+
 def test_report_and_finish_of_a_killed_run(capsys, tmp_path):
     run_dir = tmp_path / "out.trace"
     run_dir.mkdir()

@@ -517,7 +517,7 @@ def test_alike_runs_are_not_warned_of():
             run("b", told={"price_per_hour": 9.0}),
             "Prices: given by hand: dedicated $36 (a); given by hand: dedicated $9 (b).",
         ),
-        (run("b", told={"price_per_hour": 36.0, "tier": "spot"}), "Tier paid: not told (a); spot (b)."),
+        (run("b", told={"price_per_hour": 36.0, "tier": "spot"}), "Tier paid: not known (a); spot (b)."),
         (run("b", hosts=[Host(name="x"), Host(name="y")]), "Hosts: 1 (a); 2 (b)."),
         (run("b", status="killed"), "not completed, killed; figures up to its last reading: b."),
         (run("b", phases=[]), "Phases: train (a); none (b)."),
@@ -850,7 +850,7 @@ def test_a_killed_run_that_left_only_traces_is_found(capsys, folder):
 
 
 def test_a_total_that_lacks_a_gpu_is_at_least_and_is_the_same_as_nothing():
-    """The same GPU in both, and beside it in one run a GPU that told nothing: no sensor cancels what it used."""
+    """The same GPU in both, and beside it in one run a GPU that was not measured: no sensor cancels what it used."""
     silent = gpu(2, 0.0)
     silent.usage = Usage(why="no permission", uncertainty=UncertaintyBudget(coverage_joules=None))
     comparison = compared(run("whole"), run("partial", devices=[gpu(1, 3.6e6), silent]))

@@ -19,7 +19,7 @@ from greenml.errors import RecordError
 from greenml.record import file as record_file
 from greenml.record.schema import Factors
 from greenml.run import finish, merge
-from greenml.run.live.follower import LiveRun
+from greenml.run.live import LiveRun
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
 from greenml.trace.file import TraceWriter

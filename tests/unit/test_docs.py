@@ -5,7 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +18,7 @@ import pytest
 from greenml import cli
 from greenml.errors import FactorError, RecordError, SensorError, SettingsError
 from greenml.factors.types import Place
+from greenml.record import importers
 from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
 from greenml.trace.types import Wanted
 
@@ -101,7 +105,7 @@ def test_commands_have_the_options_that_are_shown(page: Path) -> None:
 
 def test_docstrings_name_sections_of_the_method_that_exist() -> None:
     numbers = {
-        int(one) for one in re.findall(r"^## (\d+) ", (ROOT / "docs/method.md").read_text("utf-8"), re.MULTILINE)
+        int(number) for number in re.findall(r"^## (\d+) ", (ROOT / "docs/method.md").read_text("utf-8"), re.MULTILINE)
     }
     named = {
         int(number)
@@ -143,15 +147,46 @@ def test_the_factor_of_contributing_knows_day_from_night() -> None:
         roof.carbon_intensity(Place(), START, START + timedelta(hours=10))
 
 
-def test_the_importer_and_the_report_of_contributing_work_together(tmp_path: Path) -> None:
+def test_the_provider_of_contributing_asks_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = [
+        {"from": "2026-06-01T10:00Z", "to": "2026-06-01T10:15Z", "grams_per_kwh": 40},
+        {"from": "2026-06-01T10:15Z", "to": "2026-06-01T10:30Z", "grams_per_kwh": "50.5"},
+    ]
+    (tmp_path / "west").write_text(json.dumps({"slots": slots}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("GREENML_CAMPUS_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        campus = contributed("factors/campus.py")
+        answer = campus.series(Place(), "west", START, START + timedelta(minutes=30), "")
+        with pytest.raises(FactorError, match=r"campus: .*404"):
+            campus.series(Place(), "east", START, START + timedelta(minutes=30), "")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert [slot.grams_per_kwh for slot in answer.slots] == [40.0, 50.5]
+    assert (answer.signal, answer.basis, answer.area) == ("average", "direct", "west")
+
+
+def test_the_importer_and_the_report_of_contributing_work_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "meter.csv"
     log.write_text("time,joules\n2026-06-01T10:00:00+00:00,5000\n2026-06-01T10:01:00+00:00,41000\n")
     part = contributed("record/importers/wall_meter.py").load(log)
     (device,) = part.devices
     assert device.usage.energy_joules == 36000.0
+    monkeypatch.setitem(
+        sys.modules, "greenml.record.importers.wall_meter", contributed("record/importers/wall_meter.py")
+    )
+    record = importers.load_by_name("wall_meter", log)
+    assert (record.started, record.duration_seconds) == (START, 60.0)
+    assert record.devices == part.devices
     log.write_text("time,joules\n")
     with pytest.raises(RecordError, match="two are needed"):
-        contributed("record/importers/wall_meter.py").load(log)
+        importers.load_by_name("wall_meter", log)
     line = contributed("reports/line.py").render(accounted(device))
     assert line == "1m 00s, 10.00 Wh, 10.00 g CO2e\n"
 

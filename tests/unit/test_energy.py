@@ -529,7 +529,7 @@ def test_a_counter_that_fails_gives_way_to_power_from_there_and_before(counts, m
     assert known.method == method
     missing = 60 - (counts[-1] - counts[0])
     assert [text for code, text in known.notes if code == "counter-failed"] == [
-        f"V100 GPU-1: the energy counter told nothing for {missing:.1f} s; its power was integrated there"
+        f"V100 GPU-1: the energy counter was silent for {missing:.1f} s; its power was integrated there"
     ]
 
 

@@ -335,7 +335,7 @@ def test_the_interval_is_that_of_student():
     pace = probe.Pace("steps", probe.Block(0.0, 0.0, 0.0), blocks, "")
     spread = math.sqrt((1 + 1 + 0 + 0) / 3)
     assert pace.rate("joules") == 10.0
-    assert pace.error("joules", 1000.0) == pytest.approx(3.182 * spread * math.sqrt(1 / 4 + 1 / 100) * 1000)
+    assert pace.error("joules", 1000.0) == pytest.approx(3.18244631 * spread * math.sqrt(1 / 4 + 1 / 100) * 1000)
     assert pace.error("seconds", 1000.0) == 0.0
 
 

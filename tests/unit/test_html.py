@@ -380,15 +380,8 @@ def test_only_web_addresses_are_links(url: str) -> None:
 
 
 def test_a_hostile_run_adds_no_element() -> None:
-    factor = Factor(
-        value=1.0,
-        low=1.0,
-        high=1.0,
-        unit="g",
-        scope="given",
-        note=EVIL,
-        source=SourceRef(name=EVIL, url=f"https://x/{EVIL}"),
-    )
+    source = SourceRef(name=EVIL, url=f"https://x/{EVIL}")
+    factor = Factor(value=1.0, low=1.0, high=1.0, unit="g", scope="given", note=EVIL, source=source)
     record = run(
         name=EVIL, error=EVIL, params={EVIL: [EVIL]}, metrics={EVIL: EVIL}, factors=Factors(carbon_intensity=factor),
         phases=[run().phases[0].model_copy(update={"path": EVIL})],
@@ -445,15 +438,8 @@ def test_a_course_of_intensities_says_what_the_hours_made_of_the_emissions() -> 
 
 
 def test_latex_has_values_bands_and_sources() -> None:
-    factor = Factor(
-        value=300.0,
-        low=250.0,
-        high=350.0,
-        unit="g CO2e/kWh",
-        scope="given",
-        year=2024,
-        source=SourceRef(name="A & B", published="2025-01-01"),
-    )
+    source = SourceRef(name="A & B", published="2025-01-01")
+    factor = Factor(value=300.0, low=250.0, high=350.0, unit="g CO2e/kWh", scope="given", year=2024, source=source)
     text = latex.render(run(name="50% off_#1", factors=Factors(carbon_intensity=factor)))
     assert r"\caption{Energy, carbon and cost of 50\% off\_\#1.}" in text
     assert r"IT energy & 2.778~Wh & 2.500 to 3.056~Wh & measured \\" in text

@@ -667,3 +667,19 @@ def test_a_run_that_was_published_by_its_time_alone(tmp_path: Path, capsys: pyte
             main(["import", "--duration", "1m", *wrong, "--output", str(tmp_path / "other.json")])
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--from", "wall_meter"], "write NAME:FILE"),
+        (["--from", "os.path:x"], "write NAME:FILE"),
+        (["--from", "nothing_here:x"], "there is no importer nothing_here"),
+        (["--from", "codecarbon:x"], "it has an option of its own"),
+        (["--from", "x:x", "--codecarbon", "x"], "goes with --duration and --name alone"),
+    ],
+)
+def test_an_importer_by_its_name(words, answer, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["import", "--output", str(tmp_path / "run.json"), *words])
+    assert answer in capsys.readouterr().err

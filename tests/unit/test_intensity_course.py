@@ -29,11 +29,12 @@ from greenml.record.schema import (
     Usage,
 )
 from greenml.reports import _parts, csv, latex, markdown, terminal
-from greenml.run import assembly, compaction, finish
+from greenml.run import assembly, compaction, finish, opening
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
 from greenml.trace.file import TraceWriter
+from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 from greenml.units import JOULES_PER_KWH
 
@@ -310,7 +311,7 @@ def test_an_intensity_that_never_came_is_said(tmp_path: Path):
 def test_a_killed_run_keeps_its_answers_and_so_does_a_compacted_one(tmp_path: Path):
     answers = [course(100, 200, note="forecast"), course(150), course(250, start=MIDNIGHT + HOUR), course(101, 200)]
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=answers, step=1)
-    path = next(iter(trace_file.paths(made)))
+    path = next(iter(trace_paths(made)))
     before = finish.make(made)
     found = before.factors.intensity_series
     assert found is not None
@@ -334,7 +335,7 @@ def test_a_killed_run_keeps_its_answers_and_so_does_a_compacted_one(tmp_path: Pa
 def test_an_older_reader_passes_over_the_line(tmp_path: Path):
     """What a reader does with a line that it does not know: its time counts, the rest is left."""
     made = run_dir(tmp_path, lambda _: 1000.0, 60, answers=[course(100)])
-    path = next(iter(trace_file.paths(made)))
+    path = next(iter(trace_paths(made)))
     renamed = path.read_text().replace('"intensity":', '"unheard_of":')
     path.write_text(renamed)
     read = trace_file.read(path)
@@ -402,7 +403,7 @@ def test_afterwards_the_traces_tell_the_hours_and_without_them_the_timeline(tmp_
     again = finish.with_intensity(by_trace, output, str(given))
     assert again.totals == by_trace.totals, "once more is the same"
 
-    for path in trace_file.paths(made):
+    for path in trace_paths(made):
         path.unlink()
     assert record.timeline is not None
     assert record.timeline.step_seconds == 15
@@ -482,7 +483,7 @@ def test_a_factor_of_its_own_hides_the_course(tmp_path: Path):
 def test_a_record_with_a_course_comes_back(tmp_path: Path):
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=[course(100, 300)])
     record = finish.finish(made, tmp_path / "run.json")
-    assert finish.open_record(tmp_path / "run.json") == record
+    assert opening.open_record(tmp_path / "run.json") == record
     content = json.loads((tmp_path / "run.json").read_text())
     first = content["factors"]["intensity_series"]["slots"][0]
     assert first["start"] == "2026-03-01T00:00:00Z"

@@ -1,31 +1,16 @@
-"""Bands: shared gains add, unlike doubts go in quadrature, gaps add upward; and the truth lies in them."""
+"""Intervals: shared calibrations add, independent terms go in quadrature, gaps add upward; the truth lies in them."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import intervals  # benchmarks/intervals.py, the simulation of their coverage
 import pytest
 
 from greenml.accounting import totals
 from greenml.record.schema import DeviceRecord, Factor, Factors, Quantity, SourceRef, UncertaintyBudget, Usage
-
-BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "intervals.py"
-
-
-@pytest.fixture(scope="module")
-def bands():
-    """The coverage simulation, as a module."""
-    spec = importlib.util.spec_from_file_location("bands_benchmark", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def device(name, joules, kind="gpu", sensor="nvml", **own):
@@ -86,9 +71,9 @@ def test_a_gap_adds_upward_as_it_is():
     assert (made.low, made.high) == (1950.0, 2150.0)
 
 
-def test_the_band_of_a_run_recomputes_from_its_doubts(bands):
+def test_the_interval_of_a_run_recomputes_from_its_uncertainties():
     """What is stored of each device is all that a total's interval needs."""
-    scenario = next(scenario for scenario in bands.SCENARIOS if scenario.name.startswith("emissions"))
+    scenario = next(scenario for scenario in intervals.SCENARIOS if scenario.name.startswith("emissions"))
     used = scenario.simulate(random.Random(3)).used
     made = totals.totals("run", 1.0, used, Factors(), 1)
     spread = 0.0
@@ -149,9 +134,11 @@ def test_a_gap_stays_upward_through_the_factors():
 
 
 @pytest.mark.slow
-def test_the_truth_lies_in_the_bands(bands):
+def test_the_truth_lies_in_the_intervals():
     """A fast look; 1,000 runs of each scenario are in docs/method.md."""
-    found = {scenario.name: bands.coverage(scenario, 60, seed=11) for scenario in bands.SCENARIOS if scenario.counts}
+    found = {
+        scenario.name: intervals.coverage(scenario, 60, seed=11) for scenario in intervals.SCENARIOS if scenario.counts
+    }
     assert len(found) >= 15
     assert sum(one.inside for one in found.values()) / len(found) >= 0.93
     for name, value in found.items():
@@ -162,8 +149,8 @@ def test_the_truth_lies_in_the_bands(bands):
         assert value.shrink < (2.2 if hidden else 1.5), name
 
 
-def test_a_band_that_is_too_narrow_would_be_seen(bands):
+def test_an_interval_that_is_too_narrow_would_be_seen():
     """Sensors that are twice as wrong as they say leave their interval in every third run."""
-    scenario = next(scenario for scenario in bands.SCENARIOS if scenario.name == "GPU, counter")
-    wrong = replace(scenario, errors=lambda dice, gain: dice.gauss(0, 2 * gain / bands.SIGMAS))
-    assert bands.coverage(wrong, 200, seed=11).inside < 0.8
+    scenario = next(scenario for scenario in intervals.SCENARIOS if scenario.name == "GPU, counter")
+    wrong = replace(scenario, errors=lambda dice, gain: dice.gauss(0, 2 * gain / intervals.SIGMAS))
+    assert intervals.coverage(wrong, 200, seed=11).inside < 0.8

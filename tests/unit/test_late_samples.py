@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from greenml.energy import integrate
 from greenml.sensors.sampler import Window
-from greenml.trace.late_samples import share_late
-from greenml.trace.lines import rollups_of, sample_line
+from greenml.trace.lines import rollups_of, sample_line, share_late
 from greenml.trace.types import Device, Reading, Rollup
 
 COUNTER = Device(kind="gpu", id="GPU-1", name="V100", method="counter", sensor="nvml", calibration_ratio=0.05)

@@ -16,15 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from greenml.accounting.status import RunningTotals
+from greenml.accounting.status import Forecast, RunningTotals
 from greenml.factors.types import IntensitySeries, IntensitySlot, Source
 from greenml.record.schema import Factor, Factors, SourceRef
-from greenml.run import compaction
-from greenml.run.live import follower as live_follower
-from greenml.run.live import forecast
+from greenml.run import compaction, live
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
 from greenml.trace.file import TraceWriter, boot_id
+from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 
 GPU = Device(
@@ -74,7 +73,7 @@ def folder(tmp_path):
 
 
 def follower(folder, nodes=None):
-    return live_follower.LiveRun(folder, FACTORS, nodes)
+    return live.LiveRun(folder, FACTORS, nodes)
 
 
 def test_counter_reset_and_gauge_add_up(folder):
@@ -190,7 +189,7 @@ def test_energy_never_falls_where_the_guess_was_too_high(folder):
     process.sample(now - 3, (2000.0, None, None, None))
     seen = follower(folder)
     guessed = seen.totals().energy_joules
-    assert 2000.0 + 3000.0 <= guessed < 2000.0 + 1000.0 * live_follower.STALE_SECONDS
+    assert 2000.0 + 3000.0 <= guessed < 2000.0 + 1000.0 * live.STALE_SECONDS
     process.sample(time.monotonic(), (2001.0, None, None, None))  # it stood still meanwhile
     assert seen.totals().energy_joules == pytest.approx(guessed)
 
@@ -328,7 +327,7 @@ def test_lines_that_are_not_ours_are_passed_over(folder):
 
 def test_a_process_that_joins_later_brings_its_settings(folder):
     Process(folder, rank=1).sample(3600.0, (0.0, None, None, None))
-    seen = live_follower.LiveRun(folder)
+    seen = live.LiveRun(folder)
     assert seen.totals().cost_usd == {}
     settings = {"price_per_hour": 7.2, "nodes": 2, "known_from": {"price_per_hour": "argument", "nodes": "argument"}}
     Process(folder, "b", rank=0, settings=settings)
@@ -377,7 +376,7 @@ def test_machines_of_one_host_name_are_several(folder):
 READS = """
 import json, sys, time
 from pathlib import Path
-from greenml.run.live.follower import BackgroundTotals
+from greenml.run.live import BackgroundTotals
 
 opened, folder = [], sys.argv[1]
 sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith(".jsonl") and opened.append(args[0]))
@@ -485,7 +484,7 @@ run.progress(1, 2)
 print(spent)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    [path] = trace_file.paths(tmp_path / "run.trace")
+    [path] = trace_paths(tmp_path / "run.trace")
     told = [(line["step"], line["steps"]) for line in trace_file.read_lines(path) if "step" in line]
     assert told[0] == (0, 100_000)
     assert told[-2:] == [(100_000, 100_000), (3, 10)]
@@ -494,7 +493,7 @@ print(spent)
 
 
 def test_the_forecast_is_the_arithmetic_of_its_steps():
-    seen = forecast.Forecast()
+    seen = Forecast()
     seen.begin(0, RunningTotals(10.0, 0.0, None, None, {}))
     rates = [90.0, 110.0, 100.0, 100.0]
     joules = 0.0

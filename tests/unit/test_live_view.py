@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml.accounting.status import Band, DeviceStatus, Expected, RunningTotals, RunStatus
+from greenml.accounting.status import DeviceStatus, Expected, ForecastRatio, RunningTotals, RunStatus
 from greenml.cli._live import CommandOutput
 from greenml.cli._live_view import Frame, bar, lines, one_line
 
@@ -43,7 +43,7 @@ def now(gpus=(), **told):
         "name": "t5-3b samsum", "status": "running", "error": None, "attempt": 1, "hosts": ("node-0",),
         "processes": 1, "totals": totals, "devices": [*gpus, *others()],
         "phases": [("train", 2412.0), ("train/eval", 12.0)], "step": 1240, "steps": 5500,
-        "expected": Expected(Band(4.0, 3.8, 4.2), Band(3.0, 2.9, 3.1)), "grams_per_hour": 680.0,
+        "expected": Expected(ForecastRatio(4.0, 3.8, 4.2), ForecastRatio(3.0, 2.9, 3.1)), "grams_per_hour": 680.0,
         "usd_per_hour": {"dedicated": 22.03, "low_priority": 4.41}, "note": "GPU 3 did not answer for 2 s",
         **told,
     }  # fmt: skip

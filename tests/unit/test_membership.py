@@ -18,6 +18,7 @@ from greenml.run.job import Job
 from greenml.run.membership import Membership
 from greenml.trace import file as trace_file
 from greenml.trace.file import TraceWriter
+from greenml.trace.folder import trace_paths
 
 HERE = socket.gethostname()  # a trace of this host is dead when nobody holds its lock
 BOOT = trace_file.boot_id()
@@ -115,7 +116,7 @@ def test_resume_adds_an_attempt(output: Path):
         member = Joined(output, replace(ALONE, pid=100 + number), resume=True)
         assert (member.name, member.membership.attempt, member.membership.joined) == ("run.json", number, False)
         member.end()
-    assert len({trace_file.read_header(path)["run_id"] for path in trace_file.paths(member.membership.run_dir)}) == 1
+    assert len({trace_file.read_header(path)["run_id"] for path in trace_paths(member.membership.run_dir)}) == 1
 
 
 def test_resume_of_nothing_begins(output: Path):
@@ -355,7 +356,7 @@ def who_shares(folder: Path) -> list[list[str]]:
     """Return the processes of each record below a folder, by the parameter that they logged."""
     groups = []
     for path in sorted(folder.glob("*.trace")):
-        traces = [trace_file.read(file) for file in trace_file.paths(path)]
+        traces = [trace_file.read(file) for file in trace_paths(path)]
         groups.append(sorted(trace.params["who"] for trace in traces))
     return sorted(groups)
 

@@ -17,6 +17,7 @@ from greenml.run import merge
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
 from greenml.trace.file import TraceWriter
+from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 
 UNIX = 1_700_000_000.0
@@ -93,7 +94,7 @@ def test_a_source_may_be_named_in_other_ways(nodes: list[Path], tmp_path: Path, 
     sources = {
         "run folder": [node.parent for node in nodes],
         "run.json": [node.with_suffix(".json") for node in nodes],
-        "traces": [path for node in nodes for path in trace_file.paths(node)],
+        "traces": [path for node in nodes for path in trace_paths(node)],
     }[way]
     for source in sources:
         if source.suffix == ".json":
@@ -108,7 +109,7 @@ def test_a_clock_that_is_wrong_is_corrected(tmp_path: Path, ahead: float):
     assert record.duration_seconds == pytest.approx(100.0)
     (note,) = [note.text for note in record.notes if note.code == "clock-skew"]
     assert note == f"the clock of node-b was {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}; corrected"
-    headers = {path["host"]: path for path in map(trace_file.read_header, trace_file.paths(tmp_path / "run.trace"))}
+    headers = {path["host"]: path for path in map(trace_file.read_header, trace_paths(tmp_path / "run.trace"))}
     assert headers["node-b"]["unix_offset_seconds"] == -ahead
     again = merge.merge([tmp_path / "run.trace"], tmp_path / "again.json")
     assert again.duration_seconds == pytest.approx(100.0)
@@ -129,7 +130,7 @@ def test_a_trace_in_two_sources_counts_once_and_the_longer_one(tmp_path: Path):
     other = node(tmp_path / "b", "node-b", rank=1)
     cut = tmp_path / "c"
     cut.mkdir()
-    name = trace_file.paths(other)[0].name
+    name = trace_paths(other)[0].name
     lines = (other / name).read_text().splitlines(keepends=True)
     (cut / name).write_text("".join(lines[:40]))
     for order in ([whole, cut, other], [other, cut, whole], [cut, whole, other]):
@@ -143,7 +144,7 @@ def test_what_was_measured_of_a_clock_holds_for_the_whole_trace_too(tmp_path: Pa
     lead, other = node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, ahead=500.0)
     copied = tmp_path / "copied"
     copied.mkdir()
-    for path in trace_file.paths(other):
+    for path in trace_paths(other):
         (copied / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
     anchors = {("node-b", "boot-node-b"): UNIX - 1000.0}
     assert merge.add(lead, copied, attempts=(1, 1), anchors=anchors, alive=[]) == 0
@@ -192,7 +193,7 @@ def test_what_a_merge_makes_untrue_is_left_out(tmp_path: Path):
         (lead, '{"t":1001.0,"note":"not-gathered","text":"rank 7","ranks":[1,7]}'),
         (other, '{"t":1001.0,"note":"part-of-run","text":"a part"}'),
     ):
-        with trace_file.paths(folder)[0].open("a") as stream:
+        with trace_paths(folder)[0].open("a") as stream:
             stream.write(line + "\n")
     record = merge.merge([lead, other], tmp_path / "run.json")
     assert [note.text for note in record.notes if note.code in ("not-gathered", "part-of-run")] == ["rank 7"]
@@ -216,27 +217,27 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, second: dict[s
 
 def test_copies_of_a_run_that_goes_on_are_brought_up_to_date(tmp_path: Path):
     lead, other = node(tmp_path / "a", "node-a", attempt=3), node(tmp_path / "b", "node-b", rank=1, status=None)
-    (name,) = [path.name for path in trace_file.paths(other)]
+    (name,) = [path.name for path in trace_paths(other)]
     text = (other / name).read_text()
     (other / name).write_text("".join(text.splitlines(keepends=True)[:50]))
     anchors = {("node-b", "boot-node-b"): UNIX - 1000.0}
     for _ in range(2):
         assert merge.add(lead, other, attempts=(1, 3), anchors=anchors, alive=[name]) == 0
-        assert len(trace_file.paths(lead)) == 2
-        (copy,) = [path for path in trace_file.paths(lead) if "node-b" in path.name]
+        assert len(trace_paths(lead)) == 2
+        (copy,) = [path for path in trace_paths(lead) if "node-b" in path.name]
         read = trace_file.read(copy)
         assert (read.status, read.alive, read.header["attempt"]) == ("completed", False, 3)
         (other / name).write_text(text)
     assert read.last_seconds == pytest.approx(1100.0)
-    own = trace_file.paths(lead)[0].read_bytes()
+    own = trace_paths(lead)[0].read_bytes()
     assert merge.add(lead, lead, attempts=(3, 3), anchors={}, alive=[]) == 0
-    assert trace_file.paths(lead)[0].read_bytes() == own, "a folder that is shared after all changes nothing"
+    assert trace_paths(lead)[0].read_bytes() == own, "a folder that is shared after all changes nothing"
 
 
 def test_traces_of_an_attempt_of_which_nothing_is_here_are_left_out(tmp_path: Path):
     lead, other = node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, begun=-5000.0)
     assert merge.add(lead, other, attempts=(2, 1), anchors={}, alive=[]) == 1
-    assert len(trace_file.paths(lead)) == 1
+    assert len(trace_paths(lead)) == 1
 
 
 class TestCommand:

@@ -328,7 +328,7 @@ def test_the_folder_is_the_registry() -> None:
     assert reports.render(measured(), "terminal") == terminal.render(measured())
     with pytest.raises(SettingsError, match="did you mean 'markdown'"):
         reports.render(measured(), "markdwn")
-    with pytest.raises(SettingsError, match=r"Formats: .*csv"):
+    with pytest.raises(SettingsError, match="there are csv"):
         reports.render(measured(), "_format")
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml.analysis.serving_bench import rows, text
-from greenml.analysis.serving_bench.rows import BUSY, Load
+from greenml.analysis import serving_bench
+from greenml.analysis.serving_bench import BUSY, Load
 from greenml.record.schema import (
     DeviceRecord,
     Factors,
@@ -25,8 +25,9 @@ from greenml.record.schema import (
     UncertaintyBudget,
     Usage,
 )  # fmt: skip
-from greenml.run.serving import bench, load
-from greenml.run.serving.load import Answer, LoadError
+from greenml.reports import markdown
+from greenml.run.serving import bench
+from greenml.run.serving.bench import Answer, LoadError
 from simulated.http_service import Reply, json_reply, serve
 
 CSV = """\
@@ -62,7 +63,7 @@ BENCHED = record(scope("clients-1", 10.0, 1000.0), scope(f"clients-1/{BUSY}", 8.
 
 
 def test_a_row():
-    row = rows.row(BENCHED, Load("clients-1", 1, SERVED, failed=3, input_tokens=2000, output_tokens=1000))
+    row = serving_bench.row(BENCHED, Load("clients-1", 1, SERVED, failed=3, input_tokens=2000, output_tokens=1000))
     assert (row.requests, row.failed, row.concurrency) == (100, 3, 1)
     assert row.joules_per_request == quantity(9.0, 8.1, 9.9)
     assert row.joules_per_token.value == 0.3
@@ -74,12 +75,13 @@ def test_a_row():
     assert row.idle_ratio.value == pytest.approx(0.1)
     assert row.throughput_per_second.value == pytest.approx(100 / 9.98)
     assert row.latency_seconds["mean"].value == pytest.approx(0.08)
-    (again,) = csv.DictReader(io.StringIO(text.as_csv([row])))
+    (again,) = csv.DictReader(io.StringIO(serving_bench.as_csv([row])))
     assert float(again["joules_per_request_low"]) == 8.1
     assert again["latency_seconds_p99_high"] == ""
-    assert text.markdown([row]).count("|") == 3 * (len(text.HEADINGS) + 1)
-    assert "9.00 (8.10 to 9.90)" in text.markdown([row])
-    assert "100, 3 failed" in text.markdown([row])
+    table = markdown.grid(serving_bench.HEADINGS, [serving_bench.cells(row)])
+    assert table.count("|") == 3 * (len(serving_bench.HEADINGS) + 1)
+    assert "9.00 (8.10 to 9.90)" in table
+    assert "100, 3 failed" in table
 
 
 def used(joules, **budget):
@@ -98,7 +100,7 @@ def test_an_idle_share_is_as_sure_as_its_devices_differ():
         ]
         joules = [sum(usage.energy_joules for usage in each.values()) for each in (whole, busy)]
         made = record(scope("clients-1", 10.0, joules[0]), scope(f"clients-1/{BUSY}", 8.0, joules[1]))
-        ratio = rows.idle_ratio(made.model_copy(update={"devices": [gpu, cpu], "phases": phases}), "clients-1")
+        ratio = serving_bench.idle_ratio(made.model_copy(update={"devices": [gpu, cpu], "phases": phases}), "clients-1")
         return ratio.value, ratio.low, ratio.high
 
     alike = of({"g": used(1000.0, calibration_joules=300.0)}, {"g": used(800.0, calibration_joules=240.0)})
@@ -116,27 +118,27 @@ def test_an_idle_share_is_as_sure_as_its_devices_differ():
 
 
 def test_what_is_not_known_is_not_made_up():
-    row = rows.row(BENCHED, Load("clients-1", 1, SERVED[:5]))
+    row = serving_bench.row(BENCHED, Load("clients-1", 1, SERVED[:5]))
     assert row.joules_per_token.value is None
     assert row.joules_per_token.why == "its tokens are not known"
     assert row.latency_seconds["p99"].low is None
     assert row.latency_seconds["p99"].why == "too few for an interval"
-    assert text.cells(row)[8] == "-"
+    assert serving_bench.cells(row)[8] == "-"
 
 
-@given(st.lists(st.floats(1e-4, 100), min_size=20, max_size=300), st.sampled_from(rows.QUANTILES))
+@given(st.lists(st.floats(1e-4, 100), min_size=20, max_size=300), st.sampled_from(serving_bench.QUANTILES))
 def test_an_interval_holds_its_figure(latencies, share):
-    for made in (rows.mean(latencies), rows.quantile(latencies, share)):
+    for made in (serving_bench.mean(latencies), serving_bench.quantile(latencies, share)):
         assert made.low <= made.value
         assert made.high is None or made.value <= made.high
-    assert rows.quantile(latencies, share).value in latencies
+    assert serving_bench.quantile(latencies, share).value in latencies
 
 
 def test_intervals_hold_the_truth_in_95_of_100_cases():
     source, held = random.Random(1), {"mean": 0, "p90": 0}
     for _ in range(1000):
         latencies = [source.expovariate(1.0) for _ in range(200)]
-        mean, p90 = rows.mean(latencies), rows.quantile(latencies, 0.9)
+        mean, p90 = serving_bench.mean(latencies), serving_bench.quantile(latencies, 0.9)
         held["mean"] += mean.low <= 1.0 <= mean.high
         held["p90"] += p90.low <= 2.302585 <= (p90.high or 1e9)
     assert held["mean"] >= 930
@@ -144,28 +146,28 @@ def test_intervals_hold_the_truth_in_95_of_100_cases():
 
 
 def test_a_99th_percentile_of_few_has_no_upper_end():
-    made = rows.quantile([float(at) for at in range(1, 101)], 0.99)
+    made = serving_bench.quantile([float(at) for at in range(1, 101)], 0.99)
     assert (made.value, made.high) == (99.0, None)
-    assert text.figure(made, lambda value: f"{value:.0f}") == "99 (97 or more)"
+    assert serving_bench.figure(made, lambda value: f"{value:.0f}") == "99 (97 or more)"
 
 
-def test_a_score_joins_the_spread_of_its_repeats_and_the_doubt_of_the_sensors():
+def test_a_score_joins_the_spread_of_its_repeats_and_the_uncertainty_of_the_sensors():
     joules = [900.0, 1000.0, 1100.0]
     scopes = [scope(f"repeat-{at}{tail}", 8.0, value) for at, value in enumerate(joules) for tail in ("", f"/{BUSY}")]
     loads = [Load(f"repeat-{at}", 1, SERVED) for at in range(3)]
-    made = rows.score(record(*scopes), loads)["gpu_wh_per_1000_queries"]
+    made = serving_bench.score(record(*scopes), loads)["gpu_wh_per_1000_queries"]
     assert made.value == pytest.approx(1000 / 100 * 1000 / 3600)
-    half = 4.303 * statistics.stdev(joules) / 3**0.5
+    half = 4.30265273 * statistics.stdev(joules) / 3**0.5
     assert made.value - made.low == pytest.approx((half**2 + 100.0**2) ** 0.5 * 10 / 3600)
 
 
 def test_hey_s_output():
-    answers = load.read_hey(CSV, 100.0)
+    answers = bench.read_hey(CSV, 100.0)
     assert [round(answer.start_seconds, 4) for answer in answers] == [100.001, 100.005, 100.03]
     assert [answer.is_good for answer in answers] == [True, True, False]
     for wrong in ("response-time,offset\n1,2\n", "response-time,status-code,offset\nx,200,0\n"):
         with pytest.raises(LoadError, match="hey printed what is not read here"):
-            load.read_hey(wrong, 0.0)
+            bench.read_hey(wrong, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -181,24 +183,24 @@ def test_hey_s_output():
     ],
 )
 def test_tokens_of_an_answer(body, tokens):
-    assert load.tokens_of(body) == tokens
+    assert bench.tokens_of(body) == tokens
 
 
 def test_a_login_in_the_address_is_sent_and_what_is_no_http_is_one_clear_line():
     usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 7}}
     with serve([json_reply(usage), Reply(how="garbage"), Reply(body=b"x" * 100, how="cut")]) as service:
-        endpoint = load.Endpoint(f"http://user:secret@127.0.0.1:{service.port}/x?a=b")
-        assert load.probe(endpoint) == (5, 7)
+        endpoint = bench.Endpoint(f"http://user:secret@127.0.0.1:{service.port}/x?a=b")
+        assert bench.probe(endpoint) == (5, 7)
         assert service.asked[0].headers["authorization"] == "Basic dXNlcjpzZWNyZXQ="
         for what in ("BadStatusLine", "IncompleteRead"):
             with pytest.raises(LoadError) as raised:
-                load.probe(endpoint)
+                bench.probe(endpoint)
             assert str(raised.value) == f"{service.url}/x: its answer is not whole HTTP ({what})"
 
 
 @pytest.mark.parametrize(("asked", "clients", "sent"), [(60, 7, 63), (60, 4, 60), (5, 8, 8), (1, 1, 1)])
 def test_hey_sends_as_many_from_each_client(asked, clients, sent):
-    assert load.hey_requests(asked, clients) == sent
+    assert bench.hey_requests(asked, clients) == sent
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 5)), min_size=1, max_size=60))

@@ -20,7 +20,7 @@ from greenml.cli import main
 from greenml.cli._study import _common
 from greenml.files import ProcessLock
 from greenml.record.schema import Factor, Factors, PlaceRecord, RunRecord, SourceRef
-from greenml.run.live.follower import LiveRun
+from greenml.run.live import LiveRun
 from greenml.trace import lines
 from greenml.trace.file import TraceWriter
 from greenml.trace.types import Device, Rollup
@@ -325,11 +325,11 @@ def test_a_cell_without_a_word_was_killed(path, tmp_path):
     assert [attempt.folder.name for attempt in read.cells[2].attempts] == ["attempt-1", read.cells[2].folder.name]
     assert read.spent.attempts == 4
     assert read.spent.unknown == {}  # nothing was started in these folders
-    assert (read.spent.told, read.spent.missing("energy")) == (0, 0)
+    assert (read.spent.recorded, read.spent.missing("energy")) == (0, 0)
 
 
 def test_what_is_not_known_is_not_said_as_zero():
-    one = folder.Spent(attempts=1, seconds=0.5, told=1, known={"time": 1})
+    one = folder.Spent(attempts=1, seconds=0.5, recorded=1, known={"time": 1})
     unknown = "the energy of 1, the facility energy of 1, the emissions of 1"
     assert _common.spent(one, "dedicated") == f"0.50s (at least: not wholly known is {unknown} attempts)"
     assert (

@@ -14,9 +14,9 @@ from scripted_study import VARIANTS, Scripted, record, study
 
 from greenml import SettingsError
 from greenml.accounting import assumptions
+from greenml.analysis.statistics import Effect
 from greenml.analysis.study import expectation, figures, report, report_page, report_text
 from greenml.analysis.study.folder import Cell, load
-from greenml.analysis.study.statistics import Effect
 from greenml.analysis.study.tables import Table, blocks
 from greenml.cli import main
 from greenml.settings import Settings
@@ -346,7 +346,7 @@ def test_what_is_not_known_is_no_zero_in_the_sums(tmp_path: Path) -> None:
     assert not text["Completed"][3].startswith("at least")
     assert table(made, "cells")["b"]["energy_joules"] != "0"
     spent = load(path).spent
-    assert (spent.told, spent.running, spent.unreadable) == (2, 1, 1)
+    assert (spent.recorded, spent.running, spent.unreadable) == (2, 1, 1)
     assert "at least" in made.winner.text
 
 
@@ -373,8 +373,8 @@ def test_a_budget_whose_figure_no_run_tells_cannot_be_held(folder: Path) -> None
     assert list(expectation.lower_bounds(spot)) == [
         "max_usd counts too little: the cost of 40 runs is not wholly known"
     ]
-    assert expectation.not_held(spot, {}, spot.spent.told) == ""  # they may have had other settings
-    assert expectation.not_held(spot, {"cost_usd": None}, spot.spent.told).startswith(says)
+    assert expectation.not_held(spot, {}, spot.spent.recorded) == ""  # they may have had other settings
+    assert expectation.not_held(spot, {"cost_usd": None}, spot.spent.recorded).startswith(says)
     held = replace(loaded, plan=replace(plan, file=plan.file.model_copy(update={"tier": None})))
     assert expectation.not_held(held, {}, 0) == ""
     assert list(expectation.lower_bounds(held)) == []
@@ -421,3 +421,8 @@ def test_an_interval_that_ends_at_zero_is_drawn_to_it(made: report.StudyReport) 
 def test_p_values_say_how_many_comparisons_they_are_adjusted_for(made: report.StudyReport) -> None:
     remarks = tables(made, "tradeoff").remarks
     assert any("the comparisons of a column (5) and two questions" in line for line in remarks)  # big has no figure
+
+
+def test_a_text_is_made_safe_for_markdown_once() -> None:
+    made = report_text.markdown("a|b", ["lead x|y <z>"], [])
+    assert made == "# a\\|b\n\n- lead x\\|y &lt;z>\n"

@@ -1,24 +1,25 @@
-"""Looks up each factor of a run, records its source, and computes the totals.
+"""Looks up each factor of a run (intensity, PUE, prices, water, embodied carbon), and computes the totals.
 
 The same for a run that was just measured, one that was imported, and one that is accounted again elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from pydantic import ValidationError
 
-from greenml.accounting import hourly, machine_check, totals, water_embodied
+from greenml.accounting import hourly, machine_check, totals
 from greenml.accounting.check import check
 from greenml.errors import FactorError, RecordError, SettingsError
-from greenml.factors import grid_average, places, pue_water, skus, tables, user_given
+from greenml.factors import embodied, grid_average, places, pue_water, skus, tables, user_given
 from greenml.factors import prices as cloud_prices
 from greenml.factors.types import CarbonIntensity, Place, Price, Sku, Source
-from greenml.record.schema import DeviceRecord, Factor, Factors, Note, PlaceRecord, RunRecord, SourceRef, Totals
+from greenml.record.schema import DeviceRecord, Factor, FactorRange, Factors, Note, PlaceRecord, RunRecord, SourceRef
 from greenml.settings import Settings
 
 NOTE_CODES = (
@@ -46,7 +47,7 @@ def account(record: RunRecord, settings: Settings, machine_place: Mapping[str, A
     factors, more = _factors(settings, sku, place, _start(record), record.ended or when)
     factors = _as_codecarbon_1x(factors, record, settings, place)
     factors, hours = _over_time(factors, record, settings)
-    factors = factors.model_copy(update=water_embodied.factors(record, settings, sku, place, nodes, when))
+    factors = factors.model_copy(update=_beyond_operation(record, settings, sku, place, nodes, when))
     return record.model_copy(
         update={
             "place": PlaceRecord(
@@ -94,7 +95,7 @@ def reaccount(record: RunRecord, **changes: Any) -> RunRecord:  # noqa: ANN401  
         kept["carbon_intensity"] = _given(factors.carbon_intensity)
         kept["pue"] = _given(factors.pue)
         kept["market_intensity"] = _given(factors.market_intensity)
-    kept["lifetime_years"] = water_embodied.given_years(factors)
+    kept["lifetime_years"] = _given_years(factors)
     series, basis = factors.intensity_series, changes.get("basis", "")
     other_basis = series is not None and basis and grid_average.basis_name(basis) != series.basis
     if changes.keys() & {"region", "carbon_intensity"} or other_basis:
@@ -150,17 +151,6 @@ def machines(record: RunRecord) -> int:
     return max(each, default=0) or max(1, len(record.hosts))
 
 
-def _at_least(made: Sequence[Totals]) -> list[Note]:
-    """Return a note where GPUs that were there are not in the run's energy."""
-    run = made[0] if made else None
-    if run is None or not run.gpu_count or run.gpu_count == run.gpu_measured_count:
-        return []
-    measured = f"{run.gpu_measured_count or 'none'} of {run.gpu_count} GPUs"
-    text = f"energy was measured of {measured} for all of the time; energy and emissions are at least the figures shown"
-    why = run.gpu_energy_joules.why
-    return [Note(code="gpus-not-measured", text=f"{text}: {why}" if why else text)]
-
-
 def _uneven(record: RunRecord, known_from: Mapping[str, str]) -> list[Note]:
     each = {len(attempt.hosts) for attempt in record.attempts if attempt.hosts}
     if len(each) < 2 or "nodes" in known_from:
@@ -181,6 +171,14 @@ def place_now(settings: Settings, machine_place: Mapping[str, Any]) -> Place:
 
 def _given(factor: Factor | None) -> float | None:
     return factor.value if factor is not None and factor.scope == "given" else None
+
+
+def _given_years(factors: Factors) -> float | None:
+    """Return the lifetime that the user had given for a record, in years."""
+    lifetime = factors.lifetime
+    if lifetime is None or lifetime.low != lifetime.high:
+        return None
+    return lifetime.low / embodied.SECONDS_PER_YEAR
 
 
 def current_factors(settings: Settings, machine_place: Mapping[str, Any] | None = None) -> Factors:
@@ -378,6 +376,65 @@ def _price(price: Price) -> Factor:
         source=SourceRef(name=price.source.name, url=price.source.url, published=price.as_of or price.source.published),
         note=price.note,
     )
+
+
+def _beyond_operation(  # noqa: PLR0917  what a run is settled to be
+    record: RunRecord, settings: Settings, sku: Sku | None, place: Place, nodes: int, when: datetime
+) -> dict[str, Any]:
+    """Return the fields of ``Factors`` for water, embodied carbon and a contract; None where one is not known."""
+    market = settings.market_intensity
+    return {
+        "market_intensity": None if market is None else _intensity(user_given.carbon_intensity(market)),
+        "wue": _wue(place, when),
+        "embodied": _embodied(record, sku, nodes),
+        "lifetime": _range(embodied.lifetime(settings.lifetime_years), "s", "lifetime"),
+    }
+
+
+def _wue(place: Place, when: datetime) -> Factor | None:
+    try:
+        figure = pue_water.wue(place, when)
+    except FactorError:
+        return None
+    code = f"{place.cloud}/{place.region}" if figure.scope == "region" else place.cloud
+    return Factor(
+        value=figure.liters_per_kwh, low=figure.liters_per_kwh, high=figure.liters_per_kwh, unit="L/kWh",
+        scope=figure.scope, code=code, year=figure.year, source=_source(figure.source), note=figure.note,
+    )  # fmt: skip
+
+
+def _embodied(record: RunRecord, sku: Sku | None, nodes: int) -> list[FactorRange]:
+    """Return the embodied range of each GPU model with published figures, and of whole servers."""
+    counts, servers = _hardware(record, sku, nodes)
+    ranges = []
+    for name, count in counts.items():
+        try:
+            ranges.append(_range(embodied.card(name, with_host=not servers), "g CO2e", name, count))
+        except FactorError:
+            continue
+    if ranges and servers:
+        ranges.append(_range(embodied.host(), "g CO2e", totals.SERVER, servers))
+    return ranges
+
+
+def _hardware(record: RunRecord, sku: Sku | None, nodes: int) -> tuple[Mapping[str, float], int]:
+    """Count the GPUs by model, and the whole servers.
+
+    A host with eight GPUs is a whole server; of one with fewer, how much of a server it was is not known. Figures that
+    another tool reported do not say how many GPUs they are of, but the machine size does.
+    """
+    gpus = [device for device in record.devices if device.kind == "gpu"]
+    measured = [device for device in gpus if device.method != "reported"]
+    hosts: Counter[str] = Counter(device.host for device in measured)
+    if measured or sku is None or not sku.gpu_count:
+        servers = sum(count >= embodied.GPUS_OF_A_SERVER for count in hosts.values())
+        return Counter(device.name for device in measured), servers
+    return {sku.gpu_model: sku.gpu_count * nodes}, nodes if sku.gpu_count >= embodied.GPUS_OF_A_SERVER else 0
+
+
+def _range(of: embodied.Range, unit: str, code: str, count: float = 1) -> FactorRange:
+    sources = [_source(source) for source in of.sources]
+    return FactorRange(low=of.low, high=of.high, unit=unit, code=code, count=count, sources=sources, note=of.note)
 
 
 def _source(source: Source) -> SourceRef:

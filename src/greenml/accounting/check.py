@@ -1,4 +1,4 @@
-"""What settings mean, checked against the factors before a run starts: `track()` calls this, so no pydantic here."""
+"""Checks the settings of a run against the factors before it starts. ``track()`` imports it: no pydantic here."""
 
 from __future__ import annotations
 

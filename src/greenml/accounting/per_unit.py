@@ -1,4 +1,4 @@
-"""What a unit of work took: of a sample, a token, a step, an epoch. From totals and the trainer's counts; pure."""
+"""Computes what a unit of work took (a sample, a token, a step, an epoch). Pure: from totals and a trainer's counts."""
 
 from __future__ import annotations
 

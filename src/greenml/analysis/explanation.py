@@ -119,7 +119,7 @@ def sources(sources: Sequence[SourceRef]) -> str:
 MOST_LISTED = 24  # devices; more are counted together
 KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
 METHODS = {
-    "counter": "energy counter, last reading less first, each with what it had not told yet",
+    "counter": "energy counter, last reading less first, each with what it had not reported yet",
     "gauge": "power, integrated over time",
     "estimate": "a model, not a measurement",
     "reported": "as another tool reported it",
@@ -282,7 +282,7 @@ def emissions(record: RunRecord, total: Totals) -> Iterator[Step]:
         *interval(quantity, _format.mass),
         shares(uncertainty.times(of_facility, facility.value, intensity, totals.INTENSITY, 1 / JOULES_PER_KWH)),
         quantity.why,
-        ["facility", "course"],
+        ["facility", "series"],
     )
     market = total.market_emissions_grams
     if factors.market_intensity is not None and market is not None and market.value is not None:
@@ -329,7 +329,7 @@ def _intensity_series(record: RunRecord) -> Iterator[Step]:
         note += f"; the last {len(rest)} slots are one here, run.json has them all"
     above = sum(slot_joules * grams for slot_joules, grams in slots)
     yield Step(
-        "course",
+        "series",
         "Carbon intensity over the run's hours",
         "sum over slots of IT energy x intensity, over IT energy",
         [

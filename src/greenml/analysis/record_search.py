@@ -1,4 +1,4 @@
-"""Which records a list of paths means: files, folders and globs, also those that no shell expanded."""
+"""Finds the records that a list of paths names: files, folders and globs, also those that no shell expanded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(given: Sequence[str]) -> tuple[list[tuple[Path, RunRecord]], list[str]]
     Raises:
         RecordError: there is no record at all.
     """
-    from greenml.run import finish
+    from greenml.run import opening
 
     records: list[tuple[Path, RunRecord]] = []
     skipped: list[str] = []
@@ -42,7 +42,7 @@ def load(given: Sequence[str]) -> tuple[list[tuple[Path, RunRecord]], list[str]]
                 continue
             seen.add(resolved)
             try:
-                record = finish.open_record(path)
+                record = opening.open_record(path)
                 records.append((path, record.model_copy(update={"timeline": None})))  # a thousand would fill memory
             except RecordError as error:
                 skipped.append(f"{error}; skipped")

@@ -59,22 +59,22 @@ class CodeCarbon:
             [sys.executable, "-c", program, str(self._written)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, start_new_session=True,
         )  # fmt: skip
-        self.ready, told = False, threading.Event()
-        self._listener = threading.Thread(target=self._listen, args=(told,), daemon=True)
+        self.ready, heard = False, threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
         self._listener.start()
-        told.wait(ready_seconds)
+        heard.wait(ready_seconds)
         if not self.ready:
             self._process.kill()  # or it would begin to measure at any time
 
-    def _listen(self, told: threading.Event) -> None:
+    def _listen(self, heard: threading.Event) -> None:
         """Read what it says to its end, so that it never waits to be read."""
         assert self._process.stdout is not None  # noqa: S101  for the types: it is a pipe
         with self._process.stdout as lines:
             for line in lines:
                 if line.strip() == "ready":
                     self.ready = True
-                    told.set()
-        told.set()
+                    heard.set()
+        heard.set()
 
     def end(self) -> None:
         """Let it take its last reading; it is not waited for."""

@@ -33,9 +33,9 @@ from greenml.errors import RecordError
 from greenml.record.schema import Factor, Factors, RunRecord
 from greenml.reports import _format
 from greenml.run import finish
-from greenml.run.live.follower import LiveRun
-from greenml.run.membership import run_dir_of
+from greenml.run.live import LiveRun
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 
 try:
     import termios
@@ -69,17 +69,13 @@ def find(path: Path | None) -> Path:
     """
     path = path or Path()
     if path.is_dir():
-        folders = (
-            [path]
-            if trace_file.paths(path)
-            else [folder for folder in path.glob("*.trace") if trace_file.paths(folder)]
-        )
+        folders = [path] if trace_paths(path) else [folder for folder in path.glob("*.trace") if trace_paths(folder)]
         if folders:
             return max(folders, key=lambda folder: (going_on(folder), _began(folder)))
         looked = f"no run in {path.resolve()}: no folder *.trace in it"
     else:
         run_dir = run_dir_of(path)
-        if trace_file.paths(run_dir):
+        if trace_paths(run_dir):
             return run_dir
         if path.exists():
             raise RecordError(f"{path}: has no traces in {run_dir}; 'greenml report {path}' shows it")
@@ -98,7 +94,7 @@ def _began(run_dir: Path) -> float:
 
 def _headers(run_dir: Path) -> list[tuple[Path, Mapping[str, Any]]]:
     headers: list[tuple[Path, Mapping[str, Any]]] = []
-    for path in trace_file.paths(run_dir):
+    for path in trace_paths(run_dir):
         try:
             headers.append((path, trace_file.read_header(path)))
         except RecordError:

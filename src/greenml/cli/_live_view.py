@@ -1,4 +1,4 @@
-"""What a run does now, as lines of text that fit a terminal. Pure: plain data in, lines out."""
+"""A run in progress as lines of text that fit a terminal. Pure: plain data in, lines out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import fmean
 
 from rich.text import Text
 
-from greenml.accounting.status import Band, DeviceStatus, RunStatus
+from greenml.accounting.status import DeviceStatus, ForecastRatio, RunStatus
 from greenml.reports import _format
 from greenml.units import BYTES_PER_GB
 
@@ -425,7 +425,7 @@ class _Figure:
     now: str
     rate: str
     value: float | None
-    interval: Band | None
+    interval: ForecastRatio | None
     write: Callable[[float], str]
 
     def end(self, *, with_interval: bool) -> str:

@@ -55,7 +55,7 @@ def formats(**choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def intensity(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that names who is asked for the carbon intensity over time."""
+    """Add the option that names the provider of the carbon intensity over time."""
     words = "Ask for the carbon intensity over time: electricity_maps, watttime, uk_grid, or a CSV file of yours."
     return click.option("--intensity", metavar="PROVIDER|CSV", help=words)(function)
 

@@ -19,14 +19,14 @@ from greenml.cli._options import assumed
 def command(path: Path, *, every: bool, as_json: bool, **changes: Any) -> None:  # noqa: ANN401
     """Say what would have saved energy, carbon or money.
 
-    The evidence is of this run: a rule speaks only where the record holds what it needs. With --region, --sku,
+    The evidence is of this run: a rule gives a finding only where the record holds what it needs. With --region, --sku,
     --tier and the like the run is first accounted again with those.
     """
     from greenml.accounting import assumptions
     from greenml.analysis.advice import advise
-    from greenml.run import finish
+    from greenml.run import opening
 
-    record = finish.open_record(path)
+    record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
     made = advise.advise(record)

@@ -15,10 +15,9 @@ from greenml.cli._options import assumed, formats, intensity
 from greenml.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
-    from greenml.analysis.serving_bench.rows import BenchRow, Load
+    from greenml.analysis.serving_bench import BenchRow, Load
     from greenml.record.schema import RunRecord
-    from greenml.run.serving.bench import Stage
-    from greenml.run.serving.load import Endpoint
+    from greenml.run.serving.bench import Endpoint, Stage
     from greenml.run.track import Run
 
 CONCURRENCIES = "1,2,4,8,16,32,64"
@@ -74,7 +73,7 @@ def command(  # noqa: PLR0917  click gives them by name
     """
     from greenml import files
     from greenml.accounting.check import check
-    from greenml.analysis.serving_bench import rows as figures
+    from greenml.analysis import serving_bench
     from greenml.run.serving import bench
     from greenml.run.serving.metrics_page import check as check_url
     from greenml.run.serving.metrics_page import shown
@@ -110,7 +109,7 @@ def command(  # noqa: PLR0917  click gives them by name
     loads = [_load(stage) for stage in stages]
     run.describe(benchmark={"url": shown(url), "protocol": protocol or "", "clients": counts if not protocol else [1]})
     record = _stopped(run)
-    rows = [figures.row(record, load) for load in loads]
+    rows = [serving_bench.row(record, load) for load in loads]
     document = _document(record, rows, loads, protocol, prompts)
     files.write(run.output.with_suffix(".rows.json"), json.dumps(document, indent=2) + "\n")
     _print(record, rows, document, style)
@@ -129,7 +128,7 @@ def _clients(text: str) -> list[int]:
 
 
 def _endpoint(url: str, data: str | None, headers: Sequence[str], timeout: float) -> Endpoint:
-    from greenml.run.serving.load import Endpoint
+    from greenml.run.serving.bench import Endpoint
 
     pairs = {}
     for header in headers:
@@ -167,7 +166,7 @@ def _bodies(path: Path, prompts: int) -> list[bytes]:
 
 
 def _load(stage: Stage) -> Load:
-    from greenml.analysis.serving_bench.rows import Load
+    from greenml.analysis.serving_bench import Load
 
     served = [(answer.start_seconds, answer.latency_seconds) for answer in stage.served]
     return Load(
@@ -186,15 +185,14 @@ def _stopped(run: Run) -> RunRecord:
 def _document(
     record: RunRecord, rows: Sequence[BenchRow], loads: Sequence[Load], protocol: str | None, prompts: int
 ) -> dict[str, Any]:
-    from greenml.analysis.serving_bench import rows as figures
-    from greenml.analysis.serving_bench.text import notes
+    from greenml.analysis import serving_bench
 
     document: dict[str, Any] = {
         "run_id": record.run_id, "name": record.name, "loads": [row.as_json() for row in rows],
-        "notes": notes(record, rows),
+        "notes": serving_bench.notes(record, rows),
     }  # fmt: skip
     if protocol is not None:
-        score = figures.score(record, loads)
+        score = serving_bench.score(record, loads)
         document["score"] = {
             "protocol": protocol, "prompts": prompts, "repeats": len(loads),
             "as_published": prompts == SCORE_PROMPTS and len(loads) == SCORE_REPEATS,
@@ -204,20 +202,22 @@ def _document(
 
 
 def _print(record: RunRecord, rows: Sequence[BenchRow], document: dict[str, Any], style: str | None) -> None:
-    from greenml.analysis.serving_bench import text
+    from greenml.analysis import serving_bench
 
     tier = record.place.tier or ""
     if style == "json":
         _terminal.echo_json(json.dumps(document, indent=2))
         return
     if style == "csv":
-        click.echo(text.as_csv(rows), nl=False)
+        click.echo(serving_bench.as_csv(rows), nl=False)
         return
     score = document.get("score")
-    headings = text.HEADINGS if score is None else text.SCORE_HEADINGS
-    cells = [text.cells(row, tier) for row in rows] if score is None else text.score_cells(score)
+    headings = serving_bench.HEADINGS if score is None else serving_bench.SCORE_HEADINGS
+    cells = [serving_bench.cells(row, tier) for row in rows] if score is None else serving_bench.score_cells(score)
     if style == "markdown":
-        click.echo(text.table(headings, cells))
+        from greenml.reports import markdown
+
+        click.echo(markdown.grid(headings, cells))
     else:
         from rich.table import Table
 

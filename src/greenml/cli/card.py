@@ -1,4 +1,4 @@
-"""``greenml card``: a run as a model card, or into one that is there."""
+"""``greenml card``: writes a run into a model card, a new one or one that is there."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def command(path: Path, readme: Path | None, style: str, force: bool, check: boo
     """
     from greenml import files
     from greenml.reports import model_card
-    from greenml.run import finish
+    from greenml.run import opening
 
-    record = finish.open_record(path)
+    record = opening.open_record(path)
     if check and readme is None:
         raise SettingsError("--check compares with a card; give it with --readme README.md")
     before = files.read(readme) if readme is not None and readme.exists() else ""

@@ -75,9 +75,9 @@ def _only(right: bool, message: str) -> None:
 def _from_probe(path: Path, changes: dict[str, Any], unit: str, units: float) -> Any:  # noqa: ANN401  an Estimate
     from greenml.accounting import assumptions
     from greenml.analysis.estimation import probe
-    from greenml.run import finish
+    from greenml.run import opening
 
-    record = finish.open_record(path)
+    record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
     return probe.of_probe(record, unit, units)

@@ -1,4 +1,4 @@
-"""``greenml finish``: the record of a run that could not write it."""
+"""``greenml finish``: writes the record of a run that ended without one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ def command(path: Path) -> None:
     """
     from greenml.errors import RecordError
     from greenml.run import finish
-    from greenml.run.membership import run_dir_of
-    from greenml.trace import file as trace_file
+    from greenml.trace.folder import run_dir_of, trace_paths
 
     run_dir = path.resolve() if path.is_dir() else run_dir_of(path)
     output = run_dir.with_suffix(".json") if path.is_dir() else path
     if not run_dir.is_dir():
         raise RecordError(f"{path}: no trace folder {run_dir} to finish it from")
-    if not trace_file.paths(run_dir):
+    if not trace_paths(run_dir):
         raise RecordError(f"{run_dir}: no trace in it")
     record = finish.finish(run_dir, output)
     attempts = f"{len(record.attempts)} attempt{'s' if len(record.attempts) != 1 else ''}"

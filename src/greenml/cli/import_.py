@@ -47,6 +47,9 @@ class _ManyFiles(click.Command):
 @click.option(
     "--host-record", type=_FILE, metavar="RUN.JSON", help="With --aiperf: a run beside it, for CPUs and DRAM."
 )
+@click.option(
+    "--from", "other", metavar="NAME:FILE", help="What an importer reads that you added, by its module's name; alone."
+)
 @click.option("--duration", metavar="TIME", help="Of the whole run: seconds, or 43m51.05s.")
 @click.option(
     "--started", metavar="TIME", help="When the run began, where no file tells: 2021-07-06, 2021-07-06T21:15Z."
@@ -58,8 +61,8 @@ class _ManyFiles(click.Command):
 def command(  # noqa: PLR0917  click gives them by name
     output: Path | None, codecarbon: Path | None, codecarbon_run: str | None, azure_monitor: tuple[Path, ...],
     impact_tracker: Path | None, trainer_output: Path | None, table: Path | None, aiperf: Path | None,
-    host_record: Path | None, duration: str | None, started: str | None, metrics: tuple[str, ...], name: str,
-    force: bool, **place: Any,  # noqa: ANN401
+    host_record: Path | None, other: str | None, duration: str | None, started: str | None, metrics: tuple[str, ...],
+    name: str, force: bool, **place: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Make a run record from what other tools measured.
 
@@ -76,24 +79,32 @@ def command(  # noqa: PLR0917  click gives them by name
     if output.exists() and not force:
         raise SettingsError(f"output {output} exists; give another --output, or --force to replace it")
     if table is not None:
-        if codecarbon or azure_monitor or trainer_output or aiperf or host_record or duration:
+        if codecarbon or azure_monitor or trainer_output or aiperf or host_record or other or duration:
             raise SettingsError("--table stands alone: a published table is no run")
         _published(table, output)
         return
+    if other is not None and any(
+        (codecarbon, azure_monitor, impact_tracker, trainer_output, aiperf, host_record, started, metrics)
+    ):
+        raise SettingsError(f"--from {other} goes with --duration and --name alone")
     settings = check(resolve(place))
     seconds = importers.duration(duration) if duration is not None else None
-    measured = importers.load(
-        codecarbon=codecarbon,
-        codecarbon_run=codecarbon_run,
-        azure_monitor=azure_monitor,
-        impact_tracker=impact_tracker,
-        trainer_output=trainer_output,
-        aiperf=aiperf,
-        host_record=host_record,
-        duration_seconds=seconds,
-        started=_moment(started) if started is not None else None,
-        metrics=dict(_metric(text) for text in metrics),
-        name=name,
+    measured = (
+        importers.load_by_name(*_other(other), seconds, name)
+        if other is not None
+        else importers.load(
+            codecarbon=codecarbon,
+            codecarbon_run=codecarbon_run,
+            azure_monitor=azure_monitor,
+            impact_tracker=impact_tracker,
+            trainer_output=trainer_output,
+            aiperf=aiperf,
+            host_record=host_record,
+            duration_seconds=seconds,
+            started=_moment(started) if started is not None else None,
+            metrics=dict(_metric(text) for text in metrics),
+            name=name,
+        )
     )
     record = assumptions.account(measured, settings)
     record = record.model_copy(update={"notes": [*record.notes, *importers.conflicts(record)]})
@@ -101,6 +112,13 @@ def command(  # noqa: PLR0917  click gives them by name
     click.echo(f"{output}: written; 'greenml report {output}' prints it")
     for note in record.notes:
         click.echo(f"note: {note.text}", err=True)
+
+
+def _other(text: str) -> tuple[str, Path]:
+    name, colon, path = text.partition(":")
+    if not colon or not path or not name.isidentifier() or name.startswith("_"):
+        raise SettingsError(f"--from {text}: write NAME:FILE, the importer's module and what it reads")
+    return name, Path(path)
 
 
 def _moment(text: str) -> datetime:

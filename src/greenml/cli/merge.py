@@ -1,4 +1,4 @@
-"""``greenml merge``: one record of what several nodes of a run left."""
+"""``greenml merge``: joins what the nodes of a run left into one record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(sources: tuple[Path, ...], output: Path, skew: tuple[str, ...], forc
     one, or a single trace. They are only read.
     """
     from greenml.run import merge
-    from greenml.run.membership import run_dir_of
+    from greenml.trace.folder import run_dir_of
 
     if output.suffix != ".json":
         raise RecordError(f"output {output}: must end in .json")

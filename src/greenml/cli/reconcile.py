@@ -36,9 +36,9 @@ def command(runs: tuple[Path, ...], meters: tuple[str, ...], style: str | None) 
     from greenml.analysis.reconcile import compare
     from greenml.analysis.reconcile import meters as other_meters
     from greenml.cli import _terminal
-    from greenml.run import finish
+    from greenml.run import opening
 
-    records = {record.run_id: record for record in (finish.open_record(path) for path in runs)}
+    records = {record.run_id: record for record in (opening.open_record(path) for path in runs)}
     if len(records) < len(runs):
         raise SettingsError("a run is given twice: it counts once")
     given = list(records.values())

@@ -1,4 +1,4 @@
-"""``greenml regions``: the places that have a name here."""
+"""``greenml regions``: lists the places that have a name here."""
 
 from __future__ import annotations
 

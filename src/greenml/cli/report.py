@@ -30,6 +30,9 @@ PYDANTIC_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
     csv="A row for each scope and device.",
     latex="A table for a paper (booktabs).",
 )
+@click.option(
+    "--format", "named", metavar="NAME", help="Any report by its name: model_card, html ..., and one that you added."
+)
 @click.option("--html", "page", metavar="PAGE.HTML", type=click.Path(path_type=Path), help="Write a page with charts.")
 @click.option(
     "--pdf", metavar="OUT.PDF", type=click.Path(path_type=Path),
@@ -46,8 +49,8 @@ PYDANTIC_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 @intensity
 @assumed
 def command(  # noqa: PLR0917  click gives them by name
-    path: Path, style: str | None, page: Path | None, pdf: Path | None, plot: Path | None, figure: str | None,
-    footprint: bool, lbs: bool, full: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
+    path: Path, style: str | None, named: str | None, page: Path | None, pdf: Path | None, plot: Path | None,
+    figure: str | None, footprint: bool, lbs: bool, full: bool, intensity: str | None, **changes: Any,  # noqa: ANN401
 ) -> None:  # fmt: skip
     """Print what a run used.
 
@@ -58,6 +61,9 @@ def command(  # noqa: PLR0917  click gives them by name
     with _without_plugins():
         from greenml.run import opening
 
+    if named and style:
+        raise click.UsageError(f"give --format or --{style}, not both")
+    style = named or style
     _check_names(plot, pdf)
     _check(style, figure, footprint=footprint, pounds=lbs, full=full)
     if figure is not None and figure.endswith(".json") and path == Path("run.json"):

@@ -148,15 +148,10 @@ def _handing_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
         for number in early:
             child.send_signal(number)
 
-    before = {}
-    for name in _PASSED_ON:
-        if hasattr(signal, name):
-            before[name] = signal.signal(getattr(signal, name), hand_on)
-    try:
+    from greenml.run.exit_hooks import handled_signals
+
+    with handled_signals(_PASSED_ON, hand_on):
         yield to
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def _wait(child: subprocess.Popen[bytes], view: LiveCommand | None) -> int:

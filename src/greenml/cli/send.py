@@ -1,4 +1,4 @@
-"""``greenml send``: the record of a run to a sink, later."""
+"""``greenml send``: delivers the record of a run to a sink."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def command(path: Path, names: tuple[str, ...], timeout: float) -> int:
     from greenml import sinks
     from greenml.errors import SettingsError
     from greenml.redaction import redact_text
-    from greenml.run import finish
+    from greenml.run import opening
 
-    record = finish.open_record(path)
+    record = opening.open_record(path)
     made = [(redact_text(name), sinks.create(name)) for name in names]
     for name, sink in made:
         if getattr(sink, "lives_with_process", False):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -74,13 +73,13 @@ def command(
 
 def _watch(poller: Poller, url: str, every_seconds: float, *, once: bool, as_json: bool) -> int:
     from greenml.cli import _live
+    from greenml.run.exit_hooks import handled_signals
 
     if not once and not as_json and _live.usable():
         return _show(poller, url, every_seconds)
     left = threading.Event()
-    before = {number: signal.signal(number, lambda *_: left.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     due, failed = time.monotonic() + every_seconds, False
-    try:
+    with handled_signals(("SIGINT", "SIGTERM"), lambda *_: left.set()):
         while not left.wait(max(0.0, due - time.monotonic())):
             due += every_seconds
             window = poller.window()
@@ -89,9 +88,6 @@ def _watch(poller: Poller, url: str, every_seconds: float, *, once: bool, as_jso
             if once:
                 failed = bool(window.gap)
                 break
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 2 if failed else 0
 
 

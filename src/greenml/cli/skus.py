@@ -1,4 +1,4 @@
-"""``greenml skus``: the machine sizes that have a name here."""
+"""``greenml skus``: lists the machine sizes that have a name here."""
 
 from __future__ import annotations
 

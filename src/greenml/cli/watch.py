@@ -1,4 +1,4 @@
-"""``greenml watch``: a run as it goes on, whoever started it."""
+"""``greenml watch``: shows a run in progress, whoever started it."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ def command(
     from greenml.accounting import assumptions
     from greenml.analysis.what_if import ranking, ranking_text
     from greenml.errors import SettingsError
-    from greenml.run import finish
+    from greenml.run import opening
 
     asked = [name for name in ranking.SECTIONS if changes.pop(name)]
     if start_times and not intensity:
         raise SettingsError("--start-times needs hourly figures: give --intensity with a provider or a CSV file")
-    record = finish.open_record(path)
+    record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
     sections = asked if asked or start_times else ranking.SECTIONS

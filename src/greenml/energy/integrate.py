@@ -17,7 +17,7 @@ CROSS_CHECK_RATIO = 0.05  # counter and integrated power may differ by this much
 CROSS_CHECK_SECONDS = 10.0  # over less time the steps and lags at both ends may explain more
 SHORT_CHECK_RATIO = 0.1  # in less time than that
 SHORTEST_CHECKED_SECONDS = 1.0  # over less time the two are not compared
-SHORTEST_FILLED_SECONDS = 0.5  # a counter that told nothing for less is not noted
+SHORTEST_FILLED_SECONDS = 0.5  # a counter that was silent for less is not noted
 FROZEN_SECONDS = 2.0  # a counter that has not moved for this long under power does not count
 TELLING_SECONDS = 1e-6  # over less time joules say nothing of the power
 MOST_APART = 10.0  # counted and integrated energy; beyond, one of them is not of this load
@@ -25,7 +25,7 @@ SAME_SECONDS = 0.001  # times that are no further apart are one
 CARRIED_SECONDS = 0.5  # a driver's last sample of the power is thought to have gone on for no longer than this
 BRIDGED_SECONDS = 10.0  # the longest time without a reading of power that is bridged by the power on both sides
 FLUSHED_SECONDS = 1.0  # the sampler writes as often: a longer gap lies behind what is read in its sample
-MISSED_SECONDS = 0.25  # less than this is no gap: the driver has not told it yet
+MISSED_SECONDS = 0.25  # less than this is no gap: the driver has not reported it yet
 IDLE_RATIO = 0.1  # of the power limit: data center GPUs draw 10 to 15 % of it when idle
 MAX_WATTS_UNKNOWN = 2000.0  # of a device that does not tell its limit: no single device draws more
 
@@ -59,7 +59,7 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
             if last is None:
                 pen.to(current.seconds, 0.0, 0.0)
             elif current.seconds <= last.seconds:
-                continue  # told already, by a process that measured at the same time
+                continue  # counted already, by a process that measured at the same time
             elif before is None and _continues(device, current.seconds - last.seconds, current.joules - last.joules):
                 pen.to(
                     current.seconds,
@@ -69,7 +69,7 @@ def from_counter(device: Device, segments: Iterable[Sequence[Rollup]]) -> tuple[
             elif before is None:
                 pen.to(current.seconds, 0.0, 0.0)  # another process's counter, with an origin of its current
             else:
-                new = current.seconds - last.seconds  # what of it nobody told yet
+                new = current.seconds - last.seconds  # what of it no process reported yet
                 part, joules = new / (current.seconds - before.seconds), current.joules - before.joules
                 covered = new
                 if joules < 0:
@@ -136,7 +136,7 @@ def from_power(device: Device, segments: Sequence[Sequence[Rollup]]) -> EnergyCu
                 before = _PendingEnergy(now.known_until_seconds, 0.0, device.lag_seconds * watts)
             if not pen.times or start > pen.times[-1]:
                 pen.to(start, 0.0, 0.0)
-            if end > pen.times[-1]:  # else a lone reading, or told already by a process that measured at the same time
+            if end > pen.times[-1]:  # else a lone reading, or counted by a process that measured at the same time
                 new = (end - pen.times[-1]) / (end - start)
                 covered = min(max(0.0, rollup.power_seconds + now.seconds - before.seconds), end - start)
                 joules = (rollup.power_joules or 0.0) + now.joules - before.joules
@@ -238,7 +238,7 @@ def curve_of(  # noqa: PLR0911  a return for each thing that the samples may hol
     curve, filled_seconds = _filled(counter, power)
     method = "counter"
     if filled_seconds > SHORTEST_FILLED_SECONDS:
-        text = f"{label}: the energy counter told nothing for {filled_seconds:.1f} s; its power was integrated there"
+        text = f"{label}: the energy counter was silent for {filled_seconds:.1f} s; its power was integrated there"
         notes.append(("counter-failed", text))
         method = "counter" if filled_seconds <= counter.covered[-1] else "gauge"
     return Known(curve, method, (*notes, *check_notes), lower, higher)
@@ -263,7 +263,7 @@ def _without_stuck_end(segment: Sequence[Rollup]) -> Sequence[Rollup]:
 
 
 def _filled(counter: EnergyCurve, power: EnergyCurve) -> tuple[EnergyCurve, float]:
-    """Return the counter's curve with integrated power where the counter told nothing, and for how many seconds."""
+    """Return the counter's curve with integrated power where the counter was silent, and for how many seconds."""
     start, end = (
         min(counter.times_seconds[0], power.times_seconds[0]),
         max(counter.times_seconds[-1], power.times_seconds[-1]),

@@ -1,4 +1,4 @@
-"""What a device did over some spans of a run, and the picture of it over time."""
+"""What a device used over some spans of a run, and its timeline."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 import greenml
-from greenml.accounting.status import Band, Expected
+from greenml.accounting.status import Expected, ForecastRatio
 from greenml.integrations._callback import batch_size
 
 # Where a run's files are, and what reporters it has, say nothing of the training.
@@ -207,7 +207,7 @@ def figures(totals: greenml.RunningTotals, expected: Expected | None, tier: str)
 _EXPECTED_FIGURES = ("green/energy_kwh", "green/co2e_kg", "green/cost_usd")
 
 
-def _growth_of(name: str, expected: Expected | None) -> Band | None:
+def _growth_of(name: str, expected: Expected | None) -> ForecastRatio | None:
     """Return the expected growth of a total: that of time for the cost, that of energy for the others."""
     if expected is None:
         return None
@@ -231,7 +231,7 @@ def show(trainer: Trainer | None, totals: greenml.RunningTotals, expected: Expec
     bar.set_postfix_str(", ".join(parts), refresh=False)
 
 
-def _of(value: float, growth: Band | None) -> str:
+def _of(value: float, growth: ForecastRatio | None) -> str:
     if growth is None:
         return ""
     return f" of {value * growth.ratio:.3g} ({value * growth.low:.3g} to {value * growth.high:.3g})"

@@ -16,7 +16,8 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any
 
-from greenml.serving import Request, RequestResult, ServingMeter, serve
+from greenml.run.serving.meter import Request, RequestResult, ServingMeter
+from greenml.run.serving.serve import serve
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from greenml.redaction import redact_text
-from greenml.serving import Request, ServingMeter
+from greenml.run.serving.meter import Request, ServingMeter
 
 _request: contextvars.ContextVar[Request | None] = contextvars.ContextVar("greenml_request", default=None)
 

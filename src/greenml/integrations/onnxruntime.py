@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from greenml.serving import Request, ServingMeter
+from greenml.run.serving.meter import Request, ServingMeter
 
 RUNS = ("run", "run_with_iobinding", "run_with_ort_values")
 Tokens = Callable[[Mapping[str, Any], Any], tuple[int | None, int | None]]

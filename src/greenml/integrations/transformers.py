@@ -13,11 +13,11 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import greenml
+from greenml.accounting.status import Forecast
 from greenml.integrations import _trainer as facts
 from greenml.integrations._callback import quiet
 from greenml.integrations._trainer import trainer_calling, wrap
 from greenml.integrations._trainer_run import Budget, TrainerRun
-from greenml.run.live.forecast import Forecast
 
 log = logging.getLogger("greenml")
 LOOK_SECONDS = 1.0  # the running totals are looked up no oftener between logs

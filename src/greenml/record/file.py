@@ -24,18 +24,27 @@ def write(record: RunRecord, path: Path) -> None:
     files.write(path, redacted(record).model_dump_json(indent=2) + "\n")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        RecordError: it is not there, or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def read(path: Path) -> RunRecord:
     """Read a run.json.
 
     Raises:
         RecordError: no such file, not a run record, or of a newer version than this greenml reads.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file") from None
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
+    data = read_bytes(path)
     try:
         # Several times faster than the two steps below, which say what is wrong where this does not succeed.
         made = RunRecord.model_validate_json(data)

@@ -85,11 +85,11 @@ class IntensitySlotRecord(Model):
 
 
 class IntensityScope(Model):
-    """What a scope's carbon intensity follows from: the energy in and outside of the course's hours, and the means."""
+    """What a scope's carbon intensity follows from: the energy in and outside of the series' hours, and the means."""
 
     covered_joules: float
     uncovered_joules: float
-    covered_grams_per_kwh: float | None = Field(None, description="energy-weighted mean over the course's hours")
+    covered_grams_per_kwh: float | None = Field(None, description="energy-weighted mean over the series' hours")
     grams_per_kwh: float | None = Field(None, description="with the filled hours: emissions / facility energy")
     low_grams_per_kwh: float | None = Field(
         None, description="with the source's uncertainty and that of what fills the other hours"
@@ -112,11 +112,11 @@ class IntensitySeriesRecord(Model):
     )
     low_grams_per_kwh: float = Field(description="the least of the slots that the run lies in")
     high_grams_per_kwh: float = Field(description="the most of them")
-    covered_seconds: float = Field(description="of the run, within the course's hours")
+    covered_seconds: float = Field(description="of the run, within the series' hours")
     uncovered_seconds: float
     covered_time_mean_grams_per_kwh: float = Field(description="mean over the covered time, whatever was used when")
     time_mean_grams_per_kwh: float = Field(description="mean over the run's time, with the filled hours")
-    filled_grams_per_kwh: float | None = Field(None, description="what the hours outside of the course take")
+    filled_grams_per_kwh: float | None = Field(None, description="what the hours outside of the series take")
     scopes: dict[str, IntensityScope] = Field(description="by scope: run, or a phase's path")
     slots: list[IntensitySlotRecord] = Field(description="in time order; bounded in number")
 

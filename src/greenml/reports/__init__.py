@@ -24,6 +24,6 @@ def render(record: RunRecord, format: str) -> str:  # noqa: A002 - the word its 
     """
     known = formats()
     if format not in known:
-        hint = did_you_mean(nearest(format, known, 1))
-        raise SettingsError(f"unknown report format {format!r}{hint} Formats: {', '.join(known)}")
+        hint = did_you_mean(nearest(format, known, 1)) or f"; there are {', '.join(known)}"
+        raise SettingsError(f"unknown report format {format!r}{hint}")
     return str(importlib.import_module(f"{__name__}.{format}").render(record))

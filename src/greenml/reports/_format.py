@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 
-from greenml.record.schema import Factor, Quantity, RunRecord, SourceRef
+from greenml.record.schema import DeviceRecord, Factor, Quantity, RunRecord, SourceRef
 from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, GRAMS_PER_POUND, JOULES_PER_KWH, SECONDS_PER_HOUR
 
 JOULES_PER_WH = 3600.0
@@ -33,7 +33,6 @@ SENSOR_NAMES = {
     "impact_tracker": "experiment-impact-tracker",
     "aiperf": "AIPerf",
 }
-IMPORTED_SENSORS = ("azure_monitor", "codecarbon", "impact_tracker", "aiperf")
 STATUS_WORDS = {
     "running": "still running; figures so far",
     "killed": "killed; figures up to its last reading",
@@ -287,6 +286,11 @@ def sensors(record: RunRecord, kind: str) -> str:
             method = device.method if device.method in ("counter", "gauge") else ""
             names[f"{sensor} {method}".strip()] = None
     return ", ".join(name for name in names if name != "estimate")
+
+
+def is_imported(device: DeviceRecord) -> bool:
+    """Tell whether another tool measured a device; Azure Monitor's host has no energy, and so no method."""
+    return device.method == "reported" or device.sensor == "azure_monitor"
 
 
 def known_how(record: RunRecord, kind: str, quantity: Quantity) -> str:

@@ -83,7 +83,7 @@ def _fits(figure: _figures.RunFigure) -> bool:
 
 
 def _clock(record: RunRecord) -> str:
-    imported = record.devices and all(device.sensor in _format.IMPORTED_SENSORS for device in record.devices)
+    imported = record.devices and all(_format.is_imported(device) for device in record.devices)
     return "reported" if imported else "measured"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 
 from greenml import redaction
@@ -25,7 +25,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines + [f"| {escape(key)} | {escape(value)} |" for key, value in rows])
 
 
-def bullets(lines: list[str]) -> str:
+def grid(headings: Sequence[str], rows: Iterable[Sequence[str]], figures: Collection[int] = ()) -> str:
+    """Write rows under headings.
+
+    Args:
+        headings: a name a column.
+        rows: as many cells each.
+        figures: the columns of figures, set flush right.
+    """
+    rule = ["---:" if place in figures else "---" for place in range(len(headings))]
+    lines = [map(escape, headings), rule, *(map(escape, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bullets(lines: Iterable[str]) -> str:
     """Write lines as a list."""
     return "\n".join(f"- {escape(line)}" for line in lines)
 
@@ -269,7 +282,7 @@ def _resource_rows(record: RunRecord) -> list[Row]:
 
 def has_no_gpu(record: RunRecord) -> bool:
     """Tell whether greenml looked at the machine and saw no GPU; silence of an import is not that."""
-    looked = any(device.sensor not in _format.IMPORTED_SENSORS for device in record.devices)
+    looked = any(not _format.is_imported(device) for device in record.devices)
     return looked and not any(device.kind == "gpu" for device in record.devices)
 
 

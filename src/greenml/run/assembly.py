@@ -1,4 +1,4 @@
-"""Traces to the measured part of a run record: attempts, devices, phases, timeline. Nobody has to be alive."""
+"""Traces to the measured part of a run record: attempts, devices, phases, timeline. No process has to be alive."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from greenml.record.schema import (
     RunRecord,
     Usage,
 )
-from greenml.run.attempts import Attempt, by_attempt, host, load, status
-from greenml.trace import progress as training_progress
+from greenml.run.attempts import Attempt, by_attempt, host, load, metric_history, progress, status, work_counts
 from greenml.trace.types import Trace
 
 METHODS = ("counter", "estimate", "gauge", None)  # of a device that processes saw in different ways, the first counts
@@ -302,13 +301,13 @@ def _trainer(attempts: Sequence[Attempt]) -> dict[str, object]:
     for attempt in attempts:
         for trace in reversed(attempt.traces):
             trainer.update(trace.facts.get("trainer", {}))
-    counts = training_progress.counts(trace for attempt in attempts for trace in attempt.traces)
-    progress = training_progress.series((attempt.shift, attempt.traces) for attempt in attempts)
-    history = training_progress.history((attempt.shift, attempt.traces) for attempt in attempts)
+    counts = work_counts(trace for attempt in attempts for trace in attempt.traces)
+    points = progress((attempt.shift, attempt.traces) for attempt in attempts)
+    history = metric_history((attempt.shift, attempt.traces) for attempt in attempts)
     written = [_written(attempt) for attempt in attempts]
     if written and None not in written:
         trainer["disk_written_bytes"] = sum(value or 0.0 for value in written)
-    more = {"counts": counts, "progress": progress, "history": history}
+    more = {"counts": counts, "progress": points, "history": history}
     return trainer | {name: value for name, value in more.items() if value}
 
 

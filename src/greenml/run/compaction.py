@@ -23,8 +23,7 @@ from typing import TypeVar
 from greenml.energy import integrate
 from greenml.energy.curve import EnergyCurve
 from greenml.trace.file import TraceWriter, read_lines
-from greenml.trace.late_samples import share_late
-from greenml.trace.lines import Line, device_of, rollups_of, sample_line
+from greenml.trace.lines import Line, device_of, rollups_of, sample_line, share_late
 from greenml.trace.types import Device, Rollup, Span
 
 LIMIT_BYTES = 8_000_000

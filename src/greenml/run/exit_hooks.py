@@ -1,4 +1,6 @@
-"""How a process with a run forks and ends: the hooks of ``os.fork`` and the exit functions. No signal handler is taken.
+"""How a process with a run forks and ends: the hooks of ``os.fork`` and the exit functions.
+
+No signal handler is taken in a training's process. ``handled_signals`` is for greenml's own commands.
 
 A forked child has one thread: the one that forked. What another thread was in the middle of stays half done in the
 child. An import is the worst case: its lock is held by a thread that is not there, and the child's next import of that
@@ -9,10 +11,13 @@ of the GPU driver's library, or between the fork and the exec of a command that 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Protocol
 
@@ -144,3 +149,23 @@ def outcome(error: BaseException | None) -> tuple[str, str | None]:
     except Exception:  # noqa: BLE001  an exception of the training's own may not be printable
         text = "(cannot be printed)"
     return "failed", " ".join(f"{kind}: {text[:2000]}".split())[:500]
+
+
+@contextlib.contextmanager
+def handled_signals(names: Iterable[str], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle signals within the block; the handlers from before come back.
+
+    Signals that this system does not have are passed over. One that is ignored stays so, here and in commands that are
+    started: ``nohup`` ignores SIGHUP, a shell's background job SIGINT. Outside of the main thread nothing is handled,
+    because only the main thread may.
+    """
+    before = {}
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -18,11 +18,9 @@ from greenml.record import file as record_file
 from greenml.record.schema import Factors, Note, RunRecord
 from greenml.reports import model_card
 from greenml.run import assembly, attempts, intensity_poller
-from greenml.run.membership import run_dir_of
-from greenml.run.opening import open_record as open_record  # noqa: PLC0414  said to be exported
 from greenml.run.serving import records
 from greenml.settings import Settings
-from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 from greenml.trace.types import Trace
 
 log = logging.getLogger("greenml")
@@ -182,7 +180,7 @@ def with_intensity(record: RunRecord, path: str | os.PathLike[str], provider: st
     end = (record.ended or start + timedelta(seconds=record.duration_seconds)).astimezone(timezone.utc)
     end, basis = max(end, start + timedelta(seconds=1)), assumptions.basis_of(record)
     series = intensity_providers.series(provider, assumptions.place_of(record), start, end, basis)
-    folder = next((folder for folder in _trace_folders(Path(path)) if trace_file.paths(folder)), None)
+    folder = next((folder for folder in _trace_folders(Path(path)) if trace_paths(folder)), None)
     measured = assembly.assemble(folder, series)[0] if folder is not None else None
     if measured is not None and measured.run_id == record.run_id:
         hours = measured.factors.intensity_series

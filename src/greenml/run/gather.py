@@ -30,6 +30,7 @@ from greenml.errors import RecordError
 from greenml.run import job, merge
 from greenml.run.merge import NOT_GATHERED, PART_OF_RUN
 from greenml.trace import file as trace_file
+from greenml.trace.folder import trace_paths
 from greenml.trace.lines import Line
 
 log = logging.getLogger("greenml")
@@ -181,7 +182,7 @@ class _Session:
         finally:
             token.unlink(missing_ok=True)
             self._put("hello", {"over": True})  # whoever comes later need not wait
-        headers = [_header(path) for path in trace_file.paths(self._run_dir)]
+        headers = [_header(path) for path in trace_paths(self._run_dir)]
         here = {header.get("rank") for header in headers if header.get("attempt") == self._own_header.get("attempt")}
         silent = sorted(waited - here)
         if silent:
@@ -258,7 +259,7 @@ class _Session:
         self._done.lines.append({"note": PART_OF_RUN, "text": text})
 
     def _send(self, rank: int, ahead: float) -> None:
-        paths = trace_file.paths(self._run_dir)
+        paths = trace_paths(self._run_dir)
         files = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths}
         alive = [path.name for path in paths if trace_file.is_alive(path, _header(path))]
         content = zlib.compress(json.dumps({"files": files, "alive": alive}).encode(), 6)
@@ -314,7 +315,7 @@ def _own_header(run_dir: Path) -> Line:
     """
     me = job.current()
     here = (me.pid, me.host, me.boot_id, me.pid_namespace)
-    headers = [_header(path) for path in trace_file.paths(run_dir)]
+    headers = [_header(path) for path in trace_paths(run_dir)]
     headers = [
         header for header in headers
         if (header.get("pid"), header.get("host"), header.get("boot_id"), header.get("pid_namespace") or "") == here

@@ -1,4 +1,4 @@
-"""The membership of a process in a run: its run directory, its attempt, and the rule of who shares a run.
+"""The membership of a process in a run: its run directory, its attempt, and the rule of which processes share a run.
 
 Processes share a run where their launcher says so: the ranks of one launch of torchrun, DeepSpeed, Accelerate, MPI,
 Slurm or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a run of
@@ -21,7 +21,7 @@ from greenml.errors import RecordError, SettingsError
 from greenml.run.job import SERVER, Job
 from greenml.trace import file as trace_file
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import run_dir_of as run_dir_of  # noqa: PLC0414  said to be exported
+from greenml.trace.folder import run_dir_of, trace_paths
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
 _LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch
@@ -97,7 +97,7 @@ def join_run(
             )
             assert entered is not None  # noqa: S101  an attempt was named
             return entered
-        if resume and output.exists() and not trace_file.paths(run_dir_of(output)):
+        if resume and output.exists() and not trace_paths(run_dir_of(output)):
             raise SettingsError(
                 f"resume: {output} has no traces in {run_dir_of(output)} to add to; give another output"
             )
@@ -174,7 +174,7 @@ def _enter(
 def _members(run_dir: Path, *, with_liveness: bool = True) -> list[_Member]:
     """Return the members of a run, by attempt and start; a header that cannot be read is left out."""
     members = []
-    for path in trace_file.paths(run_dir):
+    for path in trace_paths(run_dir):
         try:
             header = trace_file.read_header(path)
             int(header.get("attempt", 1)), int(header.get("restarts") or 0), str(header["run_id"])

@@ -21,8 +21,8 @@ from greenml import files
 from greenml.errors import RecordError
 from greenml.record.schema import RunRecord
 from greenml.run import finish
-from greenml.run.membership import run_dir_of
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 from greenml.trace.lines import Line
 
 OFFSET = "unix_offset_seconds"  # in a header: the seconds to add to the times of the host's clock
@@ -144,10 +144,10 @@ def add(
         OSError: a trace cannot be written.
     """
     sender_attempt, current_attempt = attempts
-    incoming = [_source(path) for path in trace_file.paths(folder)]
+    incoming = [_source(path) for path in trace_paths(folder)]
     left_out = 0
     with files.locked(run_dir / "lock"):
-        present = [trace for path in trace_file.paths(run_dir) if (trace := _readable(path)) is not None]
+        present = [trace for path in trace_paths(run_dir) if (trace := _readable(path)) is not None]
         by_process = {trace.process: trace for trace in present}
         run_id = next((trace.origin[0] for trace in present), "")
         for trace in incoming:
@@ -174,13 +174,13 @@ def _sources_in(source: Path) -> list[_Source]:
         return _sources_in(run_dir_of(source)) if source.suffix == ".json" else [_source(source)]
     if not source.is_dir():
         raise RecordError(f"{source}: no such file or folder")
-    paths = trace_file.paths(source)
+    paths = trace_paths(source)
     if not paths:
-        folders = [path for path in sorted(source.glob("*.trace")) if trace_file.paths(path)]
+        folders = [path for path in sorted(source.glob("*.trace")) if trace_paths(path)]
         if len(folders) > 1:
             names = ", ".join(folder.name for folder in folders)
             raise RecordError(f"{source}: holds several runs ({names}); name the folder of one of them")
-        paths = trace_file.paths(folders[0]) if folders else []
+        paths = trace_paths(folders[0]) if folders else []
     traces = [trace for path in paths if (trace := _readable(path)) is not None]
     if not traces:
         raise RecordError(f"{source}: no trace in it" + (" that can be read" if paths else ""))

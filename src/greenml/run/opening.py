@@ -7,7 +7,7 @@ from pathlib import Path
 
 from greenml.record import file as record_file
 from greenml.record.schema import RunRecord
-from greenml.trace.folder import paths, run_dir_of
+from greenml.trace.folder import run_dir_of, trace_paths
 
 
 def open_record(path: str | os.PathLike[str]) -> RunRecord:
@@ -23,7 +23,7 @@ def open_record(path: str | os.PathLike[str]) -> RunRecord:
         inside = path / "run.json"
         return open_record(inside) if inside.exists() or run_dir_of(inside).is_dir() else _made(path)
     run_dir = run_dir_of(path)
-    newest = max((path.stat().st_mtime for path in paths(run_dir)), default=0.0)
+    newest = max((path.stat().st_mtime for path in trace_paths(run_dir)), default=0.0)
     if newest and (not path.exists() or path.stat().st_mtime < newest):
         return _made(run_dir)
     record = record_file.read(path)

@@ -20,6 +20,7 @@ from greenml.run.membership import Membership
 from greenml.sensors.sampler import Sampler
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
+from greenml.trace.folder import trace_paths
 from greenml.trace.lines import Line, device_line, sample_line
 from greenml.trace.types import Device, Rollup, Sensor, Wanted
 
@@ -135,7 +136,7 @@ class Recorder:
         self._sampler.start()
         if self._settings.intensity:
             self._watch = intensity_poller.begin(
-                self._settings, self._writer.path, lambda: trace_file.paths(self._membership.run_dir), self.write,
+                self._settings, self._writer.path, lambda: trace_paths(self._membership.run_dir), self.write,
                 lambda: self.place,
             )  # fmt: skip
 

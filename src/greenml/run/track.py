@@ -27,11 +27,12 @@ from greenml.run.exit_hooks import outcome
 from greenml.run.phases import OpenPhases
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
+from greenml.trace.folder import run_dir_of
 from greenml.trace.lines import Line, to_jsonable
 
 if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
-    from greenml.run.live.follower import BackgroundTotals
+    from greenml.run.live import BackgroundTotals
     from greenml.sinks import Delivery
 
 log = logging.getLogger("greenml")
@@ -79,8 +80,8 @@ def track(
         carbon_intensity: g CO2e per kWh, in place of the tables.
         price_per_hour: USD per node and hour, in place of the tables.
         pue: power usage effectiveness, in place of the tables.
-        intensity: who is asked for the carbon intensity as the run goes on: ``electricity_maps``, ``watttime``,
-            ``uk_grid``, or a CSV file of yours; nobody by default (docs/intensity.md).
+        intensity: the provider of the carbon intensity as the run goes on: ``electricity_maps``, ``watttime``,
+            ``uk_grid``, or a CSV file of yours; none by default (docs/intensity.md).
         market_intensity: g CO2e per kWh of a contract, beside the location's.
         lifetime_years: of the hardware, for its share of embodied carbon.
         basis: of the carbon intensity: ``direct`` (at the power plants, scope 2; the default) or ``lifecycle`` (with
@@ -192,7 +193,7 @@ class Run:
     @property
     def run_dir(self) -> Path:
         """The folder of the run's traces, once started."""
-        return self._membership.run_dir if self._membership is not None else membership.run_dir_of(self.output)
+        return self._membership.run_dir if self._membership is not None else run_dir_of(self.output)
 
     def start(self, since_seconds: float | None = None) -> Run:
         """Begin to measure; returns within two seconds whatever the hardware does.
@@ -254,7 +255,7 @@ class Run:
                 self._note_once("sink", "only 'greenml run' delivers to the sinks of its run; give it --sink")
             return
         from greenml import sinks
-        from greenml.run.live.follower import LiveRun
+        from greenml.run.live import LiveRun
 
         assert self._membership is not None  # noqa: S101  started
         name = redact_text(str(to_jsonable(self.settings.name)))
@@ -353,7 +354,7 @@ class Run:
         return record
 
     def _finish(self) -> RunRecord | None:
-        """Write the record, if this process speaks for the run or is the last of it."""
+        """Write the record, if this process is the lead process of the run or the last of it."""
         assert self._membership is not None  # noqa: S101  only a started run gets here
         record: RunRecord | None = None
         self._owed = False
@@ -550,7 +551,7 @@ class Run:
         try:
             recorder = self._recorder
             if self._live is None and recorder is not None and self._is_active():
-                from greenml.run.live.follower import BackgroundTotals
+                from greenml.run.live import BackgroundTotals
 
                 self._live = BackgroundTotals(self.run_dir, lambda: recorder.place)
             if self._live is None:

@@ -22,9 +22,17 @@ from greenml import files
 from greenml.errors import RecordError
 from greenml.files import ProcessLock, is_locked
 from greenml.redaction import redact_line
-from greenml.trace.folder import paths as paths  # noqa: PLC0414  said to be exported
-from greenml.trace.late_samples import share_late
-from greenml.trace.lines import FORMAT, Line, LineReader, device_of, intensity_of, kind_of, loaded, rollups_of
+from greenml.trace.lines import (
+    FORMAT,
+    Line,
+    LineReader,
+    device_of,
+    intensity_of,
+    kind_of,
+    loaded,
+    rollups_of,
+    share_late,
+)
 from greenml.trace.types import Device, Span, Trace
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -10,6 +10,6 @@ def run_dir_of(output: Path) -> Path:
     return output.with_suffix(".trace")
 
 
-def paths(run_dir: Path) -> list[Path]:
+def trace_paths(run_dir: Path) -> list[Path]:
     """Return the traces of a run directory, in the order of their names."""
     return sorted(run_dir.glob("*.jsonl"))

@@ -25,7 +25,7 @@ Times are seconds of the host's monotonic clock. A device's array is ``[t of its
 power_joules, power_seconds, power_max_watts, swing_joules, utilization_ratio, memory_utilization_ratio,
 memory_mean_bytes, memory_max_bytes, seconds since its last power where that is older, power_last_watts, arrays of the
 same kind]``, unknowns null, trailing ones left out; its span began at its last read. The last are what a driver's
-samples tell of earlier arrays of the device, found by the time of their read (see ``late_samples``).
+samples tell of earlier arrays of the device, found by the time of their read (see ``share_late``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
@@ -48,6 +49,9 @@ FORMAT = 1
 STATUSES = ("running", "completed", "failed", "interrupted", "killed")
 ROW_LENGTH = 12
 _UNKNOWN = [None] * ROW_LENGTH
+SAME_SECONDS = 2e-5  # times are rounded in the file
+_SUMS, _MEANS, _PEAK = (2, 3, 5), (6, 7), 4
+_POWER_AGE, _POWER_WATTS = 10, 11
 
 _SERIES_FIELDS = frozenset(field.name for field in fields(IntensitySeries))
 _SOURCE_FIELDS = frozenset(field.name for field in fields(Source))
@@ -538,3 +542,55 @@ def _bounded(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  any JSON
 
 
 MOST_PRINTED = 1e300
+
+
+def share_late(lines: Sequence[Line], sliced: Callable[[Sequence[Line]], Iterable[Line]] = iter) -> list[Line]:
+    """Put what came late where it belongs: each line gets its part of what a driver's samples tell of earlier lines.
+
+    A GPU's counter is read each second, its driver's samples of power and utilization only every few seconds. The row
+    of such a reading holds rows for the lines before it, which had none of their own.
+
+    Args:
+        lines: of a trace, in the order of the file.
+        sliced: iterates over them, with pauses where others must not wait.
+
+    Returns:
+        The same lines; rows that held rows of others without them, and those others complete. Where a compaction merged
+        the line that a row belongs to, the merged one has it.
+    """
+    shared = list(lines)
+    rows: dict[str, tuple[list[float], list[int]]] = {}  # of each device: when its rows end, and in which line
+    for number, line in enumerate(sliced(lines)):
+        devices = line.get("d")
+        for key, row in devices.items() if isinstance(devices, dict) else ():
+            with contextlib.suppress(TypeError, ValueError, KeyError, IndexError):  # a damaged row
+                ends, numbers = rows.setdefault(key, ([], []))
+                if len(row) > ROW_LENGTH:
+                    for late in row[ROW_LENGTH] or ():
+                        at = bisect_left(ends, line["t"] + late[0] - SAME_SECONDS)
+                        if at < len(ends):
+                            _complete(shared, numbers[at], key, late)
+                    _put(shared, number, key, row[:ROW_LENGTH])
+                ends.append(line["t"] + row[0])
+                numbers.append(number)
+    return shared
+
+
+def _complete(lines: list[Line], number: int, key: str, late: Sequence[Any]) -> None:
+    """Add what came late to a device's row of a line."""
+    row = list(lines[number]["d"][key])
+    row += [None] * (ROW_LENGTH - len(row))
+    late = [*late, *[None] * (ROW_LENGTH - len(late))]
+    for column in _SUMS:
+        if late[column] is not None:
+            row[column] = (row[column] or 0.0) + late[column]
+    for column in _MEANS:
+        row[column] = late[column] if row[column] is None else row[column]
+    if late[_PEAK] is not None:
+        row[_PEAK] = max(row[_PEAK] or 0.0, late[_PEAK])
+        row[_POWER_AGE], row[_POWER_WATTS] = late[_POWER_AGE], late[_POWER_WATTS]
+    _put(lines, number, key, row)
+
+
+def _put(lines: list[Line], number: int, key: str, row: list[Any]) -> None:
+    lines[number] = {**lines[number], "d": {**lines[number]["d"], key: row}}

@@ -16,7 +16,7 @@ from greenml.trace.lines import Line, LineReader, device_of, intensity_of, kind_
 from greenml.trace.types import Device
 
 HEARD_SECONDS = 5.0  # a process that wrote this recently lives; of any other its lock is looked at
-POWER_SECONDS = 0.5  # power is told over at least this long: samples at phases' edges are shorter than a counter's step
+POWER_SECONDS = 0.5  # power is a mean over this long at least: samples at edges are shorter than a counter's step
 FIRST_SECONDS = 0.1  # the first of all, which is less sure, over at least this
 COUNTED = ("gpu", "cpu", "dram")  # what IT energy is made of
 BIN_SECONDS = 300  # energy is kept apart by these bins of time: no provider of carbon intensity has shorter slots
@@ -46,7 +46,7 @@ class TailedDevice:
     _pending: float = 0.0  # joules integrated since the counter's last reading, while it tells nothing
     _moved: bool = False
     _integrated: tuple[float, float] = (0.0, 0.0)  # joules and seconds, by power beside a counter
-    _power: tuple[float, float] = (0.0, 0.0)  # joules and seconds since ``watts`` was told
+    _power: tuple[float, float] = (0.0, 0.0)  # joules and seconds since ``watts`` was set
     _settled: bool = False  # ``watts`` was over that long; before, it is as good as can be
     _utilization: tuple[float, float] = (-math.inf, 0.0)
     _memory: tuple[float, float] = (-math.inf, 0.0)

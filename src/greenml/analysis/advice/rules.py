@@ -591,7 +591,7 @@ def preemptible(record: RunRecord) -> Finding | Silence:
         for price, more in ((other.low, shares[0]), (other.high, shares[1]))
     )
     if ends[0] <= 0:
-        return Silence(rule, f"{_format.tier(name)} saves nothing beyond doubt")
+        return Silence(rule, f"{_format.tier(name)} saves nothing beyond the uncertainty")
     spent = None if joules is None else (-joules * shares[1], -joules * shares[0])
     interval = math.sqrt(2 * cost * PREEMPTED_HOURS * SECONDS_PER_HOUR / record.place.nodes)
     source_words = "as the phase 'save' took" if saves is not None else "assumed: there is no phase 'save'"
@@ -652,7 +652,7 @@ def cleaner_region(record: RunRecord) -> Finding | Silence:
     ]
     if not better:
         return Silence(
-            rule, "no region with the machine is cleaner by more than the doubt of the factors, on the same basis"
+            rule, "no region with the machine is cleaner by more than the uncertainty of the factors, on the same basis"
         )
     best = ranking.ranked(better, "carbon")[0]
     change, uncertainty = -(best.change_grams or 0.0), ranking.carbon_uncertainty(best, alternatives.run)

@@ -25,7 +25,7 @@ class Term:
     Attributes:
         sensor: what identifies the sensor; None where another run cannot have the same one.
         joules: as the sensor reported them.
-        calibration_joules: what its gain may shift them by, the same way in every run.
+        calibration_joules: what its calibration may shift them by, the same way in every run.
         minus_joules, plus_joules: what else they may be off by, downward and upward.
     """
 
@@ -239,7 +239,7 @@ def _figure(
 def terms(used: Iterable[tuple[DeviceRecord, Usage]]) -> tuple[Term, ...] | None:
     """Return the energy terms of some devices, one per sensor; None where the uncertainty of one is not known.
 
-    Source: docs/method.md, section 3, for the uncertainties; docs/compare.md for which gains are shared.
+    Source: docs/method.md, section 3, for the uncertainties; docs/compare.md for which calibrations are shared.
     """
     energy_terms: list[Term] = []
     for device, usage in used:

@@ -235,7 +235,7 @@ def _rule(baseline: Row, row: Row) -> str:
     if baseline_energy.value is None or row_energy.value is None:
         return ""
     if baseline_energy.terms is None or row_energy.terms is None:
-        return "energy is not judged, because what the sensors may be off by is not told"
+        return "energy is not judged, because what the sensors may be off by is not known"
     both, of = shared(baseline_energy, row_energy)
     if both == 0:
         rule = (

@@ -20,6 +20,7 @@ from greenml.analysis.comparison.columns import Column
 from greenml.analysis.comparison.compare import Comparison, Row
 from greenml.analysis.comparison.differences import Cell, Difference
 from greenml.reports import _format
+from greenml.reports import markdown as record_markdown
 from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, JOULES_PER_KWH
 
 VERDICTS = {
@@ -139,7 +140,7 @@ GAP = 2
 LEGEND = {
     "intervals": "Not told apart: what sensors and factors may be off by is more than the runs differ.",
     "spread": "Within the spread: repeats of one configuration differ as much (95 % interval of the means).",
-    "unknown": "No interval: what the sensors may be off by is not told, so nothing is said of the difference.",
+    "unknown": "No interval: what the sensors may be off by is not known, so nothing is said of the difference.",
     "exact": "No remark: told apart, or a figure without an interval (metrics, time, memory, use, money at one price); "
     "by how much a repeat would differ, only repeats can tell.",
 }
@@ -327,24 +328,19 @@ def _list(lines: Sequence[str]) -> Table:
     return table
 
 
-def escape(text: str) -> str:
-    """Make text safe for one cell or one line of Markdown."""
-    flat = redaction.printable_line(text)
-    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
 def markdown(comparison: Comparison) -> str:
     """Render a Markdown table with a row a run, and what must be said beside it."""
     how = words(comparison)
     titles = ["run", *(how[column.key].title for column in comparison.columns)]
-    lines = [f"| {' | '.join(map(escape, titles))} |", f"| --- |{' ---: |' * len(comparison.columns)}"]
+    rows = []
     for at, row in enumerate(comparison.rows):
         name = label(row) + (" (baseline)" if at == comparison.baseline else "")
         cells = [name, *(_cell(column, row, comparison, how, lines=False).plain for column in comparison.columns)]
-        lines.append(f"| {' | '.join(map(escape, cells))} |")
+        rows.append(cells)
+    parts = [record_markdown.grid(titles, rows, range(1, len(titles)))]
     for title, said in remarks(comparison):
-        lines += ["", f"{title}:", "", *(f"- {escape(line)}" for line in said)]
-    return "\n".join(lines) + "\n"
+        parts += [f"{title}:", record_markdown.bullets(said)]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(comparison: Comparison) -> str:

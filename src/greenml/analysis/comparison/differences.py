@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from greenml.analysis import statistics
 from greenml.analysis.comparison.columns import Assumed, Figure, Term
-from greenml.analysis.study import statistics
 from greenml.record.schema import Factor, RunRecord
 
 Verdict = Literal["apart", "intervals", "spread", "exact", "unknown"]
@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row against the baseline, in one column.
+    """A row acalibrationst the baseline, in one column.
 
     Attributes:
         change_ratio: (row - baseline) / |baseline|: 0.05 is 5 % more.
@@ -145,11 +145,11 @@ def _overlap(
 def most(top: Sequence[Term], bottom: Sequence[Term]) -> float:
     """Return the upper bound of the ratio of the true energy of ``top`` to that of ``bottom``.
 
-    What a sensor has only in one of them is as far off as it may be. The gain of a sensor in both is one unknown: each
-    is set to the end that makes the ratio larger. The ratio is a quotient of two linear functions of the gains, so its
-    most lies in a corner; Dinkelbach's iteration (Management Science 13(7), 1967) finds it.
+    What a sensor has only in one of them is as far off as it may be. The calibration of a sensor in both is one
+    unknown: each is set to the end that makes the ratio larger. The ratio is a quotient of two linear functions of the
+    calibrations, so its most lies in a corner; Dinkelbach's iteration (Management Science 13(7), 1967) finds it.
     """
-    above_of, below_of = _gains(top), _gains(bottom)
+    above_of, below_of = _calibrations(top), _calibrations(bottom)
     both = above_of.keys() & below_of.keys()
     upper = sum(
         term.joules + term.plus_joules + (0.0 if term.sensor in both else term.calibration_joules) for term in top
@@ -157,28 +157,28 @@ def most(top: Sequence[Term], bottom: Sequence[Term]) -> float:
     lower = sum(
         term.joules - term.minus_joules - (0.0 if term.sensor in both else term.calibration_joules) for term in bottom
     )
-    gains = [(above_of[sensor], below_of[sensor]) for sensor in sorted(both)]
+    calibrations = [(above_of[sensor], below_of[sensor]) for sensor in sorted(both)]
     if lower <= 0:
         return math.inf
     ratio = upper / lower
     for _ in range(ROUNDS):
-        signs = [1.0 if above - ratio * below > 0 else -1.0 for above, below in gains]
-        under = lower + sum(sign * below for sign, (_, below) in zip(signs, gains, strict=True))
+        signs = [1.0 if above - ratio * below > 0 else -1.0 for above, below in calibrations]
+        under = lower + sum(sign * below for sign, (_, below) in zip(signs, calibrations, strict=True))
         if under <= 0:
             return math.inf
-        better = (upper + sum(sign * above for sign, (above, _) in zip(signs, gains, strict=True))) / under
+        better = (upper + sum(sign * above for sign, (above, _) in zip(signs, calibrations, strict=True))) / under
         if math.isclose(better, ratio, rel_tol=1e-12):
             return better
         ratio = better
     return ratio
 
 
-def _gains(terms: Sequence[Term]) -> dict[tuple[str, ...], float]:
-    gains: dict[tuple[str, ...], float] = {}
+def _calibrations(terms: Sequence[Term]) -> dict[tuple[str, ...], float]:
+    calibrations: dict[tuple[str, ...], float] = {}
     for term in terms:
         if term.sensor is not None:
-            gains[term.sensor] = gains.get(term.sensor, 0.0) + term.calibration_joules
-    return gains
+            calibrations[term.sensor] = calibrations.get(term.sensor, 0.0) + term.calibration_joules
+    return calibrations
 
 
 def shared(baseline: Figure, other: Figure) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def _noise(baseline: Cell, other: Cell) -> float | None:
     else:
         error = math.hypot(spreads[0] / math.sqrt(baseline.count), spreads[1] / math.sqrt(other.count))
         freedom = known.count - 1.0
-    return statistics.quantile(freedom) * error
+    return statistics.student_quantile(freedom) * error
 
 
 # What two repeats may differ in: output paths, names, and where they report to.

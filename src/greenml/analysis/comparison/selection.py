@@ -101,9 +101,9 @@ def _basis(record: RunRecord) -> str:
     factor, series = record.factors.carbon_intensity, record.factors.intensity_series
     if factor is None:
         return _format.NOT_KNOWN
-    basis = factor.basis or "basis not told"
+    basis = factor.basis or "basis not known"
     marginal = series is not None and series.signal == "marginal"
-    return f"marginal, {series.basis or 'basis not told'}" if marginal and series is not None else basis
+    return f"marginal, {series.basis or 'basis not known'}" if marginal and series is not None else basis
 
 
 def _pue(record: RunRecord) -> str:
@@ -144,7 +144,7 @@ def _prices(record: RunRecord) -> str:
 
 
 def _tier(record: RunRecord) -> str:
-    return _format.tier(record.place.tier) if record.place.tier else "not told"
+    return _format.tier(record.place.tier) if record.place.tier else "not known"
 
 
 def _origin(record: RunRecord) -> str:

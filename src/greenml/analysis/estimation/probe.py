@@ -11,6 +11,7 @@ from typing import Literal
 
 from greenml.accounting import totals
 from greenml.analysis.estimation.estimate import Estimate, Part
+from greenml.analysis.statistics import student_quantile
 from greenml.analysis.what_if.ranking import Profile, profile
 from greenml.errors import FactorError, SettingsError
 from greenml.record.schema import DeviceRecord, PhaseRecord, Quantity, RunRecord, Usage
@@ -25,11 +26,6 @@ BINS = 3.0  # a block is this many steps of the timeline at the least: its edges
 # A first block that is this far from the later half's median is still warming up.
 WARM_DEVIATIONS, WARM_RATIO = 4.0, 0.03
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom.
-STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +74,7 @@ class Pace:
             return 0.0
         spread = statistics.stdev(batch.amount(what) / batch.units for batch in self.steady)
         further = max(units / (many / k), 1.0)
-        return student(k - 1) * spread * math.sqrt(1 / k + 1 / further) * units
-
-
-def student(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t."""
-    return STUDENT[min(degrees, len(STUDENT)) - 1]
+        return student_quantile(k - 1) * spread * math.sqrt(1 / k + 1 / further) * units
 
 
 def train_phase(record: RunRecord) -> PhaseRecord:
@@ -348,7 +339,7 @@ def _again(  # noqa: PLR0917  what repeats, and how far it goes
     name = f"{phase.path}, {_format.number(times, 4)} times"
     if len(each) > 1:
         spread = [statistics.stdev(amounts[at] for amounts in each) for at in (0, 1)]
-        wide = student(len(each) - 1) * math.sqrt(1 / len(each) + 1 / max(times, 1.0))
+        wide = student_quantile(len(each) - 1) * math.sqrt(1 / len(each) + 1 / max(times, 1.0))
         off = [deviation * wide * times for deviation in spread]
     else:
         off = [ONCE_RATIO * mean * times for mean in means]
@@ -410,7 +401,7 @@ def _made(record: RunRecord, what: str, rows: Sequence[tuple[str, _Cost, str]], 
         f"{pace.how}.",
         "The training goes on as in the probe's steady state: same machine, batch size, data and length of inputs.",
         f"The interval is 95 % of the spread between {len(pace.steady)} batches of {pace.unit}, with the sensors' own "
-        f"doubt ({_format.percent(sides[0])} down, {_format.percent(sides[1])} up), in quadrature.",
+        f"uncertainty ({_format.percent(sides[0])} down, {_format.percent(sides[1])} up), in quadrature.",
     ]
     if factors.intensity_series is not None:
         assumes.append("The carbon intensity is the mean over the probe's own hours.")

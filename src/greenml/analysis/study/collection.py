@@ -24,8 +24,8 @@ from greenml.errors import RecordError, SettingsError, did_you_mean, nearest
 from greenml.record import file as record_file
 from greenml.record.schema import RunRecord
 from greenml.run import finish
-from greenml.run.membership import run_dir_of
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of, trace_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ def _put(study: Study, cell: Cell, path: Path, record: RunRecord) -> None:
 def _boot_id(run_dir: Path) -> str:
     """Return what tells the machine of a run from others of its name, by its traces; "" of several, or of none."""
     boots = set()
-    for path in trace_file.paths(run_dir):
+    for path in trace_paths(run_dir):
         with contextlib.suppress(RecordError):
             boots.add(trace_file.machine(trace_file.read_header(path)))
     return boots.pop()[1] if len(boots) == 1 else ""

@@ -21,8 +21,9 @@ from greenml.analysis.study import attempt, expectation
 from greenml.analysis.study import folder as study_folder
 from greenml.analysis.study.folder import BUDGET, RECORD_FILE, STOPPED, TO_RUN, Cell, Study
 from greenml.errors import SettingsError
-from greenml.run.live.follower import LiveRun
-from greenml.run.membership import run_dir_of
+from greenml.run import exit_hooks
+from greenml.run.live import LiveRun
+from greenml.trace.folder import run_dir_of
 
 POLL_SECONDS = 0.2
 BUDGET_SECONDS = 1.0  # between two looks at what the running cells have used
@@ -50,7 +51,7 @@ class Place(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told what happens."""
+    """Is called at each event of a study."""
 
     def began(self, study: Study, cell: Cell) -> None:
         """A cell was started; ``study`` is as it is now."""
@@ -93,7 +94,7 @@ def run(
     Args:
         study: to run.
         place: where.
-        observer: who is told what happens.
+        observer: called at each event.
         most: how many cells at most; None for all.
         retry_failed: also run cells again that failed for good.
 
@@ -118,7 +119,7 @@ class _Execution:
         self._running: list[_Running] = []
         self._over_budget = ""
         self._looked = 0.0
-        self._told_before = study.spent.told
+        self._recorded_before = study.spent.recorded
         self._said: set[str] = set()
         self._kills = 0
         self._waits = False
@@ -226,7 +227,7 @@ class _Execution:
             running.used = used(running.live, share, expectation.tier(file)) or running.used
         more = self._used_now()
         self._over_budget = expectation.over_budget(self._study, more) or expectation.not_held(
-            self._study, more, self._told_before
+            self._study, more, self._recorded_before
         )
         if self._over_budget and self._running:
             self._observer.said(f"over the budget ({self._over_budget}); what runs is stopped")
@@ -315,16 +316,8 @@ def _signals() -> Iterator[list[int]]:
     def collect(number: int, _: FrameType | None) -> None:
         numbers.append(number)
 
-    before = {}
-    with contextlib.suppress(ValueError):  # not the main thread: whoever has it has the signals, too
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # as of nohup
-                before[name] = signal.signal(getattr(signal, name), collect)
-    try:
+    with exit_hooks.handled_signals(("SIGINT", "SIGTERM", "SIGHUP"), collect):
         yield numbers
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------

@@ -193,17 +193,17 @@ def over_budget(study: Study, more: Mapping[str, float | None] | None = None) ->
     return _beyond(study.plan.file, study.spent, {name: value or 0.0 for name, value in (more or {}).items()}, "used")
 
 
-def not_held(study: Study, more: Mapping[str, float | None], told_before: int) -> str:
+def not_held(study: Study, more: Mapping[str, float | None], recorded_before: int) -> str:
     """Say which budget cannot be held, because no run tells the figure that it limits; "" where each can.
 
     Args:
         study: with the records of what has run.
         more: by figure, what is used by cells that run now; None where none of them tells it, and should by now.
-        told_before: records that were there when the study was started last: of other settings, perhaps.
+        recorded_before: records that were there when the study was started last: of other settings, perhaps.
     """
     used = study.spent
     for budget in _budgets(study.plan.file):
-        lacking = used.told > told_before or (budget.figure in more and more[budget.figure] is None)
+        lacking = used.recorded > recorded_before or (budget.figure in more and more[budget.figure] is None)
         if lacking and not used.known.get(budget.spent) and more.get(budget.figure) is None:
             what = budget.spent.partition(",")[0]
             return f"{budget.name} {budget.limit:g} cannot be held: the {what} of no run is known; {budget.cure}"

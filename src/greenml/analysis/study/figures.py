@@ -1,4 +1,4 @@
-"""Figures of a study's runs: what each column of the benchmark table is, how it is read off a record and written."""
+"""Columns of a study's benchmark table: how each figure is read from a record, and how it is written."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ from greenml.analysis.study import order
 from greenml.analysis.study.plan import Plan, StudyFile, Variant, folder_name, make
 from greenml.errors import RecordError, SettingsError
 from greenml.record.schema import Quantity, RunRecord
-from greenml.run.finish import open_record
-from greenml.run.membership import run_dir_of
+from greenml.run.opening import open_record
 from greenml.trace import file as trace_file
+from greenml.trace.folder import run_dir_of
 
 VERSION = 1
 CELLS_LOG_FILE = "cells.log"  # what the processes that run cells say beside their commands' output
@@ -140,7 +140,7 @@ class Spent:
         seconds: the sum of their durations.
         it_energy_joules, facility_energy_joules, emissions_grams: sums, of what is known.
         cost_usd: by tier.
-        told: attempts that have a record; those that started no run have none, and used nothing.
+        recorded: attempts that have a record; those that started no run have none, and used nothing.
         unreadable: attempts that ended without a record that can be read.
         running: attempts that go on: they are not in the sums.
         known: attempts that tell a figure: ``time``, ``energy``, ``facility energy``, ``emissions``, ``cost, TIER``.
@@ -153,7 +153,7 @@ class Spent:
     facility_energy_joules: float = 0.0
     emissions_grams: float = 0.0
     cost_usd: Mapping[str, float] = field(default_factory=dict)
-    told: int = 0
+    recorded: int = 0
     unreadable: int = 0
     running: int = 0
     known: Mapping[str, int] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Spent:
 
     def missing(self, figure: str) -> int:
         """Return of how many attempts a figure is not wholly in the sum: not known, or the attempt still runs."""
-        lacking = self.told - self.known.get(figure, 0) + self.partly.get(figure, 0)
+        lacking = self.recorded - self.known.get(figure, 0) + self.partly.get(figure, 0)
         return lacking + self.unreadable + self.running
 
     @property
@@ -169,7 +169,7 @@ class Spent:
         """By what is not wholly known, of how many attempts that have ended; a cost that no attempt tells is no sum."""
         costs = [f"cost, {tier}" for tier in self.cost_usd]
         lacking = {
-            name: self.told - self.known.get(name, 0) + self.partly.get(name, 0)
+            name: self.recorded - self.known.get(name, 0) + self.partly.get(name, 0)
             for name in ("energy", "facility energy", "emissions", *costs)
         }
         return {name: number for name, number in {"record": self.unreadable, **lacking}.items() if number}
@@ -477,7 +477,7 @@ def spent(attempts: Sequence[CellAttempt]) -> Spent:
     sums: dict[str, float] = {}
     known: dict[str, int] = {}
     partly: dict[str, int] = {}
-    told = unreadable = running = 0
+    recorded = unreadable = running = 0
 
     def add(name: str, quantity: Quantity, scale: float) -> None:
         if quantity.value is not None:
@@ -491,9 +491,9 @@ def spent(attempts: Sequence[CellAttempt]) -> Spent:
             running += attempt.state == "running"
             unreadable += attempt.state != "running" and not attempt.unreadable.startswith("no run")
             continue
-        told += 1
+        recorded += 1
         sums["time"] = sums.get("time", 0.0) + total.seconds
-        known["time"] = told
+        known["time"] = recorded
         share = attempt.shared_ratio
         own = own_ratio(total.it_energy_joules.value or 0.0, total.gpu_energy_joules.value or 0.0, share)
         add("energy", total.it_energy_joules, own)
@@ -504,7 +504,7 @@ def spent(attempts: Sequence[CellAttempt]) -> Spent:
     cost = {name.removeprefix("cost, "): usd for name, usd in sums.items() if name.startswith("cost, ")}
     return Spent(
         len(attempts), sums.get("time", 0.0), sums.get("energy", 0.0), sums.get("facility energy", 0.0),
-        sums.get("emissions", 0.0), cost, told, unreadable, running, known, partly,
+        sums.get("emissions", 0.0), cost, recorded, unreadable, running, known, partly,
     )  # fmt: skip
 
 

@@ -604,9 +604,6 @@ def _sections(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield section
 
 
-_CHANGES = ("variants", "factors")
-
-
 def _first_trouble(error: ValidationError, content: Mapping[str, Any]) -> str:
     """Say what is wrong first: where, what, and what would be right."""
     trouble = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")

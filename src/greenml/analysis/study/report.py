@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greenml.analysis import _prose
+from greenml.analysis import _prose, statistics
 from greenml.analysis.comparison import differences
 from greenml.analysis.comparison.columns import Better, Figure, number
 from greenml.analysis.comparison.differences import Cell as MeanCell
 from greenml.analysis.comparison.differences import front, mean
-from greenml.analysis.study import statistics
+from greenml.analysis.statistics import LEVEL, Effect
 from greenml.analysis.study.figures import Measure, Reached, history, measures, reached, with_share
 from greenml.analysis.study.folder import Cell, CellAttempt, Spent, Study, spent
 from greenml.analysis.study.plan import Variant
-from greenml.analysis.study.statistics import LEVEL, Effect
 from greenml.analysis.study.tables import Entry, Heading, Raw, Style, Table, count, word
 from greenml.errors import SettingsError, did_you_mean, nearest
 from greenml.record.schema import RunRecord
@@ -37,7 +36,7 @@ VERDICTS = {
 LEGEND = {
     "seeds": "Not told apart: the spread of the seeds does not carry the difference (adjusted p-value from 0.05 on).",
     "instrument": "Not told apart, sensors: what the sensors or factors may be off by is more than the difference.",
-    "unknown": "Not judged, sensors: what they may be off by is not told.",
+    "unknown": "Not judged, sensors: what they may be off by is not known.",
     "single": "One seed: how far a repeat would differ is not known. Give seeds at least three values, better five.",
 }
 COMPARED = (  # what is compared with the baseline, beside the quality

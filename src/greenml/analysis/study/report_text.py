@@ -28,30 +28,26 @@ def markdown(title: str, lead: Sequence[str], tables: Sequence[Table]) -> str:
     """Render as Markdown: the lead as a list, then every table with its remarks."""
     parts = [f"# {record_markdown.escape(title)}"]
     if lead:
-        parts.append(record_markdown.bullets([record_markdown.escape(line) for line in lead]))
+        parts.append(record_markdown.bullets(lead))
     parts += [markdown_table(table) for table in tables]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(table: Table, level: int = 2) -> str:
     """Render one table with its heading and remarks."""
-    head = [_cell(heading.title) for heading in table.headings]
-    rule = ["---:" if heading.is_figure else "---" for heading in table.headings]
-    lines = [head, rule, *([_markdown_entry(entry) for entry in row] for row in table.rows)]
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    parts = [f"{'#' * level} {record_markdown.escape(table.title)}", rows]
+    grid = record_markdown.grid(
+        [heading.title for heading in table.headings],
+        ([_markdown_entry(entry) for entry in row] for row in table.rows),
+        [place for place, heading in enumerate(table.headings) if heading.is_figure],
+    )
+    parts = [f"{'#' * level} {record_markdown.escape(table.title)}", grid]
     if table.remarks:
-        parts.append(record_markdown.bullets([record_markdown.escape(line) for line in table.remarks]))
+        parts.append(record_markdown.bullets(table.remarks))
     return "\n\n".join(parts)
 
 
 def _markdown_entry(entry: Entry) -> str:
-    text = _cell(entry.text)
-    return f"**{text}**" if entry.style in ("better", "worse") and text else text
-
-
-def _cell(text: str) -> str:
-    return record_markdown.escape(redaction.printable_line(text)).replace("\n", " ")
+    return f"**{entry.text}**" if entry.style in ("better", "worse") and entry.text else entry.text
 
 
 def latex(tables: Sequence[Table]) -> str:

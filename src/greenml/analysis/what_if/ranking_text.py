@@ -61,7 +61,7 @@ class _Marks:
 
     def of(self, option: Option, measure: Measure) -> str:
         apart = option.carbon_apart if measure == "carbon" else option.cost_apart
-        texts = ["not told apart: the factors' doubt is no smaller than the difference"] if apart is False else []
+        texts = ["not told apart: the factors' uncertainty is no smaller than the difference"] if apart is False else []
         texts += option.warnings
         return " ".join(self._letters.setdefault(text, chr(ord("a") + len(self._letters))) for text in texts)
 
@@ -112,7 +112,7 @@ def _section(  # noqa: PLR0917  what is printed, and what it adds to
 def _apart(option: Option) -> str:
     intensity = option.factors.carbon_intensity
     intensity_words = (
-        "" if intensity is None else f" ({_format.number(intensity.value, 4)} g/kWh, {intensity.basis or 'not told'})"
+        "" if intensity is None else f" ({_format.number(intensity.value, 4)} g/kWh, {intensity.basis or 'not known'})"
     )
     return f"{option.name}{intensity_words}"
 
@@ -213,7 +213,7 @@ def _starts(starts: Starts, top: int) -> list[str]:
     head = ("", "start", "emissions", "to the run" if starts.run else "to the worst", "g/kWh, by energy")
     lines = ["", f"{title} ({count})", *_prose.indented(_prose.table(head, rows, frozenset({2, 3, 4})))]
     if starts.run is None:
-        lines.append(" The course does not cover the time of the run itself.")
+        lines.append(" The series does not cover the time of the run itself.")
     return lines
 
 
@@ -234,7 +234,7 @@ def _assumed(alternatives: WhatIf) -> list[str]:
     if alternatives.regions or alternatives.skus:
         texts.append(
             "Yearly averages of each region's grid, location-based, times its PUE. A difference counts against the "
-            "doubt of the factors that differ; the energy's own doubt cancels."
+            "uncertainty of the factors that differ; the energy's own uncertainty cancels."
         )
         texts.append(
             "Whether you may run there (quota, data residency, a government region's terms) is yours to know, as is "

@@ -71,7 +71,7 @@ def spent(used: Spent, tier: str) -> str:
         ("time", _format.duration, used.seconds), ("facility energy", _format.energy, used.facility_energy_joules),
         ("emissions", _format.mass, used.emissions_grams),
     )  # fmt: skip
-    nothing = not used.told + used.unreadable + used.running
+    nothing = not used.recorded + used.unreadable + used.running
     parts = [write(value) for name, write, value in figures if used.known.get(name) or nothing]
     if (usd := used.cost_usd.get(tier)) is not None:
         parts.append(_format.money(usd))

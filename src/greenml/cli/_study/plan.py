@@ -40,7 +40,7 @@ def command(  # noqa: PLR0917  options
     """
     from greenml.analysis.study import expectation
     from greenml.analysis.study import folder as study_folder
-    from greenml.run.finish import open_record
+    from greenml.run.opening import open_record
 
     plan, into = _common.read(study, profile, smoke, output)
     _common.check_commands(plan)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from greenml.record.schema import (
 )
 from greenml.units import JOULES_PER_KWH
 
+WITH_OPTION = ("aiperf", "azure_monitor", "codecarbon", "impact_tracker", "published_table", "trainer_output")
 NUMBER = r"\d+(?:\.\d+)?"
 UNITS = re.compile(
     rf"(?:({NUMBER})\s*h)?\s*(?:({NUMBER})\s*m(?:in)?)?\s*(?:({NUMBER})\s*s)?|({NUMBER})",
@@ -286,7 +288,7 @@ def load(
         others = (codecarbon, impact_tracker, trainer_output)
         if aiperf is None or azure_monitor or any(other is not None for other in others):
             raise SettingsError("--aiperf goes with no other source but --host-record, and that with --aiperf alone")
-        return _benchmark(benchmark.load(aiperf, host_record), duration_seconds, name)
+        return _alone(benchmark.load(aiperf, host_record), duration_seconds, name)
     if impact_tracker is not None and (codecarbon is not None or azure_monitor):
         other = "--codecarbon" if codecarbon is not None else "--azure-monitor"
         raise SettingsError(
@@ -343,15 +345,41 @@ def _hosts(devices: Sequence[DeviceRecord]) -> list[Host]:
     return [Host(name=name) for name in sorted({device.host for device in devices if device.host})]
 
 
-def _benchmark(part: Part, duration_seconds: float | None, name: str) -> RunRecord:
-    """Return the record of a benchmark of an endpoint."""
-    assert part.started is not None  # noqa: S101  its importer looked
+def load_by_name(importer: str, path: Path, duration_seconds: float | None = None, name: str = "") -> RunRecord:
+    """Return the record of what an importer reads that has no argument of its own in ``load``; it stands alone.
+
+    Args:
+        importer: its module's name.
+        path: what it reads.
+        duration_seconds: of the whole run; from the part's start to its end by default.
+        name: of the run.
+
+    Raises:
+        RecordError: the file is not what it should be.
+        SettingsError: there is no such importer, or nothing tells when the run was or how long.
+    """
+    if importer in WITH_OPTION:
+        raise SettingsError(f"--from {importer}: it has an option of its own; see 'greenml import --help'")
+    try:
+        read: Callable[[Path], Part] = import_module(f"greenml.record.importers.{importer}").load
+    except (ImportError, AttributeError):
+        message = f"--from {importer}: there is no importer {importer} in greenml/record/importers/"
+        raise SettingsError(message) from None
+    return _alone(read(path), duration_seconds, name)
+
+
+def _alone(part: Part, duration_seconds: float | None, name: str) -> RunRecord:
+    """Return the record of a source that stands alone."""
+    if part.started is None:
+        raise SettingsError("nothing tells when the run was")
+    if duration_seconds is None and part.ended is not None and not part.phases:
+        duration_seconds = (part.ended - part.started).total_seconds()
     seconds, notes = _duration(duration_seconds, part.phases)
     return RunRecord(
         greenml_version=version("greenml"), run_id=_run_id((part,), seconds), name=name, status="completed",
         started=part.started, ended=part.ended, duration_seconds=seconds, hosts=_hosts(part.devices),
         place=PlaceRecord(), devices=part.devices, phases=part.phases, factors=Factors(), params=dict(part.params),
-        metrics=dict(part.metrics), notes=[*part.notes, *notes],
+        metrics=dict(part.metrics), reported=part.reported, trainer=dict(part.trainer), notes=[*part.notes, *notes],
     )  # fmt: skip
 
 

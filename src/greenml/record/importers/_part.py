@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from greenml.errors import RecordError
+from greenml.record.file import read_bytes
 from greenml.record.schema import DeviceRecord, Note, PhaseRecord, ReportedEmissions
 
 
@@ -47,12 +48,7 @@ def read_text(path: Path) -> str:
     Raises:
         RecordError: it cannot be read, or is not text.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file") from None
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from None
+    content = read_bytes(path)
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
         try:

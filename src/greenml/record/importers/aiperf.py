@@ -1,7 +1,7 @@
 """AIPerf's summary of a benchmark, ``profile_export_aiperf.json``: its GPUs' energy, tokens, requests and latencies.
 
 GPU energy stands in ``telemetry_data``, a GPU each. AIPerf 0.5 and later tell the energy of the benchmark; earlier ones
-told statistics of the counter, of which the difference of the largest and the least is the energy, and the mean is not.
+gave statistics of the counter, of which the difference of the largest and the least is the energy, and the mean is not.
 Units are those that the file names. Its CSV has energies to 0.01 MJ only and no times, so the JSON is asked for.
 
 Source: https://docs.nvidia.com/aiperf/reference/json-export-schema (schema 1.0 to 1.5), read 2026-11-28.

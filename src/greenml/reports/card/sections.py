@@ -316,7 +316,7 @@ def _sensors(record: RunRecord) -> list[str]:
     imported = dict.fromkeys(
         _format.SENSOR_NAMES.get(device.sensor, device.sensor)
         for device in record.devices
-        if device.sensor in _format.IMPORTED_SENSORS and device.sensor not in {row.tool for row in record.reported}
+        if _format.is_imported(device) and device.sensor not in {row.tool for row in record.reported}
     )
     if imported:
         lines.append(f"Utilization, memory and energy in Resource Usage: as {', '.join(imported)} reports them.")
@@ -375,10 +375,10 @@ def _source(ref: SourceRef) -> str:
 
 
 def _intervals(record: RunRecord) -> str:
-    banded = [quantity for total in record.totals for quantity in (total.it_energy_joules, total.emissions_grams)]
-    if record.reported or not any(quantity.low is not None and quantity.low != quantity.high for quantity in banded):
-        return "Bands: the figures were taken over from other tools, which give none." if record.reported else ""
+    known = [quantity for total in record.totals for quantity in (total.it_energy_joules, total.emissions_grams)]
+    if record.reported or not any(quantity.low is not None and quantity.low != quantity.high for quantity in known):
+        return "Intervals: the figures were taken over from other tools, which give none." if record.reported else ""
     return (
-        "Bands: from the lowest to the highest energy that the sensors' errors and the gaps between readings allow; "
-        "that of the emissions holds the spread of the factors too."
+        "Intervals: from the lowest to the highest energy that sensors' errors and gaps between readings allow; "
+        "those of the emissions hold the spread of the factors too."
     )

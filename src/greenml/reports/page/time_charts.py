@@ -167,7 +167,7 @@ def clock(seconds: float) -> tuple[float, str]:
 def _why_not(record: RunRecord) -> str:
     if record.timeline is not None:
         return "Not known: no device has its power, utilization or memory over this run."
-    if record.devices and all(device.sensor in _format.IMPORTED_SENSORS for device in record.devices):
+    if record.devices and all(_format.is_imported(device) for device in record.devices):
         return "Not known: the figures were imported from other tools, which give sums and no values over time."
     return "Not known: the record has no timeline."
 

@@ -76,7 +76,7 @@ class WindowEnergy:
 class Share:
     """The share of a window: its mean over the window's time, and the mean of its square.
 
-    The two tell how evenly it lies: a share that is the same all the time has no doubt from the power's course.
+    The two tell how evenly it lies: a share that is the same all the time has no uncertainty from the power's changes.
     """
 
     mean: float = 0.0
@@ -211,7 +211,7 @@ class Attributed:
 
     Attributes:
         joules: None where a window's energy was not known.
-        low_joules, high_joules: by the course of the power within the windows.
+        low_joules, high_joules: by how the power changes within the windows.
         seconds: its share of the time, in device seconds.
         known_grams, grams_joules: CO2e of the windows for which it is known, and their joules; None: of none.
         known_usd, usd_seconds: the same of what the machine cost, and their seconds.
@@ -300,7 +300,7 @@ def _of_all(known: float | None, measure: float, whole: float) -> float | None:
 
 
 def bounds(window: WindowEnergy, given: Share) -> tuple[float, float]:
-    """Return between which joules a share of a window lies, whatever the power's course within the window.
+    """Return between which joules a share of a window lies, however the power changes within the window.
 
     Let g be the share at each moment, T the window, P the power with mean E / T, between ``low_watts`` and
     ``high_watts``. The share's energy is the integral of P g. It lies between ``low_watts`` and ``high_watts`` times

@@ -1,27 +1,38 @@
-"""The energy of a machine's devices over a window, read from the traces of all its workers as they grow.
+"""The energy of a machine's devices in recent spans of time, read from the traces of a run's processes as they grow.
 
-The curves are those of the record (``greenml.energy.integrate``), drawn from the last minute of samples.
+``DeviceEnergies`` gives the windows that a meter shares out among requests; ``RecentEnergy`` gives what a run used,
+emitted and cost between any two moments of the last minutes. The curves and their uncertainty are those of the record
+(``greenml.energy.integrate``). Older samples are dropped: an endpoint that never ends needs no more memory than a short
+run.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from greenml.accounting import totals
 from greenml.energy import integrate
-from greenml.record.schema import Factor
-from greenml.run.live.follower import LiveRun
-from greenml.run.live.recent import rollups_by_device
+from greenml.energy.usage import Part, Span, usage
+from greenml.record.schema import DeviceRecord, Factor, Factors, Totals, Usage
+from greenml.run.live import LiveRun
 from greenml.run.serving.attribution import WindowEnergy
-from greenml.trace.lines import Line
+from greenml.trace import file as trace_file
+from greenml.trace.folder import trace_paths
+from greenml.trace.lines import Line, kind_of, rollups_of, share_late
 from greenml.trace.tail import COUNTED, Tail
 from greenml.trace.types import Device, Rollup
 from greenml.units import SECONDS_PER_HOUR
 
-KEPT_SECONDS = 60.0  # of samples
+KEPT_SECONDS = 60.0  # of samples, for windows
+HORIZON_SECONDS = 300.0  # of samples, for spans
 SILENT_SECONDS = 5.0  # a device that has not been read for longer is not waited for
+SETTLED_SECONDS = 1.5  # a device that is read once a second was read by then
+LOOK_SECONDS = 0.02  # between two looks for a reading
 SLACK_SECONDS = 0.02  # a reading this much before the end of a window belongs to it
 
 
@@ -144,3 +155,107 @@ def _ratio(factor: Factor | None) -> float:
     if factor is None or not factor.value:
         return 0.0
     return max(factor.value - factor.low, factor.high - factor.value) / factor.value
+
+
+@dataclass(slots=True)
+class _Recent:
+    """A trace that grows, and its sample lines of the last minutes."""
+
+    tail: Tail
+    lines: deque[Line] = field(default_factory=deque)
+
+
+class RecentEnergy:
+    """Follows the traces of a run on this machine. For one thread.
+
+    Args:
+        run_dir: of the run.
+        horizon_seconds: how far back a moment may lie.
+    """
+
+    def __init__(self, run_dir: Path, horizon_seconds: float = HORIZON_SECONDS) -> None:
+        self._run_dir, self._horizon_seconds = run_dir, horizon_seconds
+        self._recent: dict[Path, _Recent] = {}
+        self._boot = trace_file.boot_id()
+
+    def read(self) -> None:
+        """Read what is new."""
+        for path in trace_paths(self._run_dir):
+            recent = self._recent.setdefault(path, _Recent(Tail(path)))
+            if recent.tail.ended():
+                continue
+            try:
+                news = list(recent.tail.lines(recent.tail.read()))
+            except OSError:
+                continue
+            known = recent.lines[-1]["t"] if recent.lines else float("-inf")
+            for _, tail, line in news:
+                tail.take(line)
+                if kind_of(line) == "d" and line["t"] > known:  # a compacted trace is read again from its beginning
+                    recent.lines.append(line)
+            while recent.lines and recent.lines[0]["t"] < recent.lines[-1]["t"] - self._horizon_seconds:
+                recent.lines.popleft()
+
+    def wait(self, until_seconds: float, patience_seconds: float = SETTLED_SECONDS) -> None:
+        """Read until every device with energy has been read at or after a moment, or patience ends."""
+        end = time.monotonic() + patience_seconds
+        while True:
+            self.read()
+            latest: dict[str, float] = {}
+            for recent in self._recent.values():
+                for read in recent.tail.devices.values():
+                    if read.device.kind in COUNTED:
+                        latest[read.device.id] = max(read.last_seconds, latest.get(read.device.id, 0.0))
+            if (latest and min(latest.values()) >= until_seconds) or time.monotonic() >= end:
+                return
+            time.sleep(LOOK_SECONDS)
+
+    def used(self, spans: Sequence[Span]) -> list[tuple[DeviceRecord, Usage]]:
+        """Return each device with what it did in some spans of time (monotonic seconds)."""
+        if not spans:
+            return []
+        life = (min(start for start, _ in spans), max(end for _, end in spans))
+        segments: dict[str, tuple[Device, list[list[Rollup]]]] = {}
+        for recent in self._recent.values():
+            if recent.tail.header.get("boot_id") != self._boot:
+                continue  # of another machine, whose clock is another
+            for key, rollups in rollups_by_device(recent.lines).items():
+                if key in recent.tail.devices:
+                    device = recent.tail.devices[key].device
+                    segments.setdefault(device.id, (device, []))[1].append(rollups)
+        return [_used(device, sources, spans, life) for device, sources in segments.values()]
+
+    def totals(self, spans: Sequence[Span], factors: Factors, nodes: int = 1) -> Totals:
+        """Return what the run used, emitted and cost in some spans of time.
+
+        Args:
+            spans: monotonic seconds.
+            factors: what to account with.
+            nodes: machines billed.
+        """
+        return totals.totals("window", sum(end - start for start, end in spans), self.used(spans), factors, nodes)
+
+
+def rollups_by_device(lines: Iterable[Line]) -> Mapping[str, list[Rollup]]:
+    """Return the rollups of one trace's sample lines, by the key of their device in the trace."""
+    rollups: dict[str, list[Rollup]] = {}
+    last: dict[str, float] = {}
+    for line in share_late(list(lines)):
+        for key, rollup in rollups_of(line, last):
+            last[key] = rollup.end_seconds
+            rollups.setdefault(key, []).append(rollup)
+    return rollups
+
+
+def _used(device: Device, sources: list[list[Rollup]], spans: Sequence[Span], life: Span) -> tuple[DeviceRecord, Usage]:
+    sources.sort(key=lambda rollups: rollups[0].start_seconds)
+    known = integrate.curve_of(device, sources)
+    rollups = sorted((rollup for rollups in sources for rollup in rollups), key=lambda rollup: rollup.end_seconds)
+    part = Part(device, 0.0, known, rollups, [rollup.end_seconds for rollup in rollups], life)
+    made = usage([part], spans)
+    record = DeviceRecord(
+        id=device.id, kind=device.kind, name=device.name, host="", method=known.method,
+        sensor=device.sensor, power_limit_watts=device.power_limit_watts, detail=dict(device.detail),
+        note=device.note, usage=made,
+    )  # fmt: skip
+    return record, made

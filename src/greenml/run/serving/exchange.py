@@ -1,4 +1,4 @@
-"""What the workers of a server on one machine tell each other: requests one way, results and totals the other.
+"""Exchange among the workers of a server on one machine: requests one way, results and totals the other.
 
 Devices are read once for all workers, so that their energy must be shared among the requests of all. The workers meet
 in an SQLite file in the machine's temporary folder. Only a background thread of each worker touches it, never a

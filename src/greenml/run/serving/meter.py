@@ -1,4 +1,4 @@
-"""The meter of an endpoint: ``serve()``, the requests that it measures, and the thread that settles them.
+"""The meter of an endpoint: the requests that it measures, and the thread that settles them.
 
 A request's path takes no lock and waits for nothing: it notes two times and appends to a list. A thread reads the
 devices' energy from the traces and shares it out, window by window. Of all workers of a server on one machine, one
@@ -121,7 +121,7 @@ class Request:
 
         What is no whole number of 0 or more is left out, with a note in the record.
         """
-        told = False
+        counted = False
         for name, value in (("input_tokens", input), ("output_tokens", output)):
             if value is None:
                 continue
@@ -131,9 +131,9 @@ class Request:
                 continue
             setattr(self, name, (getattr(self, name) or 0) + count)
             self._unplaced += count
-            told = True
+            counted = True
         now = self._meter._clock()
-        if told and now - self._boundary_seconds >= PIECE_SECONDS and not self.status:
+        if counted and now - self._boundary_seconds >= PIECE_SECONDS and not self.status:
             self._pieces.append((self._boundary_seconds, now, self._unplaced))
             del self._pieces[:-MOST_PIECES]
             self._boundary_seconds, self._unplaced = now, 0

@@ -145,7 +145,7 @@ class Page:
         at_seconds: monotonic, in the middle of the request.
         series: the values of the server's counters and gauge, by name and labels.
         started: when the server's process began, as it tells it; None where it does not.
-        whole: it is known to be whole: its length or its end was told. Else it may end between two lines.
+        whole: it is known to be whole: its length or its end is known. Else it may end between two lines.
     """
 
     at_seconds: float
@@ -303,7 +303,7 @@ def check(url: str, example: str = "http://127.0.0.1:8000/metrics") -> None:
 
 
 def _fetch(url: str, deadline_seconds: float) -> tuple[str, bool, bool]:
-    """Return a page's text, whether it is OpenMetrics, and whether its end was told."""
+    """Return a page's text, whether it is OpenMetrics, and whether its end is known."""
     check(url)
     parts, where = urlsplit(url), shown(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection

@@ -16,9 +16,9 @@ from typing import Any
 from greenml.accounting.per_unit import per
 from greenml.errors import GreenMLError
 from greenml.record.schema import Basis, Quantity, RunRecord
-from greenml.run.live.follower import LiveRun
-from greenml.run.live.recent import RecentEnergy
+from greenml.run.live import LiveRun
 from greenml.run.serving import metrics_page
+from greenml.run.serving.devices import RecentEnergy
 from greenml.run.serving.metrics_page import Counts, Page, PageError
 from greenml.run.track import Run
 

@@ -1,35 +1,46 @@
-"""A load's answers and the record of its run to a row of figures, each with its interval of 95 %. Pure."""
+"""A serving benchmark: from a load's answers and its run's record to rows of figures, and from rows to text. Pure.
+
+The figures are latency, throughput, energy, carbon and cost by load, each with its interval of 95 %.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from greenml.accounting.per_unit import per
+from greenml.analysis.statistics import student_quantile
 from greenml.energy import uncertainty
 from greenml.errors import RecordError
 from greenml.record.schema import Quantity, RunRecord
+from greenml.reports import _format
 from greenml.run.serving.bench import BUSY
 
 KINDS = ("gpu", "cpu", "dram")  # of devices whose energy counts
 QUANTILES = (0.90, 0.95, 0.99)
 BATCHES = 10
-FEWEST = 2 * BATCHES  # answers; of fewer no interval is told
-# Student's t, two-sided 95 %, by degrees of freedom (tables of the distribution; from 30 on the normal one is close).
-T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045,
-)  # fmt: skip
+FEWEST = 2 * BATCHES  # answers; fewer have no interval
 NORMAL_95 = 1.960
+HEADINGS = ("clients", "requests", "avg", "90 %", "95 %", "99 %", "requests/s", "J/request", "J/token",
+            "g CO2e / 1,000 requests", "$ / million tokens", "idle share")  # fmt: skip
+SCORE_HEADINGS = ("figure of 1,000 queries", "value", "known how")
+_SCORES = {
+    "gpu_wh_per_1000_queries": ("GPU energy, the AI Energy Score's figure", "Wh"),
+    "it_wh_per_1000_queries": ("with CPUs and DRAM", "Wh"),
+    "facility_wh_per_1000_queries": ("with the building (PUE)", "Wh"),
+    "grams_per_1000_queries": ("emissions", "g CO2e"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load generator told of one load.
+    """What a load generator reported of one load.
 
     Attributes:
         path: of its phase in the record.
@@ -128,14 +139,9 @@ def _unknown(why: str) -> Quantity:
     return Quantity(value=None, basis="measured", why=why)
 
 
-def t_95(freedom: int) -> float:
-    """Return the factor of an interval of 95 % for a mean with some degrees of freedom."""
-    return T_95[freedom - 1] if freedom <= len(T_95) else NORMAL_95
-
-
 def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
     """Return the interval of 95 % of a mean of independent values; at least two."""
-    half = t_95(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 
@@ -266,3 +272,109 @@ def _repeated(repeats: Sequence[Quantity]) -> Quantity:
     return repeats[0].model_copy(
         update={"value": value, "low": max(0.0, value - math.hypot(value - low, down)), "high": above}
     )
+
+
+def cells(row: BenchRow, tier: str = "") -> list[str]:
+    """Return the cells of a row: a figure, and its interval in brackets.
+
+    Args:
+        row: the figures of one load.
+        tier: whose price counts; the first by default.
+    """
+    usd = row.cost_usd_per_million_tokens.get(tier) or next(iter(row.cost_usd_per_million_tokens.values()), None)
+    failed = f", {row.failed} failed" if row.failed else ""
+    return [
+        str(row.concurrency),
+        f"{row.requests}{failed}",
+        *(figure(row.latency_seconds[name], _milliseconds) for name in ("mean", "p90", "p95", "p99")),
+        figure(row.throughput_per_second, _number),
+        figure(row.joules_per_request, _number),
+        figure(row.joules_per_token, _number),
+        figure(row.grams_per_1000_requests, _number),
+        figure(usd, _number) if usd is not None else "-",
+        figure(row.idle_ratio, _format.percent),
+    ]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{_number(seconds * 1000)} ms"
+
+
+def _number(value: float) -> str:
+    return _format.significant(value, 3)
+
+
+def figure(quantity: Quantity, write: Callable[[float], str]) -> str:
+    """Write a figure with its interval; a dash where it is not known."""
+    if quantity.value is None:
+        return "-"
+    if quantity.low is not None and quantity.high is None:
+        return f"{write(quantity.value)} ({write(quantity.low)} or more)"
+    spread = _format.interval_of(quantity, write)
+    return write(quantity.value) + (f" ({spread})" if spread else "")
+
+
+def notes(record: RunRecord, rows: Sequence[BenchRow]) -> list[str]:
+    """Return what a reader must know of the table."""
+    bases = ", ".join(
+        dict.fromkeys(row.joules_per_request.basis for row in rows if row.joules_per_request.value is not None)
+    )
+    tokens = ", ".join(dict.fromkeys(row.tokens_from for row in rows if row.joules_per_token.value is not None))
+    why = next((row.joules_per_request.why for row in rows if row.joules_per_request.why), "")
+    intensity, prices = record.factors.carbon_intensity, record.factors.prices
+    said = [
+        f"Energy is {bases or 'not known'}, of GPUs, CPUs and DRAM with a request in flight"
+        + (f" ({why})" if why else "") + "; the load generator ran on this machine, and its CPU time is in it.",
+        f"Tokens are those of {tokens}, input and output together." if tokens else "Tokens are not known.",
+        "In brackets: 95 % of cases. Idle share: of the energy, that of the time without a request in flight.",
+    ]  # fmt: skip
+    if intensity is not None:
+        said.append(f"Carbon intensity: {_format.factor(intensity)}")
+    said += [f"Price: {_format.price(tier, price)}" for tier, price in prices.items()]
+    return said
+
+
+def as_csv(rows: Sequence[BenchRow]) -> str:
+    """Return a row for each load, and for each figure its value, low and high, in SI units."""
+    stream = io.StringIO()
+    flat = [dict(_flat(row)) for row in rows]
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for each in flat for name in each)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return stream.getvalue()
+
+
+def _flat(row: BenchRow) -> list[tuple[str, object]]:
+    cells_: list[tuple[str, object]] = []
+    for name in BenchRow.__dataclass_fields__:
+        value = getattr(row, name)
+        figures = (
+            {f"{name}_{key}": each for key, each in value.items()} if isinstance(value, Mapping) else {name: value}
+        )
+        for key, each in figures.items():
+            if isinstance(each, Quantity):
+                cells_ += [(key, each.value), (f"{key}_low", each.low), (f"{key}_high", each.high)]
+            else:
+                cells_.append((key, each))
+    return cells_
+
+
+def score_cells(score: Mapping[str, Any]) -> list[list[str]]:
+    """Return the cells of an AI Energy Score: name, figure with its interval, and how it is known or why it is not."""
+    cells_ = []
+    for name, (label, unit) in _SCORES.items():
+        quantity = Quantity.model_validate(score[name])
+        text = figure(quantity, lambda value, unit=unit: f"{_number(value)} {unit}")  # type: ignore[misc]
+        cells_.append([label, text, quantity.why if quantity.value is None else quantity.basis])
+    return cells_
+
+
+def of_json(values: Mapping[str, Any]) -> BenchRow:
+    """Read back a row that ``BenchRow.as_json`` wrote."""
+    read = dict(values)
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "basis" in value:
+            read[name] = Quantity.model_validate(value)
+        elif isinstance(value, Mapping):
+            read[name] = {key: Quantity.model_validate(each) for key, each in value.items()}
+    return BenchRow(**read)

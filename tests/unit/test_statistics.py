@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml.analysis.study.statistics import LEVEL, effect, holm, quantile, two_sided, welch
+from greenml.analysis.statistics import LEVEL, effect, holm, student_quantile, two_sided, welch
 
 DRAWS, SEEDS, SPREAD = 500, 5, 0.02
 
@@ -74,8 +74,8 @@ def test_pairs_take_out_what_seeds_share() -> None:
     [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (8, 2.306), (10, 2.228), (30, 2.042), (100, 1.984)],
 )
 def test_quantiles_are_those_of_the_handbook(freedom: int, expected: float) -> None:
-    assert quantile(float(freedom)) == pytest.approx(expected, abs=5e-4)
-    assert two_sided(quantile(float(freedom)), freedom) == pytest.approx(0.05, abs=1e-9)
+    assert student_quantile(float(freedom)) == pytest.approx(expected, abs=5e-4)
+    assert two_sided(student_quantile(float(freedom)), freedom) == pytest.approx(0.05, abs=1e-9)
 
 
 def test_one_and_two_degrees_of_freedom_have_closed_forms() -> None:
@@ -109,7 +109,7 @@ def test_a_seed_that_failed_leaves_the_others_paired() -> None:
 def test_one_run_against_repeats_is_taken_to_vary_as_they_do() -> None:
     made = effect({1: 10.0, 2: 11.0, 3: 12.0}, {7: 11.0}, relative=False)
     assert (made.method, made.freedom) == ("pooled", 2)
-    assert made.high == pytest.approx(quantile(2.0) * math.sqrt(4 / 3))
+    assert made.high == pytest.approx(student_quantile(2.0) * math.sqrt(4 / 3))
     alone = effect({1: 10.0}, {1: 12.0})
     assert (alone.method, alone.low, alone.p_value) == ("single", None, None)
     assert alone.change == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""Serving: the energy, carbon and cost of each request of an endpoint.
+"""``serve()`` begins to measure an endpoint: the energy, carbon and cost of each of its requests.
 
 ``meter = greenml.serve()`` once, where the server starts; ``with meter.request(model="bart") as request:`` around each
 request, and ``request.tokens(input=212, output=40)`` within it. Some two seconds after its end, ``request.result`` says
@@ -12,17 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from greenml.errors import SettingsError
-from greenml.run.serving.meter import (
-    RECORD_MINUTES,
-    WINDOW_SECONDS,
-    Request,
-    RequestResult,
-    ServingMeter,
-    ServingTotals,
-)
+from greenml.run.serving.meter import RECORD_MINUTES, WINDOW_SECONDS, ServingMeter
 from greenml.run.track import checked_settings
-
-__all__ = ["Request", "RequestResult", "ServingMeter", "ServingTotals", "serve"]
 
 OUTPUT = "serving.json"
 SHORTEST_WINDOW_SECONDS, LONGEST_WINDOW_SECONDS = 0.5, 60.0
@@ -57,7 +48,7 @@ def serve(
         carbon_intensity: g CO2e per kWh, in place of the tables.
         price_per_hour: USD per machine and hour, in place of the tables.
         pue: power usage effectiveness, in place of the tables.
-        intensity: who is asked for the carbon intensity of each hour.
+        intensity: the provider of the carbon intensity of each hour.
         market_intensity: g CO2e per kWh of a contract.
         lifetime_years: of the hardware.
         basis: of the carbon intensity: ``direct`` or ``lifecycle``.

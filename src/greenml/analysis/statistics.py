@@ -1,4 +1,4 @@
-"""Difference between two groups of repeats: its 95 % interval, its p-value, and the p-values of several comparisons.
+"""Statistics of repeats: the difference of two groups with its 95 % interval, and p-values of several comparisons.
 
 Student's t on logarithms for what is compared as a ratio, on the figures themselves for what is compared in points.
 Source of the methods: docs/method.md, section 11. Standard library only.
@@ -80,7 +80,7 @@ def effect(baseline: Mapping[int, float], variant: Mapping[int, float], *, relat
             known = spread_first if spread_first is not None else spread_second
             method, freedom = "pooled", max(count, baseline_count) - 1.0
             error = (known or 0.0) * math.sqrt(1 / count + 1 / baseline_count)
-    half = quantile(freedom) * error
+    half = student_quantile(freedom) * error
     low, high = _change(middle - half, relative), _change(middle + half, relative)
     p_value = two_sided(middle / error, freedom) if error > 0 else float(middle == 0)
     return Effect(_change(middle, relative), low, high, relative, method, count, baseline_count, freedom, p_value)
@@ -131,7 +131,7 @@ def two_sided(statistic: float, freedom: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+def student_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
     """Return how far from 0 Student's t lies at most, with this probability; 2.776 for 4 degrees of freedom."""
     low, high = 0.0, 1.0
     while two_sided(high, freedom) > 1 - confidence:

@@ -13,26 +13,29 @@ import math
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from greenml.accounting.status import DeviceStatus, RunningTotals, RunStatus
+from greenml.accounting import hourly
+from greenml.accounting.status import DeviceStatus, Forecast, RunningTotals, RunStatus
+from greenml.factors.types import IntensitySeries
 from greenml.record.schema import Factors
 from greenml.run import attempts, finish
-from greenml.run.live.forecast import Forecast
-from greenml.run.live.intensity import LiveIntensity
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
+from greenml.trace.folder import trace_paths
 from greenml.trace.lines import Line
-from greenml.trace.tail import COUNTED, Tail, TailedDevice
+from greenml.trace.tail import BIN_SECONDS, COUNTED, Tail, TailedDevice
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 STALE_SECONDS = 5.0  # a device that has not been read for longer is not taken to go on as before
 NEWS_SECONDS = 600.0  # a note is shown for so long
 READ_SECONDS = 1.0  # between two reads in the background
+INTENSITY_SECONDS = 10.0  # between two means of the carbon intensity over hours, which moves slowly
 IDLE_SECONDS = 30.0  # the background reader ends when nobody has asked for so long
 FIRST_WAIT_SECONDS = 0.25  # for the first figures, once
 LAST_WAIT_SECONDS = 1.0  # for a read that is under way when the run has ended
@@ -141,7 +144,7 @@ class LiveRun:
     def _read(self) -> None:
         """Take in what is new, of all processes in the order in which it happened."""
         news: list[Iterator[tuple[float, Tail, Line]]] = []
-        for path in trace_file.paths(self._run_dir):
+        for path in trace_paths(self._run_dir):
             tail = self._tails.setdefault(path, Tail(path))
             if not tail.ended():
                 try:
@@ -301,6 +304,67 @@ class LiveRun:
         hours = seconds / SECONDS_PER_HOUR * self._billed()
         costs = {tier: hours * price.value for tier, price in self.factors.prices.items()}
         return RunningTotals(seconds, joules, watts, grams, costs)
+
+
+class LiveIntensity:
+    """Weights providers' answers with the energy used at the time, like the record, but in bins of five minutes.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answers = 0
+        self._series: IntensitySeries | None = None
+        self._starts: list[float] = []
+        self._mean: tuple[float, float | None] | None = None  # when it was made, and what it is
+
+    def mean(
+        self, answers: Sequence[IntensitySeries], drawn: Iterable[Mapping[int, float]], otherwise: float | None
+    ) -> float | None:
+        """Return the energy-weighted mean so far, g/kWh.
+
+        Args:
+            answers: every answer so far, in their order.
+            drawn: of each process, joules by bin of BIN_SECONDS of unix time.
+            otherwise: g/kWh of energy in hours without an answer: the place's yearly figure. A marginal series takes
+                its own mean there, as the two are never mixed.
+        """
+        if len(answers) != self._answers:
+            self._answers, self._mean = len(answers), None
+            self._series = hourly.joined_series(answers)
+            self._starts = [slot.start.timestamp() for slot in self._series.slots] if self._series else []
+        if self._series is None or not self._series.slots:
+            return otherwise
+        now = self._clock()
+        if self._mean is None or now - self._mean[0] >= INTENSITY_SECONDS:
+            self._mean = now, self._weigh(drawn, otherwise)
+        return self._mean[1]
+
+    def at(self, unix_seconds: float) -> float | None:
+        """Return the g/kWh at a time, by the answers that ``mean`` has joined; None where no slot covers it."""
+        place = bisect_right(self._starts, unix_seconds) - 1
+        if self._series is None or place < 0 or math.isnan(unix_seconds):
+            return None
+        slot = self._series.slots[place]
+        return slot.grams_per_kwh if unix_seconds < slot.end.timestamp() else None
+
+    def _weigh(self, drawn: Iterable[Mapping[int, float]], otherwise: float | None) -> float | None:
+        weighted = joules = rest = 0.0
+        for joules_by_bin in drawn:
+            for place, used in joules_by_bin.items():
+                grams = self.at((place + 0.5) * BIN_SECONDS)
+                if grams is None:
+                    rest += used
+                else:
+                    weighted, joules = weighted + grams * used, joules + used
+        if self._series is not None and (self._series.signal == "marginal" or otherwise is None):
+            slots = [slot.grams_per_kwh for slot in self._series.slots]
+            otherwise = weighted / joules if joules else sum(slots) / len(slots)
+        if not joules or otherwise is None:
+            return otherwise
+        return (weighted + otherwise * rest) / (joules + rest)
 
 
 class BackgroundTotals:

@@ -1,0 +1,40 @@
+"""What the tests of several frameworks share: a program in a process of its own, and a greenml that is broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def run_program(folder, code, *words, ranks=1, seconds=120, **environment):
+    """Run Python code in a folder, under torchrun if there are ranks; nothing from outside steers greenml or CUDA."""
+    (folder / "program.py").write_text(textwrap.dedent(code))
+    launch = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_"))}
+    return subprocess.run(
+        [sys.executable, *launch, "program.py", *words],
+        cwd=folder,
+        env=plain | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+
+
+def break_greenml(monkeypatch, fault):
+    """Make sensors, a run's methods or its start raise; the fault ``none`` changes nothing."""
+
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    methods = ("begin_phase", "end_phase", "totals", "params", "describe", "count", "log", "save")
+    targets = {
+        "none": (),
+        "sensors": ("greenml.sensors.discover",),
+        "run": tuple(f"greenml.run.track.Run.{method}" for method in methods),
+        "start": ("greenml.run.track.Run.start",),
+    }
+    for target in targets[fault]:
+        monkeypatch.setattr(target, broken)
