@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import copy
+import gc
 import itertools
 import json
 import logging
@@ -532,6 +534,32 @@ trainers[-1].evaluate()
     assert not (tmp_path / "gone").exists()
 
 
+GUEST = """
+import os
+import greenml
+from tests.integrations import toy_trainer as toy
+
+def test_a_trainer_with_a_guest(tmp_path):
+    one = toy.trainer(tmp_path, save_strategy="steps", save_steps=4)
+    assert greenml.GreenCallback in map(type, one.callback_handler.callbacks)
+    one.train()
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-4", "checkpoint-8"]
+    assert (tmp_path / "run.json").is_file()
+"""
+
+
+def test_the_guest_of_others_tests_adds_a_record_and_traces_and_nothing_else(tmp_path):
+    (tmp_path / "test_guest.py").write_text(GUEST)
+    paths = [str(PROGRAM.parent), str(PROGRAM.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "trainer_guest", "-p", "no:cacheprovider", "test_guest.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert "greenml" not in done.stderr
+
+
 MANY_TRAINERS = int(os.environ.get("GREENML_TRAINERS", "20"))  # 200 before a release
 MANY = """
 import gc, json, os, pathlib, sys, threading, time
@@ -585,6 +613,35 @@ def test_many_trainers_in_one_process_leave_nothing_behind(tmp_path):
     assert {record.status for record in records} == {"completed"}
     assert [record.phase("eval") is not None for record in records] == [bool(n % 2) for n in range(MANY_TRAINERS)]
     assert "greenml:" not in done.stderr
+
+
+def test_a_deleted_trainers_folder_is_left_alone(tmp_path):
+    """Who deletes a Trainer may remove its folder next: no thread makes a file in it or replaces one meanwhile."""
+
+    def entries():
+        return {path.relative_to(tmp_path): path.stat().st_ino for path in (tmp_path / "one").rglob("*")}
+
+    threads = _thread._count()
+    callback = GreenCallback(**PRICED)
+    one = toy.trainer(tmp_path / "one", callback, max_steps=2)
+    one.train()
+    before, deleted = entries(), time.time()
+    del one
+    gc.collect()
+    until = time.monotonic() + 60
+    while _thread._count() > threads and time.monotonic() < until:
+        time.sleep(0.02)
+    assert _thread._count() <= threads  # measuring has ended
+    assert entries() == before
+    time.sleep(0.5)  # which is nobody's
+    other = toy.trainer(tmp_path / "two", callback, max_steps=1)  # a used callback measures it as another attempt
+    assert entries() != before
+    other.train()
+    record = callback.stop()
+    assert (record.status, [attempt.status for attempt in record.attempts]) == ("completed", ["completed"] * 2)
+    first = record.attempts[0]
+    assert first.started.timestamp() + first.seconds <= deleted + 0.01
+    assert record.phase("train").count == 2
 
 
 @pytest.mark.parametrize("same_folder", [False, True])

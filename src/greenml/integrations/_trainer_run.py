@@ -115,6 +115,7 @@ class Budget:
 
 
 _going_on: weakref.WeakSet[TrainerRun] = weakref.WeakSet()  # the runs of this process's Trainers
+_halted: set[TrainerRun] = set()  # those of deleted Trainers, whose records are not written yet
 
 
 class TrainerRun:
@@ -122,7 +123,8 @@ class TrainerRun:
 
     A process works on one Trainer at a time. When the next Trainer's run begins, the runs of Trainers that are not at
     work end: with their last training, evaluation or prediction, so that no second is billed to two of them. So does
-    the run of a Trainer that was deleted. A Trainer that works again after that adds an attempt to its run.
+    the run of a Trainer that was deleted: measuring ends at once, and the record is written when the next run begins or
+    Python ends. A Trainer that works again after that adds an attempt to its run.
 
     Args:
         settings: arguments of ``greenml.track()``, but where the record goes.
@@ -158,9 +160,8 @@ class TrainerRun:
         Raises:
             SettingsError: the output cannot be written.
         """
-        for run in list(_going_on):
-            if run is not self:
-                run.pause(since_seconds)
+        for run in {*_going_on, *_halted} - {self}:
+            run.pause(since_seconds)
         self.whole = greenml.track(output, resume=resume, **self._settings).start(since_seconds)
         self.ended = self.paused = False
         self._counts, self._counts_before_trial, self._worked_seconds = {}, {}, None
@@ -174,8 +175,25 @@ class TrainerRun:
         self._finalizer = weakref.finalize(trainer, _end_later, self)
         self._finalizer.atexit = False  # the run's own exit hook knows how the process ended
 
+    def halt(self, at_seconds: float) -> None:
+        """End measuring for a Trainer that was deleted; ``pause()``, ``stop()`` or Python's end writes the record."""
+        if self.whole is None or self.ended or (self._finalizer is not None and self._finalizer.alive):
+            return  # or another Trainer has the callback
+        _halted.add(self)
+        self.leave()
+        for run in self.runs:
+            run.halt(self._worked_seconds or at_seconds)
+
+    def settle(self) -> None:
+        """Write the record of a deleted Trainer: another has the callback."""
+        if self in _halted:
+            self.pause(time.monotonic())
+
     def pause(self, at_seconds: float) -> None:
         """End the run if its Trainer is not at work: as of its last work or, if it never worked, of this moment."""
+        if self in _halted:
+            _halted.discard(self)
+            self.end_trial(None)
         if self.whole is None or self.ended or self.phase not in (None, "setup") or self._trial is not None:
             return
         self.leave()
@@ -285,6 +303,7 @@ class TrainerRun:
         self.leave()
         self.ended = True
         _going_on.discard(self)
+        _halted.discard(self)
         return self.whole.stop(*outcome(error)) if self.whole is not None else None
 
 
@@ -296,5 +315,4 @@ def _end_later(run: TrainerRun) -> None:
 
 def _end(run: TrainerRun, at_seconds: float) -> None:
     with contextlib.suppress(Exception):  # no fault of ours may print a traceback
-        run.end_trial(None)
-        run.pause(at_seconds)
+        run.halt(at_seconds)

@@ -201,6 +201,7 @@ class GreenCallback(TrainerCallback):
             if callbacks[1:2] != [self]:  # before the reporters: they share one dict of logs, in this order
                 callbacks.remove(self)
                 callbacks.insert(1, self)
+        self._runs.settle()
         whole, since = self._runs.whole, self._created_seconds
         self._created_seconds = None  # a run that follows one that was interrupted begins when it begins
         since = time.monotonic() if since is None else since

@@ -140,10 +140,16 @@ class Recorder:
                 lambda: self.place,
             )  # fmt: skip
 
-    def stop(self, status: str, error: str | None, end_seconds: float | None = None) -> None:
+    def stop(self, status: str, error: str | None, end_seconds: float | None = None, *, remove: bool = True) -> None:
         """Take the last samples, say how the run ended, and let go of everything.
 
         May be called again, also by a signal's handler while it runs: what is done already is not done twice.
+
+        Args:
+            status: completed, failed or interrupted.
+            error: what went wrong, in a line.
+            end_seconds: ``time.monotonic()`` of when, if that was before now.
+            remove: False leaves every file of the run's folder where it is, until it is called again.
         """
         if self._watch is not None:
             self._watch.stop()
@@ -158,7 +164,7 @@ class Recorder:
         if self._writer.failed and not self._warned and self._membership.run_dir.is_dir():
             self._warned = True
             log.warning("greenml: the trace %s could not be written: %s", self._writer.path, self._writer.failed)
-        self._writer.close()
+        self._writer.close(remove=remove)
         self._claims.release()
 
     def discard(self) -> None:

@@ -315,15 +315,7 @@ class Run:
                 return self.record
             if self._outcome is None:
                 self._outcome = (str(to_jsonable(status)), None if error is None else str(to_jsonable(error)))
-            try:
-                self._phases.end_all()
-                if self._delivery is not None:
-                    self._delivery.settle()
-                if self._live is not None:
-                    self._live.stop()
-                recorder.stop(*self._outcome, end_seconds)
-            except Exception as trouble:  # noqa: BLE001  the record is made from what the trace has
-                self._trouble("stop", trouble)
+            self._end_recorder(recorder, end_seconds)
             record = self._finish()
             if self._owed:  # called by a signal's handler within an import: the next call makes it, or Python's exit
                 return None
@@ -333,6 +325,33 @@ class Run:
                 self.record, self._recorder = record, None
                 exit_hooks.discard(self)
             return self.record
+
+    def halt(self, end_seconds: float | None = None) -> None:
+        """End the measurement and leave the record to ``stop()`` or Python's exit.
+
+        No file is made, replaced or removed: another thread of the program may be removing the folder at this moment.
+
+        Args:
+            end_seconds: as for ``stop()``.
+        """
+        if not self._is_active():
+            return
+        with self._lock:
+            if self._recorder is not None:
+                self._outcome = self._outcome or ("completed", None)
+                self._end_recorder(self._recorder, end_seconds, remove=False)
+
+    def _end_recorder(self, recorder: Recorder, end_seconds: float | None, *, remove: bool = True) -> None:
+        assert self._outcome is not None  # noqa: S101  who ends it says how
+        try:
+            self._phases.end_all()
+            if self._delivery is not None:
+                self._delivery.settle()
+            if self._live is not None:
+                self._live.stop()
+            recorder.stop(*self._outcome, end_seconds, remove=remove)
+        except Exception as trouble:  # noqa: BLE001  the record is made from what the trace has
+            self._trouble("stop", trouble)
 
     def _close_sinks(self, delivery: Delivery, record: RunRecord) -> RunRecord:
         """Give the sinks the record; a sink that does not take it is noted in the record, which is returned."""

@@ -68,6 +68,7 @@ class TraceWriter:
         self._lock = RLock()  # a handler of a signal may write while this thread writes
         self._alive = ProcessLock(path.with_suffix(".alive"))
         self._alive.acquire()
+        self._left = False  # the file of that lock, by a close() that removed nothing
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         self._owed = _text({"greenml_trace": FORMAT, **header})  # without which no other line can be read
         self._torn = False
@@ -131,11 +132,23 @@ class TraceWriter:
             if fresh >= 0 and self._descriptor != fresh:
                 os.close(fresh)
 
-    def close(self) -> None:
-        """Close the file and stop being alive."""
+    def close(self, *, remove: bool = True) -> None:
+        """Close the file and stop being alive.
+
+        Args:
+            remove: also the file that shows it; where it is left, the next ``close()`` removes it.
+        """
         with self._lock:
             self._close()
-        self._alive.release()
+        if remove:
+            self._alive.release()
+            if self._left:
+                self._left = False
+                with contextlib.suppress(OSError):
+                    self._alive.path.unlink()
+        else:
+            self._left = self._left or self._alive.held
+            self._alive.forget()
 
     def forget(self) -> None:
         """Close a forked child's side; the parent's goes on. Takes no lock: a thread that is not here may hold it."""
