@@ -347,12 +347,12 @@ def test_run_live_goes_on_where_its_terminal_is_closed(terminal, tmp_path):
     code = """
 import os, signal, sys, time
 signal.signal(signal.SIGHUP, lambda *_: None)
-print("up", flush=True)
+print("listens", flush=True)
 while not os.path.exists("closed"): time.sleep(0.05)
 for _ in range(3000): print("x" * 100, flush=True)
 """
     shown = terminal(*GREENML, "run", "--live", "--", sys.executable, "-c", code)
-    shown.until(lambda text: "so far" in text)
+    shown.until(lambda text: "so far" in text and "listens" in text)
     os.close(shown.master)
     (tmp_path / "closed").touch()
     shown.process.wait(60)

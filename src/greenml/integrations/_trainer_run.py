@@ -211,13 +211,16 @@ class TrainerRun:
         """Close the phase that is open and begin another."""
         self.leave()
         self.phase = name
+        if since_seconds is None and len(self.runs) > 1:
+            since_seconds = time.monotonic()  # a search and its trial begin it at the same moment
         self._open = [(run, run.begin_phase(name, since_seconds)) for run in self.runs]
 
     def leave(self) -> None:
         """Close the phase that is open."""
         phase, open_phases, self._open, self.phase = self.phase, self._open, [], None
+        until_seconds = time.monotonic() if len(open_phases) > 1 else None
         for run, number in open_phases:
-            run.end_phase(number)
+            run.end_phase(number, until_seconds)
         if phase not in (None, "setup"):
             self._worked_seconds = time.monotonic()
 
