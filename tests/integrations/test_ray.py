@@ -62,8 +62,11 @@ def stumble(config):
                 time.sleep(60)
 
 def tuned(config):
+    (config["folder"] / f"begins-{config['x']}").touch()
+    while len(list(config["folder"].glob("begins-*"))) < 2:  # so that two run side by side, also on busy processors
+        time.sleep(0.01)
     with track_trial(**SETTINGS) as run:
-        run.params(config)
+        run.params({"x": config["x"]})
         with run.phase("train"):
             for step in range(config["steps"]):
                 time.sleep(0.3)
@@ -94,7 +97,7 @@ if __name__ == "__main__":
         ),
     ).fit()
     ray.tune.Tuner(
-        tuned, param_space={"x": ray.tune.grid_search([1, 2, 3]), "steps": 4},
+        tuned, param_space={"x": ray.tune.grid_search([1, 2, 3]), "steps": 4, "folder": here},
         run_config=ray.tune.RunConfig(
             name="sweep", storage_path=str(here), callbacks=[GreenTuneCallback()], stop={"training_iteration": 3},
             verbose=0,
@@ -163,8 +166,7 @@ def test_each_trial_has_a_record_and_the_sweep_their_sum(folder):
     busy, end = 0.0, 0.0
     for start, stop in spans:
         busy, end = busy + max(0.0, stop - max(start, end)), max(end, stop)
-    # On busy processors the trials hardly overlap.
-    assert sum(record.duration_seconds for record in records.values()) > busy
+    assert sum(record.duration_seconds for record in records.values()) > 1.2 * busy
     assert sweep["total"]["seconds"] == pytest.approx(busy, rel=0.1, abs=0.3)
     assert sweep["total"]["cost_usd"]["dedicated"] == pytest.approx(sweep["total"]["seconds"] / 1000)
     measured = sum(trial["record"]["it_energy_joules"] for trial in sweep["trials"].values())

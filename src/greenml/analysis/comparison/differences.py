@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row acalibrationst the baseline, in one column.
+    """A row against the baseline, in one column.
 
     Attributes:
         change_ratio: (row - baseline) / |baseline|: 0.05 is 5 % more.
