@@ -1,9 +1,9 @@
 """What every test shares: a cache of its own, tiers, a seed for property tests, and quiet for what measures time.
 
-``pytest`` runs everything; ``pytest -m "not slow"`` is the inner loop. Tests spend more than half of their time in
-waiting for programs, so there are two workers a processor. Tests marked ``alone`` measure time or load: while one of
-them runs, the other workers wait. On busy processors a program may be too late for its test: ``.ci/run`` tries what
-failed once more, one test after the other.
+``pytest`` runs everything; ``pytest -m "not slow"`` is the inner loop. Slow tests spend more than half of their time in
+waiting for programs, so there are two workers a processor where they run, and one where they do not. Tests marked
+``alone`` measure time or load: while one of them runs, the other workers wait. On busy processors a program may be too
+late for its test: ``.ci/run`` tries what failed once more, one test after the other.
 
 Property tests search for new examples at every commit: the seed is made of the commit's hash and printed at the top;
 ``--hypothesis-seed`` repeats a run.
@@ -15,6 +15,7 @@ import compileall
 import fcntl
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -37,14 +38,17 @@ LONGEST = (
     "test_intensity_during_a_run.py", "test_lifecycle.py", "test_benchmarks.py", "test_beside.py",
 )  # fmt: skip
 
+sys.dont_write_bytecode = False  # of tests: pytest's work on each assert is kept for the next run
+
 hypothesis.settings.register_profile("commit", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("search", max_examples=1000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "commit"))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_xdist_auto_num_workers():
-    return min(8, 2 * (os.cpu_count() or 1))
+def pytest_xdist_auto_num_workers(config):
+    processors = os.cpu_count() or 1
+    return processors if config.option.markexpr == "not slow" else min(8, 2 * processors)
 
 
 @pytest.hookimpl(tryfirst=True)

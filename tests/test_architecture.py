@@ -97,6 +97,7 @@ def test_a_report_renders_a_record_alone(name: str):
     assert inspect.signature(render).return_annotation == "str"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", public("sinks"))
 def test_a_sink_is_made_of_its_argument(name: str):
     create = importlib.import_module(f"greenml.sinks.{name}").create
@@ -116,6 +117,7 @@ def test_a_command_is_listed_under_its_name(name: str):
     assert COMMANDS[command.name] == name
 
 
+@pytest.mark.slow  # imports all frameworks
 def test_every_public_name_is_there():
     assert sorted(greenml.__all__) == greenml.__all__
     assert {name for name in greenml.__all__ if getattr(greenml, name) is None} == set()

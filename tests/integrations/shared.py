@@ -1,11 +1,34 @@
-"""What the tests of several frameworks share: a program in a process of its own, and a greenml that is broken."""
+"""What the tests of several frameworks share: a late import, a program in a process of its own, a broken greenml."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
 import textwrap
+
+import pytest
+
+
+class Later:
+    """A module that is imported when a test first uses it.
+
+    Every worker reads every file of tests; only the one that runs a framework's tests then pays for its import.
+    Where one of the needed packages is not installed, the whole file is skipped.
+    """
+
+    def __init__(self, name, *needs):
+        self._name = name
+        missing = [package for package in needs if importlib.util.find_spec(package) is None]
+        if missing:
+            pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
+
+    def __getattr__(self, attribute):
+        if attribute.startswith("_"):  # pytest asks every name of a file for some of these
+            raise AttributeError(attribute)
+        return getattr(importlib.import_module(self._name), attribute)
 
 
 def run_program(folder, code, *words, ranks=1, seconds=120, **environment):

@@ -8,13 +8,10 @@ import pytest
 
 import greenml
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-accelerate = pytest.importorskip("accelerate", reason="Accelerate is not installed")
-from accelerate.tracking import GeneralTracker  # noqa: E402  after it is known to be there
+from .shared import Later, break_greenml, run_program
 
-from greenml.integrations.accelerate import GreenTracker  # noqa: E402
-
-from .shared import break_greenml, run_program  # noqa: E402
+torch, accelerate = Later("torch", "torch"), Later("accelerate", "accelerate")
+integration = Later("greenml.integrations.accelerate")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(torch|accelerate)"),
@@ -23,22 +20,25 @@ pytestmark = [
 ]
 
 
-class Other(GeneralTracker):
+def other_tracker():
     """Stands for TensorBoard or W&B."""
 
-    name = "other"
-    requires_logging_directory = False
+    class Other(accelerate.tracking.GeneralTracker):
+        name = "other"
+        requires_logging_directory = False
 
-    def __init__(self):
-        super().__init__()
-        self.rows = []
+        def __init__(self):
+            super().__init__()
+            self.rows = []
 
-    @property
-    def tracker(self):
-        return self.rows
+        @property
+        def tracker(self):
+            return self.rows
 
-    def log(self, values, step=None, **_):
-        self.rows.append(values)
+        def log(self, values, step=None, **_):
+            self.rows.append(values)
+
+    return Other()
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def train(trackers):
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(24, 3)), batch_size=4)
     model, optimizer, data = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), data)
     accelerator.init_trackers("test", config={"learning_rate": 0.1, "model": "line"})
-    green = next((tracker for tracker in trackers if isinstance(tracker, GreenTracker)), None)
+    green = next((tracker for tracker in trackers if isinstance(tracker, integration.GreenTracker)), None)
     phase = green.tracker.begin_phase("train") if green else -1
     losses = []
     for step, (batch,) in enumerate(data):
@@ -75,8 +75,8 @@ def train(trackers):
 
 
 def test_a_loop_keeps_its_configuration_and_results(tmp_path):
-    green = GreenTracker(tmp_path / "run.json", price_per_hour=3.6, interval=0.05)
-    other = Other()
+    green = integration.GreenTracker(tmp_path / "run.json", price_per_hour=3.6, interval=0.05)
+    other = other_tracker()
     losses = train([green, other])
     record = greenml.open_record(tmp_path / "run.json")
     assert (tmp_path / "run.json").exists()
@@ -96,12 +96,12 @@ def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     alone = train([])
     accelerate.state.AcceleratorState._reset_state(True)
     break_greenml(monkeypatch, fault)
-    assert train([GreenTracker(tmp_path / "run.json")]) == alone
+    assert train([integration.GreenTracker(tmp_path / "run.json")]) == alone
 
 
 def test_a_wrong_setting_is_said_at_once():
     with pytest.raises(greenml.SettingsError, match="tier"):
-        GreenTracker(tier="cheap")
+        integration.GreenTracker(tier="cheap")
 
 
 LOOP = """

@@ -13,12 +13,11 @@ import pytest
 
 import greenml
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
-pytest.importorskip("torch", reason="PyTorch, Keras' backend here, is not installed")
-keras = pytest.importorskip("keras", reason="Keras is not installed", minversion="3")
-from greenml.integrations.keras import GreenCallback  # noqa: E402  after it is known to be there
+from .shared import Later, break_greenml, run_program
 
-from .shared import break_greenml, run_program  # noqa: E402
+os.environ.setdefault("KERAS_BACKEND", "torch")
+keras = Later("keras", "keras", "torch")
+integration = Later("greenml.integrations.keras")
 
 # Keras asks torch for arrays in a way that numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -43,7 +42,7 @@ def fit(model, *callbacks, **arguments):
 
 
 def test_fit_evaluate_and_predict_are_one_run(tmp_path):
-    green = GreenCallback(tmp_path / "run.json", price_per_hour=3.6, carbon_intensity=400, interval=0.05)
+    green = integration.GreenCallback(tmp_path / "run.json", price_per_hour=3.6, carbon_intensity=400, interval=0.05)
     model = model_of()
     history = fit(model, green, keras.callbacks.CSVLogger(str(tmp_path / "log.csv")))
     so_far = greenml.open_record(tmp_path / "run.json")
@@ -82,7 +81,7 @@ def test_fit_evaluate_and_predict_are_one_run(tmp_path):
 
 
 def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_path):
-    green = GreenCallback(tmp_path / "run.json")
+    green = integration.GreenCallback(tmp_path / "run.json")
     model = model_of()
     fit(model, green)
     fit(model, green)
@@ -94,7 +93,7 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
 
 def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):
     monkeypatch.setattr("greenml.sensors.discover", lambda *_: iter(()))
-    history = fit(model_of(), green := GreenCallback(tmp_path / "run.json")).history
+    history = fit(model_of(), green := integration.GreenCallback(tmp_path / "run.json")).history
     green.stop()
     assert set(history) >= FIGURES
     assert "green/cost_usd" not in history
@@ -104,21 +103,20 @@ def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])
 def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     alone = fit(model_of()).history
-    green = GreenCallback(tmp_path / "run.json")
+    green = integration.GreenCallback(tmp_path / "run.json")
     break_greenml(monkeypatch, fault)
     tracked = fit(model_of(), green).history
     green.stop()
     assert {name: values for name, values in tracked.items() if not name.startswith("green/")} == alone
 
 
-class Stumble(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 1:
-            raise RuntimeError("epoch 1 went wrong")
-
-
 def test_an_exception_that_is_caught_is_told_with_stop(tmp_path):
-    green = GreenCallback(tmp_path / "run.json")
+    class Stumble(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise RuntimeError("epoch 1 went wrong")
+
+    green = integration.GreenCallback(tmp_path / "run.json")
     with pytest.raises(RuntimeError) as caught:
         fit(model_of(), green, Stumble())
     record = green.stop(caught.value)
@@ -149,11 +147,11 @@ def test_an_exception_that_ends_the_program_fails_the_run(tmp_path):
 
 def test_a_wrong_setting_is_said_at_once():
     with pytest.raises(greenml.SettingsError, match="tier"):
-        GreenCallback(tier="cheap")
+        integration.GreenCallback(tier="cheap")
 
 
 def test_a_tuners_copy_has_no_run_of_its_own_yet(tmp_path):
-    green = GreenCallback(tmp_path / "run.json")
+    green = integration.GreenCallback(tmp_path / "run.json")
     fit(model_of(), green)
     assert copy.copy(green).run is None
     assert green.stop().status == "completed"

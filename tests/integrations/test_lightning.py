@@ -14,11 +14,10 @@ import pytest
 
 import greenml
 
-pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-from greenml.integrations.lightning import GreenCallback  # noqa: E402  after it is known to be there
+from .shared import Later, break_greenml, run_program
 
-from .shared import break_greenml, run_program  # noqa: E402
+torch = Later("torch", "torch", "lightning")
+integration = Later("greenml.integrations.lightning")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -100,7 +99,7 @@ def trainer_of(pl, folder, *callbacks, **arguments):
 @pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 def test_a_trainers_whole_life_is_one_run(name, tmp_path):
     pl = tree(name)
-    green = GreenCallback(price_per_hour=3.6, carbon_intensity=400, interval=0.05)
+    green = integration.GreenCallback(price_per_hour=3.6, carbon_intensity=400, interval=0.05)
     assert isinstance(green, pl.Callback)
     trainer = trainer_of(pl, tmp_path, green, accumulate_grad_batches=2)
     model = module_of(pl)
@@ -154,7 +153,7 @@ def test_a_trainers_whole_life_is_one_run(name, tmp_path):
 def test_an_exception_fails_the_run_and_comes_through(tmp_path):
     pl = tree("lightning.pytorch")
     with pytest.raises(RuntimeError, match="step 3"):
-        trainer_of(pl, tmp_path, GreenCallback()).fit(module_of(pl, fails_at=3), loader(), loader())
+        trainer_of(pl, tmp_path, integration.GreenCallback()).fit(module_of(pl, fails_at=3), loader(), loader())
     record = greenml.open_record(tmp_path / "run.json")
     assert (record.status, record.error) == ("failed", "RuntimeError: step 3 went wrong")
     assert record.phase("train").seconds > 0
@@ -166,7 +165,7 @@ def test_ctrl_c_interrupts_the_run(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(SystemExit):
-            trainer_of(pl, tmp_path, GreenCallback()).fit(
+            trainer_of(pl, tmp_path, integration.GreenCallback()).fit(
                 module_of(pl, fails_at=1, error=KeyboardInterrupt), loader(), loader()
             )
     finally:
@@ -176,7 +175,7 @@ def test_ctrl_c_interrupts_the_run(tmp_path):
 
 def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_path):
     pl = tree("lightning.pytorch")
-    green = GreenCallback()
+    green = integration.GreenCallback()
     for _ in range(2):
         trainer_of(pl, tmp_path, green).fit(module_of(pl), loader(), loader())
     record = green.stop()
@@ -193,7 +192,7 @@ def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     pl = tree("lightning.pytorch")
     alone, tracked = module_of(pl), module_of(pl)
     trainer_of(pl, tmp_path / "alone").fit(alone, loader(), loader())
-    green = GreenCallback()
+    green = integration.GreenCallback()
     break_greenml(monkeypatch, fault)
     trainer_of(pl, tmp_path / "tracked", green).fit(tracked, loader(), loader())
     green.stop()
@@ -203,14 +202,14 @@ def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
 
 def test_a_wrong_setting_is_said_at_once():
     with pytest.raises(greenml.SettingsError, match="tier"):
-        GreenCallback(tier="cheap")
+        integration.GreenCallback(tier="cheap")
     with pytest.raises(TypeError):
-        GreenCallback(colour="green")
+        integration.GreenCallback(colour="green")
 
 
 def test_a_copy_for_another_process_leaves_the_run_here(tmp_path):
     pl = tree("lightning.pytorch")
-    green = GreenCallback(name="original")
+    green = integration.GreenCallback(name="original")
     trainer_of(pl, tmp_path, green).fit(module_of(pl), loader(), loader())
     assert green.run is not None
     assert copy.copy(green).run is None

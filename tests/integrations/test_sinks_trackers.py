@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 import requests
-from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
-from wandb.proto import wandb_internal_pb2
 
 import greenml
 from greenml.accounting.status import RunningTotals, RunStatus
 from greenml.reports import _format
 from greenml.sinks import RunInfo, tensorboard
+
+from .shared import Later
+
+accumulation = Later("tensorboard.backend.event_processing.event_accumulator")
+wandb_internal_pb2 = Later("wandb.proto.wandb_internal_pb2")
 
 SERVER = """
 import os, sys
@@ -295,7 +298,7 @@ def test_trackio_gets_a_run_of_its_own(python, tmp_path):
 
 
 def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
-    accumulator = EventAccumulator(str(folder), size_guidance=STORE_EVERYTHING_SIZE_GUIDANCE)
+    accumulator = accumulation.EventAccumulator(str(folder), size_guidance=accumulation.STORE_EVERYTHING_SIZE_GUIDANCE)
     accumulator.Reload()
     if tag in accumulator.Tags()["tensors"]:
         events = [(event.step, *event.tensor_proto.double_val) for event in accumulator.Tensors(tag)]

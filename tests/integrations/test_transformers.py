@@ -21,11 +21,10 @@ import pytest
 
 import greenml
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-from greenml.integrations.transformers import GreenCallback  # noqa: E402  after it is known to be there
+from .shared import Later
 
-from . import toy_trainer as toy  # noqa: E402
+torch, transformers = Later("torch", "torch"), Later("transformers", "transformers")
+integration, toy = Later("greenml.integrations.transformers"), Later("integrations.toy_trainer")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(torch|transformers|accelerate|tensorboard)"),
@@ -34,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*"),
     pytest.mark.filterwarnings("ignore:distutils Version classes are deprecated"),
 ]
-PROGRAM = Path(toy.__file__)
+PROGRAM = Path(__file__).with_name("toy_trainer.py")
 PRICED = {"price_per_hour": 36.0, "carbon_intensity": 400.0, "pue": 1.5}  # a cent a second
 
 
@@ -52,7 +51,7 @@ def green():
     made = []
 
     def make(*arguments, **settings):
-        made.append(GreenCallback(*arguments, **settings))
+        made.append(integration.GreenCallback(*arguments, **settings))
         return made[-1]
 
     yield make
@@ -418,7 +417,7 @@ def test_a_dry_run_of_a_budget_only_warns(green, tmp_path, caplog):
 )
 def test_a_wrong_value_is_told_when_it_is_given(settings, says):
     with pytest.raises(greenml.SettingsError) as told:
-        GreenCallback(**settings)
+        integration.GreenCallback(**settings)
     assert says in str(told.value)
 
 
@@ -622,7 +621,7 @@ def test_a_deleted_trainers_folder_is_left_alone(tmp_path):
         return {path.relative_to(tmp_path): path.stat().st_ino for path in (tmp_path / "one").rglob("*")}
 
     threads = _thread._count()
-    callback = GreenCallback(**PRICED)
+    callback = integration.GreenCallback(**PRICED)
     one = toy.trainer(tmp_path / "one", callback, max_steps=2)
     one.train()
     before, deleted = entries(), time.time()
@@ -650,7 +649,7 @@ def test_each_fold_is_a_run_that_ends_with_its_last_work(tmp_path, same_folder):
     trainers, spans = [], []
     for fold in range(3):
         folder = tmp_path / ("out" if same_folder else str(fold))
-        trainers.append(toy.trainer(folder, GreenCallback(**PRICED), max_steps=2, step_seconds=0.05))
+        trainers.append(toy.trainer(folder, integration.GreenCallback(**PRICED), max_steps=2, step_seconds=0.05))
         trainers[-1].train()
         evaluates = time.time()
         trainers[-1].evaluate()
@@ -677,8 +676,8 @@ def test_each_fold_is_a_run_that_ends_with_its_last_work(tmp_path, same_folder):
 
 def test_a_trainer_that_works_again_goes_on_with_its_run(tmp_path):
     """Two Trainers in turns, as a teacher and its student: the attempts of both lie beside each other."""
-    teacher = toy.trainer(tmp_path / "teacher", GreenCallback(**PRICED), max_steps=2)
-    student = toy.trainer(tmp_path / "student", GreenCallback(**PRICED), max_steps=2)
+    teacher = toy.trainer(tmp_path / "teacher", integration.GreenCallback(**PRICED), max_steps=2)
+    student = toy.trainer(tmp_path / "student", integration.GreenCallback(**PRICED), max_steps=2)
     teacher.train()
     student.train()
     teacher.evaluate()
@@ -730,15 +729,14 @@ def test_samples_and_tokens_of_batches_of_other_trainers(green, tmp_path):
         assert all(text.startswith(note) for text in notes)
 
 
-class Preferences(toy.Tokens):
-    """Rows of a chosen and a rejected text, of another length each."""
-
-    def __getitem__(self, at):
-        return {"chosen": torch.full((4,), 3 + at % 9), "rejected": torch.full((2 + at % 2,), 3)}
-
-
 def test_a_preference_is_one_sample_of_two_rows(green, tmp_path):
     """A Trainer whose batches are as those of TRL's DPOTrainer and RewardTrainer: no labels, chosen ones first."""
+
+    class Preferences(toy.Tokens):
+        """Rows of a chosen and a rejected text, of another length each."""
+
+        def __getitem__(self, at):
+            return {"chosen": torch.full((4,), 3 + at % 9), "rejected": torch.full((2 + at % 2,), 3)}
 
     def collate(pairs):
         texts = [pair["chosen"] for pair in pairs] + [pair["rejected"] for pair in pairs]
@@ -777,7 +775,7 @@ def test_what_breaks_in_the_callback_breaks_nothing_else(green, tmp_path, part, 
     }  # fmt: skip
     plain = toy.trainer(tmp_path / "plain", **arguments)
     plain.train()
-    broken = GreenCallback(max_kwh=1000.0)
+    broken = integration.GreenCallback(max_kwh=1000.0)
     trainer = toy.trainer(tmp_path / "broken", broken, **arguments)
     whole, runs = broken._runs.whole, broken._runs
     setattr(broken, part, Misbehaves())
@@ -805,16 +803,18 @@ def test_codecarbon_beside_it_is_said(green, tmp_path):
 
 
 def test_a_class_will_do_in_place_of_an_object(tmp_path):
-    trainer = toy.trainer(tmp_path, GreenCallback, max_steps=1)
+    trainer = toy.trainer(tmp_path, integration.GreenCallback, max_steps=1)
     trainer.train()
-    [callback] = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, GreenCallback)]
+    [callback] = [
+        callback for callback in trainer.callback_handler.callbacks if isinstance(callback, integration.GreenCallback)
+    ]
     assert callback.stop().status == "completed"
 
 
 def test_an_output_that_cannot_be_written_is_told_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(greenml.SettingsError, match="cannot be written"):
-        toy.trainer(tmp_path, GreenCallback(tmp_path / "file" / "run.json"))
+        toy.trainer(tmp_path, integration.GreenCallback(tmp_path / "file" / "run.json"))
 
 
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda callback: pickle.loads(pickle.dumps(callback))])

@@ -13,17 +13,14 @@ from pathlib import Path
 import pytest
 
 import greenml
-
-if importlib.util.find_spec("ray") is None:
-    pytest.skip("not installed: ray", allow_module_level=True)
-
-from greenml.integrations.ray import summarize, trial_folders
 from greenml.run.assembly import dated_curves
+from integrations.shared import Later
 
 from . import simnvml
 from .conftest import environment
 from .simnvml import Gpu, Square
 
+integration = Later("greenml.integrations.ray", "ray")
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = ROOT / "examples" / "study" / "search.py"
 STRATEGIES = ("grid", "random", "tpe", "asha", "pbt")
@@ -74,7 +71,7 @@ def spans_of(folder):
 
 def begun(folder):
     """The folders of the trials that began."""
-    return [path for path in trial_folders(folder).values() if (path / "run.trace").exists()]
+    return [path for path in integration.trial_folders(folder).values() if (path / "run.trace").exists()]
 
 
 def read_spans(folders, uuid):
@@ -101,7 +98,7 @@ def joined(spans):
 def test_the_trials_add_up_to_what_the_devices_used(searched, strategy):
     script, folder = searched
     records, spans = spans_of(folder / strategy)
-    sweep = summarize(folder / strategy)
+    sweep = integration.summarize(folder / strategy)
     assert len(sweep["trials"]) == len(records) > 1
     origin = (script.origin_realtime_ns - script.origin_monotonic_ns) / 1e9  # Unix time of the monotonic clock's zero
     truth = late = 0.0
@@ -158,7 +155,9 @@ def test_trials_that_population_based_training_continues_are_attempts_of_their_o
 def test_a_sweep_that_ran_elsewhere_is_collected(searched, tmp_path):
     """As AzureML leaves its trials: each in outputs of its own; one that was cut off has its traces alone."""
     _, folder = searched
-    trials = [path for path in trial_folders(folder / "random").values() if (path / "run.json").exists()][:3]
+    trials = [path for path in integration.trial_folders(folder / "random").values() if (path / "run.json").exists()][
+        :3
+    ]
     for number, path in enumerate(trials):
         shutil.copytree(path, tmp_path / "sweep" / f"trial_{number}" / "named-outputs" / "run")
     cut_off = tmp_path / "sweep" / "trial_0" / "named-outputs" / "run"
@@ -182,6 +181,6 @@ def test_a_sweep_that_ran_elsewhere_is_collected(searched, tmp_path):
     records = [greenml.open_record(path / "run.json") for path in trials]
     assert (row["strategy"], row["trials"], row["stopped_early"]) == ("azure", len(trials), 1)
     assert row["best"] == min(record.metrics["accuracy"] for record in records)  # as one would ask of a loss
-    sweep = summarize(tmp_path / "sweep")
+    sweep = integration.summarize(tmp_path / "sweep")
     assert sorted(sweep["trials"]) == [f"trial_{number}" for number in range(len(trials))]
     assert row["energy_kwh"] == pytest.approx(sweep["total"]["facility_energy_joules"] / 3.6e6)

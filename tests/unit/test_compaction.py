@@ -237,6 +237,7 @@ def test_rare_metrics_stay_beside_frequent_ones(tmp_path: Path):
     writer.close()
 
 
+@pytest.mark.slow
 def test_many_phases_are_bounded_too(tmp_path: Path):
     """A phase a step on eight GPUs: the samples at their edges alone would pass any limit."""
     writer, limit = opened(tmp_path), 400_000
@@ -321,6 +322,7 @@ def executed_between_pauses(work) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, 0])
 def test_a_slice_of_the_work_does_not_grow_with_the_trace(tmp_path: Path, every: int, monkeypatch: pytest.MonkeyPatch):
     """In lines of Python run, not in seconds; with a phase every other second, and without phases."""

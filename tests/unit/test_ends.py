@@ -150,6 +150,7 @@ def ranks(folder: Path, *, killed: bool) -> None:
         time.sleep(1.5)  # the card that rank 0 wrote has another duration than the last
 
 
+@pytest.mark.slow
 def test_the_last_process_to_end_writes_the_card_of_another(tmp_path: Path):
     ranks(tmp_path, killed=False)
     record, card = records.read(tmp_path / "run.json"), (tmp_path / "README.md").read_text()
@@ -159,6 +160,7 @@ def test_the_last_process_to_end_writes_the_card_of_another(tmp_path: Path):
     assert model_card.insert(card, record) == card, "and the card, of which only rank 0 was told"
 
 
+@pytest.mark.slow
 def test_a_card_is_not_left_running_by_a_rank_that_is_killed(tmp_path: Path):
     ranks(tmp_path, killed=True)
     assert records.read(tmp_path / "run.json").status == "completed"

@@ -103,6 +103,7 @@ def test_the_gpus_of_a_machine_that_do_not_train_idle_and_are_billed():
     assert any("4 more GPUs of ND40rs_v2 idle at 42 W each" in assume for assume in half.assumes)
 
 
+@pytest.mark.slow
 def test_every_kind_of_machine_with_gpus_gives_an_estimate_that_says_where_its_figures_are_from():
     """One size of each cloud, GPU and kind of origin, which is a fifth of them."""
     kinds = {

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -169,6 +168,7 @@ def test_what_is_no_study_file_is_said(tmp_path, capsys, monkeypatch):
 
 
 def test_the_schema_takes_what_the_reader_takes(path):
+    jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(yaml.safe_load(STUDY), plan.json_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(yaml.safe_load(STUDY) | {"varants": {}}, plan.json_schema())

@@ -159,15 +159,20 @@ def _nearest(rows: list[tables.Row], year: int) -> tables.Row:
 
 def _world(place: Place, row: tables.Row, year: int) -> CarbonIntensity:
     """Return the world's figure for a place that has none of its own."""
-    countries = tables.lookup("carbon_intensity", "country")
-    values = [
-        _grams(country) for country in countries if (country["year"], country["basis"]) == (row["year"], row["basis"])
-    ]
-    deciles = statistics.quantiles(values, n=10, method="inclusive")
+    low, high = _countries(row["year"], row["basis"])
     name = places.code(place)
     known = f"no figure for {name}: world average, with the 10th to 90th percentile of the countries as its interval"
     notes = filter(None, [known if name else UNKNOWN_NOTE, _note(row, year)])
-    return _result(row, deciles[0], deciles[-1], assumed=not place.country_iso3, note="; ".join(notes))
+    return _result(row, low, high, assumed=not place.country_iso3, note="; ".join(notes))
+
+
+@cache
+def _countries(year: str, basis: str) -> tuple[float, float]:
+    """Return the 10th and the 90th percentile of the countries' figures of a year and basis, g/kWh."""
+    countries = tables.lookup("carbon_intensity", "country")
+    grams = [_grams(country) for country in countries if (country["year"], country["basis"]) == (year, basis)]
+    deciles = statistics.quantiles(grams, n=10, method="inclusive")
+    return deciles[0], deciles[-1]
 
 
 def _contained(narrowest: tuple[str, str], row: tables.Row) -> str:
