@@ -152,6 +152,7 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_EXTENSIONS_DIR": str(extensions_folder()),
+        "TORCHDYNAMO_DISABLE": "1",  # nothing here is compiled by PyTorch; DeepSpeed would import what compiles
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launches import environment
 
 NEEDED = (
     "nbclient",
@@ -38,8 +39,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def run(name: str) -> Any:
         if name not in done:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
                 warnings.simplefilter("ignore")
+                patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
                 done[name] = notebooks.execute(notebooks.NOTEBOOKS / f"{name}.ipynb", folder)
         return done[name], "\n".join(notebooks.texts(done[name]))
 

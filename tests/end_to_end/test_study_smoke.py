@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from launches import environment
 
 from greenml.analysis.study import folder as study_folder
 
@@ -44,13 +44,10 @@ LONG = {
 
 
 def start(study: Path, output: Path) -> subprocess.Popen:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CUDA_", "GREENML_", "COVERAGE_"))
-    }
     line = [sys.executable, "-m", "greenml", "study", "run", str(study), "--smoke", "--output", str(output)]
     with (output.parent / "log.txt").open("a") as log:
         return subprocess.Popen(
-            line, env=kept, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            line, env=environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
 

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from launches import environment
 
 from greenml.record import file as records
 
@@ -82,12 +82,6 @@ def command(folder: Path, launch: Launch, *more: str) -> list[str]:
     line += ["--model", launch.model, "--zero", str(launch.zero), "--launcher", launch.launcher]
     line += [*(["--offload"] if launch.offload else []), *([] if launch.compiles else ["--no-compile"])]
     return [*line, *more]
-
-
-def environment() -> dict[str, str]:
-    dropped = ("CUDA_", "GREENML_", "COVERAGE_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return kept | {"PYTHONFAULTHANDLER": "1"}  # SIGABRT prints the stacks of all threads
 
 
 def send(number: signal.Signals, processes: list[psutil.Process]) -> None:

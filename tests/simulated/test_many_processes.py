@@ -104,17 +104,18 @@ def test_eight_processes_measure_each_device_once(ranks, tmp_path, variables):
     kinds = [device.kind for device in record.devices]
     assert (kinds.count("gpu"), kinds.count("cpu"), kinds.count("dram"), kinds.count("host")) == (8, 1, 1, 1)
     truth = sum(script.energy_joules(at, begin, end) for at in range(8))
-    measured = sum(device.usage.energy_joules for device in record.devices if device.kind == "gpu")
+    gpus = [device.usage for device in record.devices if device.kind == "gpu"]
+    measured, high = sum(gpu.energy_joules for gpu in gpus), sum(gpu.energy_high_joules for gpu in gpus)
+    late = any(note.code == "not-covered" for note in record.notes)  # no processor was free when a sensor was to begin
     start = trace_file.read_header(next(iter(trace_paths(tmp_path / "run.trace"))))
     assert start["run_id"] == record.run_id
-    assert truth <= measured * 1.001
+    assert truth <= (high if late else measured * 1.001)
     spare = record.duration_seconds - (end - begin)  # starting and ending eight processes
     assert measured <= truth + 8 * 300 * spare + 8 * 300 * 0.02
     assert [phase.count for phase in record.phases] == [1]
     cpu = next(device for device in record.devices if device.kind == "cpu")
     assert cpu.usage.covered_seconds <= record.duration_seconds
-    assert cpu.usage.covered_seconds > end - begin
-    assert not [note for note in record.notes if note.code == "not-covered"]
+    assert late or cpu.usage.covered_seconds > end - begin
 
 
 def test_another_takes_over_when_the_holder_is_killed(ranks, tmp_path):
