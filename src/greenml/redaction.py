@@ -31,7 +31,8 @@ def _set(words: str) -> frozenset[str]:
 # Words that mean a secret wherever they stand in a name.
 _ALWAYS = _set(
     "password passwords passwd passphrase passphrases passcode passwort secret secrets credential credentials"
-    " creds authorization apikey apikeys passkey passkeys kennwort contrase\u00f1a senha \u043f\u0430\u0440\u043e\u043b\u044c"
+    " creds authorization apikey apikeys passkey passkeys kennwort senha"
+    " contrase\u00f1a \u043f\u0430\u0440\u043e\u043b\u044c"
 )
 # Words that mean a secret as the last of a name.
 _LAST = _set("pwd pw auth oauth jwt bearer cookie cookies sas dsn connstr webhook psk otp totp")
@@ -68,8 +69,8 @@ _TEXT_TOKEN = _set(
     " eoi boa eoa bov eov begin think thinking reasoning thought turn assistant system tool function call header"
     " forced decoder encoder generated sampled draft input output label answer context doc document passage entity"
     " rare common latent compressed global local memory mem beacon pool pooling single multi fake original soft"
-    " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy void"
-    " human speaker emotion frame pixel action reward noise"
+    " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy"
+    " void human speaker emotion frame pixel action reward noise"
 )
 _PASS_OF = _set(
     "db database user smtp mail email ftp sftp mysql pg postgres redis admin root sudo proxy http login mongo"
@@ -192,8 +193,8 @@ _SHAPES = {
         ("AGE-SECRET-KEY-", r"AGE-SECRET-KEY-1[A-Z0-9]{16,}"),
         (":AA", r"\d{8,10}:AA[\w-]{30,}"),  # Telegram
         (
-            "lin_api_ ntn_ figd_ sbp_ fw_ tgp_v1_ jina_ rpa_ pnu_ sb_secret_ esecret_ secret_ pcsk_ pscale_tkn_ pscale_pw_"
-            " hf_oauth_ sess- csk- pa- tvly- xkeysib- PMAK- NRAK- CFPAT- AKCp8 cmVmdGtu EAACEdEose0cBA fm2_",
+            "lin_api_ ntn_ figd_ sbp_ fw_ tgp_v1_ jina_ rpa_ pnu_ sb_secret_ esecret_ secret_ pcsk_ pscale_tkn_"
+            " pscale_pw_ hf_oauth_ sess- csk- pa- tvly- xkeysib- PMAK- NRAK- CFPAT- AKCp8 cmVmdGtu EAACEdEose0cBA fm2_",
             r"{}(?:[A-Za-z0-9]{{1,10}}[_.-])?(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{{20,}}[\w.-]*",
         ),  # Linear, Notion, Figma, Supabase, Together, Jina, RunPod, Prefect, Pinecone, PlanetScale, Tavily ...
         ("GR1348941", r"GR1348941[\w-]{20}"),  # GitLab, of a runner
@@ -237,11 +238,11 @@ _HEX40 = r"[0-9a-f]{40}"
 _NETRC = r"(\bmachine\s+\S+\s+(?:login\s+\S+\s+)?password\s+)\S+"
 # What a sentence says of a secret without telling it.
 _SAID = (
-    "required missing invalid incorrect wrong expired empty unset undefined needed unknown failed disabled enabled not no"
-    " too never only always a an the in at of on for from used set stored kept hidden masked weak correct ok valid case"
+    "required missing invalid incorrect wrong expired empty unset undefined needed unknown failed disabled enabled not"
+    " no too never only always a an the in at of on for from used set stored kept hidden masked weak correct ok valid"
 )
 _IS = (
-    rf"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)(?:\s*:)?\s+[\"']?)(?!(?:{'|'.join(_SAID.split())})\b)[^\s\"',;]+"
+    rf"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)(?:\s*:)?\s+[\"']?)(?!(?:{'|'.join(_SAID.split())})[.,;!?]?(?:\s|\Z))[^\s\"',;]+"
     r"|(\b(?:api[ -]?key|token|password|secret)\s+(?:provided|given|supplied)\s*:\s*[\"']?)[^\s\"',;]+"
 )
 _HEADER = (
@@ -272,7 +273,8 @@ _NAME = (
     r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,3}(?:=>|:=|[=:])\s{0,3})"""
 )
 _VALUE = (
-    r"""[|>][+\-\d]{0,2}[ \t]*(?:\r?\n(?:[ \t]+[^\r\n]*|(?=\r?\n)))+|[bBuUrRfF]{0,2}(?:\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3})"""
+    r"""[|>][+\-\d]{0,2}[ \t]*(?:\r?\n(?:[ \t]+[^\r\n]*|(?=\r?\n)))+"""
+    r"""|[bBuUrRfF]{0,2}(?:\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3})"""
     r"""|[bBuUrRfF]{1,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)|"""
     r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""
     r"""|(?:[^\s&;,"'}]|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""

@@ -141,6 +141,7 @@ SHAPES = {
     "pydantic": (f"hub.token\n  Input should be ... [type=x, input_value='{WORD}', input_type=str]", WORD),
     "PuTTY": (f"Private-Lines: 1\nAAAA{WORD}\nPrivate-MAC: 00", WORD),
     "OpenAI's answer": (f"Incorrect API key provided: {WORD}. You can find", WORD),
+    "prose, of several words": ("the password is correct-horse", "correct-horse"),
     "prose with a colon": (f"Your password is: {WORD}", WORD),
     "name of other letters": (f"\u043f\u0430\u0440\u043e\u043b\u044c: {WORD}", WORD),
     "after another name": (f"ValueError: token={WORD} was refused", WORD),
@@ -160,8 +161,8 @@ PLAIN_TEXTS = [
     "the password is wrong", "Password is required", "cookie: none", "Authorization: required", "credentials: missing",
     "Please pass a token=... or log in", "https://example.org/a?code=7", "https://example.org/a?key=1",
     "wandb run at commit 3e1f9a0b5c7d24683e1f9a0b5c7d246812345678", "docker run -u 1000:1000 -p 8080:80 image",
-    "mysql -u root -p db", "ssh -p 2222 host", "secret_santa_model_v2_final_2024_01", "pa-resnet50-imagenet-pretrained-1",
-    "fw_layer_12_attention_output_1", "curl -u https://x", "<tokens>128</tokens>",
+    "mysql -u root -p db", "ssh -p 2222 host", "secret_santa_model_v2_final_2024_01",
+    "pa-resnet50-imagenet-pretrained-1", "fw_layer_12_attention_output_1", "curl -u https://x", "<tokens>128</tokens>",
     "max_steps\n  Input should be ... [type=x, input_value='many', input_type=str]", "['--tokens', '128']",
     "model_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1", "checkpoint-3e1f9a0b5c7d24683e1f9a0b5c7d246812345678",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
@@ -322,8 +323,8 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
 
 @pytest.mark.parametrize(
     "words",
-    [["sshpass", "-p", WORD, "ssh"], ["/usr/bin/docker", "login", "-u", "me", "-p", WORD, "r"], ["mysqldump", f"-p{WORD}"],
-     ["redis-cli", "-a", WORD, "ping"], ["curl", f"--user=me:{WORD}", "x"]],
+    [["sshpass", "-p", WORD, "ssh"], ["/usr/bin/docker", "login", "-u", "me", "-p", WORD, "r"],
+     ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"], ["curl", f"--user=me:{WORD}", "x"]],
 )  # fmt: skip
 def test_an_option_of_one_letter_is_masked_where_the_program_takes_a_password(words):
     shown = redact_command(words)

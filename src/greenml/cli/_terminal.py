@@ -42,7 +42,7 @@ def prepare() -> None:
     codecs.register(_ascii)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started this program, as ">&-" does
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  to the end
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is None:

@@ -283,7 +283,7 @@ def _resource_rows(record: RunRecord) -> list[Row]:
 def has_no_gpu(record: RunRecord) -> bool:
     """Tell whether greenml looked at the machine and saw no GPU; silence of an import is not that."""
     looked = any(not _format.is_imported(device) for device in record.devices)
-    return looked and not any(device.kind == "gpu" for device in record.devices)
+    return looked and not any(device.kind == "gpu" for device in record.devices) and not record.never_answered("nvml")
 
 
 def _kilojoules(quantity: Quantity | None) -> str:
