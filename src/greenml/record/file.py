@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from greenml.errors import RecordError
 from greenml.record.schema import SCHEMA_VERSION, RunRecord
@@ -21,7 +22,21 @@ def write(record: RunRecord, path: Path) -> None:
     """
     from greenml import files  # who only reads needs no locks
 
-    files.write(path, redacted(record).model_dump_json(indent=2) + "\n")
+    shown = redacted(record)
+    try:
+        text = shown.model_dump_json(indent=2)
+    except PydanticSerializationError:
+        text = RunRecord.model_validate(_encodable(shown.model_dump())).model_dump_json(indent=2)
+    files.write(path, text + "\n")
+
+
+def _encodable(value: Any) -> Any:  # noqa: ANN401  any JSON
+    """Return data with a question mark for each half of a character, as names of files and JSON may have them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(entry) for name, entry in value.items()}
+    return [_encodable(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def read_bytes(path: Path) -> bytes:

@@ -642,12 +642,16 @@ class Run:
             recorder.forget()
 
 
+MOST_STEPS = 10**18
+
+
 def _whole(value: object) -> int | None:
-    """Return a count as a whole number; None for None and for what is none."""
+    """Return a count as a whole number; None for None, and for what is none or is beyond all counts."""
     try:
-        return None if value is None else int(value)  # type: ignore[call-overload]
+        whole = None if value is None else int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return None
+    return whole if whole is not None and abs(whole) < MOST_STEPS else None
 
 
 def _working_folder() -> Path | None:
