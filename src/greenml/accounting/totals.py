@@ -22,6 +22,7 @@ from greenml.record.schema import (
     SciScore,
     Totals,
     Usage,
+    never_answered,
 )
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
@@ -328,7 +329,7 @@ def _used_gpus(used: Used) -> Used:
 def totals_of(record: RunRecord, factors: Factors, nodes: int) -> list[Totals]:
     """Return the totals of the run and of each phase."""
     whole = [(device, device.usage) for device in record.devices]
-    text = record.never_answered(GPU_SENSOR)
+    text = never_answered(record, GPU_SENSOR)
     silent = f"without GPUs: {text}" if text else ""
     made = [totals("run", record.duration_seconds, whole, factors, nodes, silent=silent)]
     by_id = {device.id: device for device in record.devices}

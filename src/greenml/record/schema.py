@@ -438,11 +438,6 @@ class RunRecord(Model):
     timeline: Timeline | None = None
     notes: list[Note] = []
 
-    def never_answered(self, sensor: str) -> str:
-        """Return what says that a sensor hung from the start, so that nobody knows what it has; else an empty text."""
-        hung = (note.text for note in self.notes if note.code == "sensor-hung")
-        return next((text for text in hung if text.startswith(f"{sensor} never answered")), "")
-
     def total(self, scope: str = "run") -> Totals | None:
         """Return the totals of the run or of a phase; None where there are none of it."""
         return next((total for total in self.totals if total.scope == scope), None)
@@ -462,3 +457,9 @@ class RunRecord(Model):
     def phase(self, path: str) -> PhaseRecord | None:
         """Return a phase by its path; None where there is none of it."""
         return next((phase for phase in self.phases if phase.path == path), None)
+
+
+def never_answered(record: RunRecord, sensor: str) -> str:
+    """Return what says that a sensor hung from the start, so that nobody knows what it has; else an empty text."""
+    hung = (note.text for note in record.notes if note.code == "sensor-hung")
+    return next((text for text in hung if text.startswith(f"{sensor} never answered")), "")

@@ -12,8 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from greenml.errors import SettingsError
 from greenml.redaction import RedactingFilter, redact_text
 from greenml.run import cloud_metadata, environment, exit_hooks, job, membership
 from greenml.run.exit_hooks import outcome
-from greenml.run.phases import OpenPhases
+from greenml.run.phases import OpenPhases, Phase
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
 from greenml.trace.folder import run_dir_of
@@ -429,17 +428,13 @@ class Run:
 
         return calls.tracked(function, lambda: Run(self.settings, resume=self._resume))
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Phase:
         """Mark a stretch of the run, such as ``train``; nests (``train/eval``) and repeats.
 
-        Phases nest within a thread, and within an asyncio task; those of tasks that run at once lie side by side.
+        Phases nest within a thread, and within an asyncio task; those of tasks that run at once lie side by side. It
+        may be kept for several ``with`` blocks, and stand above a function of any kind: ``@run.phase("train")``.
         """
-        number = self.begin_phase(name)
-        try:
-            yield
-        finally:
-            self.end_phase(number)
+        return Phase(lambda: self.begin_phase(name), self.end_phase)
 
     def begin_phase(self, name: str, since_seconds: float | None = None) -> int:
         """Begin a phase where a ``with`` block does not fit.
