@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pydantic_core import PydanticSerializationError
 from greenml.errors import RecordError
 from greenml.record.schema import SCHEMA_VERSION, RunRecord
 from greenml.redaction import redact, redact_command
+
+MOST_DIGITS = 308
 
 
 def write(record: RunRecord, path: Path) -> None:
@@ -62,13 +65,13 @@ def read(path: Path) -> RunRecord:
     data = read_bytes(path)
     try:
         # Several times faster than the two steps below, which say what is wrong where this does not succeed.
-        made = RunRecord.model_validate_json(data)
-        if "schema_version" in made.model_fields_set and made.schema_version == SCHEMA_VERSION:
+        made = None if _LONG_NUMBER.search(data) else RunRecord.model_validate_json(data)
+        if made is not None and "schema_version" in made.model_fields_set and made.schema_version == SCHEMA_VERSION:
             return redacted(made)
     except ValidationError:
         pass
     try:
-        content = json.loads(data.decode("utf-8"))
+        content = json.loads(data.decode("utf-8"), parse_int=whole_number)
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a character cannot be written again
     except (ValueError, RecursionError):
         raise RecordError(f"{path}: not a run record (not JSON)") from None
@@ -88,6 +91,14 @@ def read(path: Path) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecordError(f"{path}: not a valid run record: {where}: {first['msg']}") from None
+
+
+_LONG_NUMBER = re.compile(rb"\d{%d}" % MOST_DIGITS)
+
+
+def whole_number(digits: str) -> int | str:
+    """Return a whole number of JSON; words for one that is beyond every float, with which nothing can be computed."""
+    return int(digits) if len(digits) < MOST_DIGITS else f"a whole number of {len(digits.lstrip('-')):,} digits"
 
 
 # What version 1 called a field of version 2, wherever it stands.

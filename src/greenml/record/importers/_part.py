@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from greenml.errors import RecordError
-from greenml.record.file import read_bytes
+from greenml.record.file import read_bytes, whole_number
 from greenml.record.schema import DeviceRecord, Note, PhaseRecord, ReportedEmissions
 
 
@@ -86,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RecordError: it cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path), parse_int=whole_number)
     except ValueError:
         raise RecordError(f"{path}: not JSON") from None
     except RecursionError:
