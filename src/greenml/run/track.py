@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -36,6 +37,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("greenml")
 log.addFilter(RedactingFilter())
+
+
+def _never_raising(handle: Callable[[logging.LogRecord], None]) -> Callable[[logging.LogRecord], None]:
+    """Return what hands a record to a program's own handlers; one that raises ends no training."""
+
+    def handled(record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):
+            handle(record)
+
+    return handled
+
+
+log.callHandlers = _never_raising(log.callHandlers)  # type: ignore[method-assign,assignment]
 Function = TypeVar("Function", bound=Callable[..., Any])
 MOST_TROUBLES = 20  # notes of calls that had no effect
 
@@ -178,6 +192,7 @@ class Run:
         self._cards: set[Path] = set()
         self._outcome: tuple[str, str | None] | None = None  # how the run ends, once it is being stopped
         self._writes = 0  # how often the record was begun to be written
+        self._saving: dict[int, int] = {}  # by thread: how many saves are under way in it
         self._troubles: set[str] = set()
         self._last_totals: RunningTotals | None = None
         self._owed = False  # it was ended within an import, where no record can be made
@@ -520,7 +535,16 @@ class Run:
             return None
         if so_far:
             self._write({"so_far": so_far})
-        return self._finish()
+        thread = threading.get_ident()
+        depth = self._saving.get(thread, 0)
+        if depth >= MOST_SAVES_WITHIN:  # signals come faster than saves end: the one that is under way writes once more
+            self._writes += 1
+            return None
+        self._saving[thread] = depth + 1
+        try:
+            return self._finish()
+        finally:
+            self._saving[thread] = depth
 
     @_guarded
     def gather(self, timeout_seconds: float = 30.0, so_far: str | None = None) -> RunRecord | None:
@@ -638,6 +662,7 @@ class Run:
 
 
 MOST_STEPS = 10**18
+MOST_SAVES_WITHIN = 2  # a save, and that of a signal's handler within it
 
 
 def _whole(value: object) -> int | None:
