@@ -21,7 +21,7 @@ MASK = "***"
 
 # Names. A name is split into words at its signs and its capitals: "hfToken", "HF_TOKEN" and "--hf-token" are alike.
 
-_WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+"
+_WORD = r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+"
 
 
 def _set(words: str) -> frozenset[str]:
@@ -31,10 +31,11 @@ def _set(words: str) -> frozenset[str]:
 # Words that mean a secret wherever they stand in a name.
 _ALWAYS = _set(
     "password passwords passwd passphrase passphrases passcode passwort secret secrets credential credentials"
-    " creds authorization apikey apikeys"
+    " creds authorization apikey apikeys passkey passkeys kennwort senha"
+    " contrase\u00f1a \u043f\u0430\u0440\u043e\u043b\u044c"
 )
 # Words that mean a secret as the last of a name.
-_LAST = _set("pwd auth oauth jwt bearer cookie cookies sas dsn connstr webhook psk totp")
+_LAST = _set("pwd pw auth oauth jwt bearer cookie cookies sas dsn connstr webhook psk otp totp")
 # A name that ends so is of something about the secret: where it lies, how long it is.
 _ABOUT = _set(
     "name names file files filename path paths dir folder type kind length len size limit count policy field"
@@ -51,7 +52,8 @@ _KEY_OF = _set(
     " azure aws google gcp cohere mistral comet neptune clearml kaggle client consumer session host server webhook"
     " hmac fernet rsa aes pem tls ssl gpg pgp openrouter groq together replicate pinecone langsmith langchain"
     " sendgrid stripe twilio datadog dd ingest ngc nvidia runpod instrumentation functions cosmos maps write token"
-    " jwt root watttime electricitymaps"
+    " jwt root watttime electricitymaps principal pass serpapi serper tavily voyage jina fireworks cerebras deepseek"
+    " perplexity elevenlabs deepgram assemblyai exa brave"
 )
 _TOKENS_OF = _set(
     "access api auth oauth refresh hf hub bearer github gitlab wandb secret huggingface session security slack"
@@ -67,16 +69,18 @@ _TEXT_TOKEN = _set(
     " eoi boa eoa bov eov begin think thinking reasoning thought turn assistant system tool function call header"
     " forced decoder encoder generated sampled draft input output label answer context doc document passage entity"
     " rare common latent compressed global local memory mem beacon pool pooling single multi fake original soft"
-    " virtual oov stopping de pre re un inter cross row"
+    " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy"
+    " void human speaker emotion frame pixel action reward noise"
 )
 _PASS_OF = _set(
     "db database user smtp mail email ftp sftp mysql pg postgres redis admin root sudo proxy http login mongo"
-    " rabbitmq ssh ldap jdbc amqp mqtt imap my"
+    " rabbitmq ssh ldap jdbc amqp mqtt imap my hf hub wandb"
 )
 _PAT_OF = _set("github gitlab gh git azure devops ado ext vsts")
 _FLAGS = _set("use no needs require requires enable with skip has is")
+_COUNTS = _set("num n count has")  # as the first of a name: it tells how many, or whether
 # A last word that means a secret after some words, or unless it is after some.
-_AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_OF, "pat": _PAT_OF}
+_AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_OF, "pat": _PAT_OF, "pem": _set("key")}
 _NOT_AFTER = {"token": _TEXT_TOKEN, "auth": _FLAGS, "oauth": _FLAGS}
 _COMPOUND = (
     r"\w*(?:password|passwd|passphrase|secret|apikey|credentials|connectionstring)|passw(?:or)?d\w+"
@@ -84,9 +88,13 @@ _COMPOUND = (
 )
 _PAIRS = frozenset(
     [("connection", "string"), ("conn", "string"), ("connection", "str"), ("conn", "str"), ("auth", "header"),
-     ("webhook", "url"), ("webhook", "uri"), ("sas", "url"), ("sas", "uri"), ("auth", "data")]
+     ("connection", "strings"), ("webhook", "url"), ("webhook", "uri"), ("sas", "url"), ("sas", "uri"),
+     ("auth", "data"), ("pass", "word"), ("pass", "phrase"), ("recovery", "code"), ("recovery", "codes"),
+     ("backup", "codes"), ("seed", "phrase"), ("recovery", "phrase")]
 )  # fmt: skip
-_UNREAL = frozenset(["none", "null", "true", "false", ""])  # written out: no text, so no secret
+_UNREAL = frozenset(
+    ["none", "null", "true", "false", "", "...", "required", "missing", "invalid", "expired", "empty"]
+)  # written out: no text, so no secret
 _PLACEHOLDER = r"<[A-Z_]+>"  # transformers writes <HUB_TOKEN> for what it hides itself
 
 
@@ -94,6 +102,8 @@ _PLACEHOLDER = r"<[A-Z_]+>"  # transformers writes <HUB_TOKEN> for what it hides
 def is_secret_name(name: str) -> bool:
     """Tell whether a name means that a text under it is a secret: ``hf_token`` does, ``pad_token`` does not."""
     words = [word.lower() for word in re.findall(_WORD, name)]
+    if len(words) > 1 and ((words[-2], words[-1]) in _PAIRS or words[-3:] == ["mot", "de", "passe"]):
+        return True
     while len(words) > 1 and (words[-1].isdigit() or words[-1] in _NEUTRAL):
         words.pop()
     if not words:
@@ -101,6 +111,8 @@ def is_secret_name(name: str) -> bool:
     before, last = (words[-2] if len(words) > 1 else ""), words[-1]
     if (before, last) in _PAIRS:
         return True
+    if len(words) > 1 and words[0] in _COUNTS:
+        return False
     if last == "id" and before in {"secret", "key"}:  # VAULT_SECRET_ID, AWS_ACCESS_KEY_ID
         words.pop()
         before, last = (words[-2] if len(words) > 1 else ""), words[-1]
@@ -132,7 +144,7 @@ def _is_compound(word: str) -> bool:
 
 _LEFT = r"(?<![A-Za-z0-9])"
 _SHAPES = {
-    needle: _LEFT + pattern
+    needle: _LEFT + (pattern.format(re.escape(needle)) if pattern.startswith("{}") else pattern)
     for needles, pattern in (
         ("hf_", r"hf_(?:[A-Za-z0-9]{16,}|(?=[A-Za-z]*\d)(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{8,})"),  # Hugging Face
         ("api_org_", r"api_org_[A-Za-z0-9]{16,}"),
@@ -156,7 +168,10 @@ _SHAPES = {
         ("GOCSPX-", r"GOCSPX-[\w-]{16,}"),
         ("1//0", r"1//0[\w-]{24,}"),
         ("LTAI", r"LTAI[A-Za-z0-9]{16,}"),  # Alibaba
-        ("eyJ", r"eyJ[\w-]{8,}(?:\.[\w-]*){2,4}"),  # JSON web tokens
+        (
+            "eyJ",
+            r"(?:eyJ[\w-]{8,}(?:\.[\w-]*){2,4}|eyJhcGlf[\w+/-]{16,}=*)",
+        ),  # JSON web tokens; Neptune's "api_address"
         ("npm_", r"npm_[A-Za-z0-9]{30,}"),
         ("pypi-", r"pypi-[\w-]{40,}"),
         ("SG.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),  # SendGrid
@@ -177,11 +192,30 @@ _SHAPES = {
         ("8Q~ 7Q~", r"[A-Za-z0-9_.~-]{3}[78]Q~[\w.~-]{28,}"),  # Microsoft Entra
         ("AGE-SECRET-KEY-", r"AGE-SECRET-KEY-1[A-Z0-9]{16,}"),
         (":AA", r"\d{8,10}:AA[\w-]{30,}"),  # Telegram
+        (
+            "lin_api_ ntn_ figd_ sbp_ fw_ tgp_v1_ jina_ rpa_ pnu_ sb_secret_ esecret_ secret_ pcsk_ pscale_tkn_"
+            " pscale_pw_ hf_oauth_ sess- csk- pa- tvly- xkeysib- PMAK- NRAK- CFPAT- AKCp8 cmVmdGtu EAACEdEose0cBA fm2_",
+            r"{}(?:[A-Za-z0-9]{{1,10}}[_.-])?(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{{20,}}[\w.-]*",
+        ),  # Linear, Notion, Figma, Supabase, Together, Jina, RunPod, Prefect, Pinecone, PlanetScale, Tavily ...
+        ("GR1348941", r"GR1348941[\w-]{20}"),  # GitLab, of a runner
+        ("dt0c01. dt0s01.", r"dt0[cs]01\.[A-Z0-9]{20,}\.[A-Z0-9]{40,}"),  # Dynatrace
+        (".atlasv1.", r"[A-Za-z0-9]{10,}\.atlasv1\.[\w=-]{40,}"),  # Terraform Cloud
+        ("-us", r"[0-9a-f]{32}-us\d{1,2}(?![\w-])"),  # Mailchimp
+        ("SK", r"SK[0-9a-f]{32}(?![0-9A-Za-z])"),  # Twilio
+        ("v1.0-", r"v1\.0-[0-9a-f]{24}-[0-9a-f]{40,}"),  # Cloudflare
+        ("1/1", r"1/1\d{15}:[0-9a-f]{32}"),  # Asana
+        ("ops_eyJ", r"ops_eyJ[\w+/-]{16,}=*"),  # 1Password
+        ("s.", r"(?<![.\w])s\.(?=[A-Za-z0-9]*\d)(?=[A-Za-z0-9]*[A-Z])[A-Za-z0-9]{24}(?![\w.])"),  # Vault, of old
+        ("EAAA", r"EAAA[A-Za-z0-9_-]{40,}"),  # Square
+        (
+            "MD MT Mj Mz ND NT Nj Nz OD OT Oj Oz",
+            r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}(?![\w.-])",
+        ),  # Discord
         ("==", r"(?<![+/])[A-Za-z0-9+/]{86}==(?!=)"),  # 64 bytes: Azure storage, Cosmos DB
     )
     for needle in needles.split()
 }
-_NEEDLES = "|".join(map(re.escape, _SHAPES))
+_NEEDLES = "|".join(map(re.escape, sorted(_SHAPES, key=len, reverse=True)))
 _PRIVATE_KEY = (
     r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
 )
@@ -196,21 +230,52 @@ _CONTAINERS = frozenset(["abfs", "abfss", "wasb", "wasbs", "adl", "azureml"])
 _LOGINS = frozenset(["http", "https", "ftp", "ftps", "redis", "rediss"])
 _SIGNED = (
     r"(?i)((?:[?&;]|&amp;)(?:sig|signature|key|code|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog"
-    r"-signature|x-goog-credential)=)[^&\s\"'<>]+|((?<![\w])sig=)(?=[^&\s\"']{16})[^&\s\"'<>]+"
+    r"-signature|x-goog-credential)=)(?!\d{1,4}(?:[&\s\"'<>#]|\Z))[^&\s\"'<>]+|((?<![\w])sig=)(?=[^&\s\"']{16})[^&\s\"'<>]+"
 )
 _SCHEME = "(?i)" + _LEFT + r"(bearer|basic)(\s+)([\w.~+/-]{6,}=*)"
 _WANDB = r"(?i)(wandb[^\n]{0,60}?)(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
 _HEX40 = r"[0-9a-f]{40}"
 _NETRC = r"(\bmachine\s+\S+\s+(?:login\s+\S+\s+)?password\s+)\S+"
-_IS = r"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)\s+[\"']?)[^\s\"',;]+"
-_HEADER = r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*[\"']?\s*[:=]\s*)(\\*[\"'])?([^\"'\r\n\\]+)"
+# What a sentence says of a secret without telling it.
+_SAID = (
+    "required missing invalid incorrect wrong expired empty unset undefined needed unknown failed disabled enabled not"
+    " no too never only always a an the in at of on for from used set stored kept hidden masked weak correct ok valid"
+)
+_IS = (
+    rf"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)(?:\s*:)?\s+[\"']?)(?!(?:{'|'.join(_SAID.split())})[.,;!?]?(?:\s|\Z))[^\s\"',;]+"
+    r"|(\b(?:api[ -]?key|token|password|secret)\s+(?:provided|given|supplied)\s*:\s*[\"']?)[^\s\"',;]+"
+)
+_HEADER = (
+    r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*[\"']?\s*[:=]\s*)(\\*[\"'])?"
+    r"((?:=\s?\"[^\"\r\n]*\"|[^\"'\r\n\\])+)"
+)
+# What some programs take for a password, by an option of one letter: as text, and as the words of a command.
+_TOOLS = (
+    r"(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[ =][\"']?)(?!\d+:\d)[^\s:\"']+:(?!//)[^\s\"']+"
+    r"|(\b(?:sshpass\s+|(?:docker|podman|oras|skopeo|registry)\s+login\b[^\n]{0,200}?\s)-p[ =]?)[^\s]+"
+    r"|(\bredis-cli\b[^\n]{0,200}?\s-a\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
+    r"|(\bset\s+api-key\s)[^\s]+"
+)
+_LISTED = r"""(["'])(--?[A-Za-z][\w.-]*)\1(,\s*)(["'])([^"'\n]*)\4"""  # ['--password', '...']
+_ELEMENT = r"<([A-Za-z_][\w:.-]*)([^<>]*)>([^<>]+)</"
+_PYDANTIC = r"(?m)^([\w.]+)(\n[^\n]*\binput_value=)([^\n]+?)(?=, input_type=)"
+_PUTTY = r"(Private-Lines: \d+\r?\n)[^:]+(?=Private-MAC|\Z)"
+_ORACLE = r"(jdbc:oracle:\w+:)[^/\s@:]+/[^\s@]+@"
+# Any other token: a word, then 32 letters and digits, mixed.
+_MIXED = (
+    _LEFT + r"([A-Za-z][A-Za-z0-9]{1,11}[_-](?:[a-z0-9]{1,8}[_-])?)(?=[a-z\d]*[A-Z])(?=[A-Z\d]*[a-z])"
+    r"(?=(?:[A-Za-z]*\d){4})[A-Za-z0-9]{32,}"
+)
 # name=value, name: value, "name": "value". A bare value ends at a space, a quote, or a sign that a next name follows.
 _NAME = (
     r"""(?P<name>(?<![\w.-])(?:(?i:api|access|secret|account|private|client|connection)\ (?i:key|token|secret|string)"""
-    r"""|-{0,2}[A-Za-z_][\w.-]{0,99}))"""
+    r"""|-{0,2}[^\W\d][\w.-]{0,99}))"""
     r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,3}(?:=>|:=|[=:])\s{0,3})"""
 )
 _VALUE = (
+    r"""[|>][+\-\d]{0,2}[ \t]*(?:\r?\n(?:[ \t]+[^\r\n]*|(?=\r?\n)))+"""
+    r"""|[bBuUrRfF]{0,2}(?:\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3})"""
+    r"""|[bBuUrRfF]{1,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)|"""
     r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""
     r"""|(?:[^\s&;,"'}]|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""
 )
@@ -315,7 +380,31 @@ def _without_scheme(match: re.Match[str]) -> str:
 
 
 def _without_header(match: re.Match[str]) -> str:
-    return f"{match[1]}{match[2]}{match[3] or ''}{MASK}"
+    return match[0] if match[4].strip().lower() in _UNREAL else f"{match[1]}{match[2]}{match[3] or ''}{MASK}"
+
+
+def _without_element(match: re.Match[str]) -> str:
+    name = match[1].rpartition(":")[2]
+    secret = is_secret_name(name) and not _harmless(name, match[3].strip())
+    return f"<{match[1]}{match[2]}>{MASK}</" if secret else match[0]
+
+
+def _without_input(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}{MASK}" if is_secret_name(match[1]) else match[0]
+
+
+def _without_listed(match: re.Match[str]) -> str:
+    quote, name, comma, other, value = match.groups()
+    secret = is_secret_name(name) and value and not value.startswith("-") and not _harmless(name, value)
+    return f"{quote}{name}{quote}{comma}{other}{MASK}{other}" if secret else match[0]
+
+
+def _without_wandb_key(match: re.Match[str]) -> str:
+    return match[0] if re.search("commit|sha|rev|hash|git", match[1], re.IGNORECASE) else f"{match[1]}{MASK}"
+
+
+def _after_its_name(match: re.Match[str]) -> str:
+    return f"{next(group for group in match.groups() if group)}{MASK}"
 
 
 def _without_option(match: re.Match[str]) -> str:
@@ -331,13 +420,16 @@ def _mask_pairs(text: str) -> str:
             continue
         after = re.compile(_VALUE).match(text, match.end())
         value = after[0] if after is not None else ""
-        bare = value.strip("\\\"'")
+        bare = value.lstrip("|>+-0123456789 \t\r\n") if "\n" in value and value[0] in "|>" else value
+        if re.match(r"[bBuUrRfF]{1,2}[\"']", bare):
+            bare = bare.lstrip("bBuUrRfF")
+        bare = bare.strip("\\\"'")
         number = match["quoted"] and bare == value and re.fullmatch(_PLAIN_NUMBER, bare)
         # A parser's complaint: "unexpected token: else"
         word = sign.strip() == ":" and name.lower() == "token" and bare.isalpha() and bare.islower()
         if not bare or number or word or _harmless(name, bare):
             continue
-        start = match.end() + len(value) - len(value.lstrip("\\\"'"))
+        start = match.end() + value.index(bare)
         parts += [text[end:start], MASK]
         end = start + len(bare)
     return "".join([*parts, text[end:]])
@@ -369,6 +461,13 @@ def redact_command(words: Sequence[str]) -> list[str]:
         if equals and value and re.fullmatch(r"[-+~]{0,2}[\w.@/-]+", name) and is_secret_name(name):
             shown.append(word if _harmless(name, value) else f"{name}={MASK}")
             continue
+        if equals and name in {"--user", "--proxy-user"} and ":" in value:
+            shown.append(f"{name}={MASK}")
+            continue
+        if (hidden := _of_a_tool(word, words[:position])) is not None:
+            masks_next = not hidden
+            shown.append(hidden or word)
+            continue
         if word.startswith("-") and not equals:
             user = word in {"-u", "--user"} and ":" in "".join(words[position + 1 : position + 2])
             masks_next = user or is_secret_name(word)
@@ -382,6 +481,19 @@ def redact_command(words: Sequence[str]) -> list[str]:
         else:
             shown.append(redact_text(word))
     return shown
+
+
+def _of_a_tool(word: str, before: Sequence[str]) -> str | None:
+    """Return what to show of an option of one letter that takes a password; "" where that is the next word."""
+    if word[:2] not in {"-p", "-a"}:
+        return None
+    names = {earlier.rpartition("/")[2] for earlier in before}
+    if word in {"-p", "-a"}:
+        takes = "redis-cli" in names if word == "-a" else bool(names & {"sshpass", "login"})
+        return "" if takes else None
+    if word.startswith("-p") and any(name.startswith("mysql") for name in names):
+        return f"-p{MASK}"
+    return None
 
 
 _environment_secrets: list[str] = []
@@ -404,11 +516,20 @@ _STEPS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("://", _WEBHOOK, rf"\1{MASK}"),
     ("://", _USER, _without_login),
     ("=", _SIGNED, lambda match: (match[1] or match[2]) + MASK),
-    ("wandb", _WANDB, rf"\1{MASK}"),
-    ("WANDB", _WANDB, rf"\1{MASK}"),
+    ("wandb", _WANDB, _without_wandb_key),
+    ("WANDB", _WANDB, _without_wandb_key),
     (" ", _SCHEME, _without_scheme),
     (" password ", _NETRC, rf"\1{MASK}"),
-    (" ", _IS, rf"\1{MASK}"),
+    (" ", _IS, _after_its_name),
+    (" -", _TOOLS, _after_its_name),
+    ("api-key ", _TOOLS, _after_its_name),
+    ("--", _LISTED, _without_listed),
+    ("</", _ELEMENT, _without_element),
+    ("input_value=", _PYDANTIC, _without_input),
+    ("Private-Lines", _PUTTY, rf"\1{MASK}\n"),
+    ("jdbc:oracle", _ORACLE, rf"\1{MASK}@"),
+    ("_", _MIXED, rf"\1{MASK}"),
+    ("-", _MIXED, rf"\1{MASK}"),
     ("-", _OPTION, _without_option),
 )
 

@@ -210,6 +210,13 @@ def test_a_figure_beside_the_energy_that_fails_costs_itself_alone(child, functio
     assert second["energy_joules"] > first["energy_joules"]
 
 
+@pytest.mark.parametrize("function", ["nvmlDeviceGetName", "nvmlDeviceGetPciInfo"])
+def test_what_only_describes_a_gpu_costs_no_energy(child, function):
+    [device] = child(Script(gpus=(Gpu(faults=(Error(function, UNKNOWN),)),)), DECLARE)
+    assert device["method"] == "counter"
+    assert device["name"] == ("GPU 0" if function == "nvmlDeviceGetName" else "Tesla V100-SXM2-32GB")
+
+
 def test_a_name_that_is_not_utf_8_is_read(child):
     raw = b"NVIDIA A100\xae \xff Beta".decode("utf-8", "surrogateescape")
     (device,) = child(Script(gpus=(replace(A100, name=raw),)), DECLARE)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.accounting import totals
-from greenml.record.schema import DeviceRecord, Factor, Factors, Quantity, SourceRef, UncertaintyBudget, Usage
+from greenml.record.schema import (
+    DeviceRecord,
+    Factor,
+    Factors,
+    Note,
+    PlaceRecord,
+    Quantity,
+    RunRecord,
+    SourceRef,
+    UncertaintyBudget,
+    Usage,
+)  # fmt: skip
+from greenml.reports import markdown
 
 SOURCE = SourceRef(name="a table", url="https://example.org", published="2026-01-01")
 
@@ -206,3 +220,25 @@ def test_a_gpu_lost_midway_makes_its_total_at_least(covered):
     assert made.it_energy_joules.high == pytest.approx(5010.0 + lost)
     assert made.gpu_energy_joules.why == ("without 40.0 s of gpu" if partly else "")
     assert (made.gpu_count, made.gpu_measured_count) == (1, 0 if partly else 1)
+
+
+def test_a_driver_that_never_answered_makes_every_total_at_least():
+    """How many GPUs there are is not known: the rest is no total, and no report says that there were none."""
+    cpu, usage = measured("cpu", 5000.0)
+    note = Note(code="sensor-hung", text="nvml never answered; what it would have measured is missing")
+    record = RunRecord(
+        greenml_version="0", run_id="r", status="completed", started=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        duration_seconds=100.0, devices=[cpu.model_copy(update={"usage": usage})], notes=[note],
+        factors=Factors(), ended=None, place=PlaceRecord(),
+    )  # fmt: skip
+    [made] = totals.totals_of(record, Factors(pue=factor(1.5)), 1)
+    assert made.it_energy_joules.at_least
+    assert (made.it_energy_joules.value, made.it_energy_joules.high, made.facility_energy_joules.high) == (
+        5000,
+        None,
+        None,
+    )
+    assert "nvml never answered" in made.it_energy_joules.why
+    assert not markdown.has_no_gpu(record)
+    [without] = totals.totals_of(record.model_copy(update={"notes": []}), Factors(), 1)
+    assert not without.it_energy_joules.at_least

@@ -861,6 +861,10 @@ def evaluated() -> RunRecord:
         ("a:\n- {b: 1.0,  c: 0x10}\n- |\n  text\n\n# end", {"a": ["new"]}),
         ("a:\n  b:\n    c: 1e3\n    d: !!str 5\n\n", {"a": {"b": {"e": {"f": [1]}}}}),
         ("a: 1\n...", {"b": 2}),
+        ("? a key\n: 1\nz: 2", {"b": 2}),
+        ("a: 1\n# of d\nd: >\n  folded\n  text", {"b": [2]}),
+        ("a: 1\nd: |+\n  kept\n\n", {"b": {"c": 2}}),
+        ("  a: 1\n  d: |2\n     text", {"b": 2}),
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -878,6 +882,31 @@ def test_what_a_mapping_gains_costs_no_byte_of_the_rest(head, added, end):
     assert front_matter.metadata(made) == after
     new = iter(made.splitlines(keepends=True))
     assert all(line in new for line in card.splitlines(keepends=True)), "each old line, in order"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("tags: [\n  a, # one\n  b, # two, three\n]", "tags: [\n  a, # one\n  b, greenml, # two, three\n]"),
+        ("tags: [\n  a,\n  b # two\n  ]", "tags: [\n  a,\n  b, greenml # two\n  ]"),
+        ("base: &b [a]\ntags: *b # mine", "base: &b [a]\ntags: [a, greenml] # mine"),
+        ("x: &m m\ntags: [a, *m]", "x: &m m\ntags: [a, *m, greenml]"),
+        ("{v: 1.10, # exact\n  tags: [a], t: 12:30:00}", "{v: 1.10, # exact\n  tags: [a, greenml], t: 12:30:00}"),
+        ('{"v": 1.10, "tags": ["a"]}', '{"v": 1.10, "tags": ["a", greenml]}'),
+    ],
+)  # fmt: skip
+def test_a_list_in_line_gains_an_entry_and_keeps_its_comments(before, after):
+    tags = front_matter.metadata(f"---\n{before}\n---\n")["tags"]
+    made = front_matter.with_metadata(f"---\n{before}\n---\n", {"tags": [*tags, "greenml"]})
+    assert made == f"---\n{after}\n---\n"
+
+
+def test_a_marker_in_the_head_is_a_comment():
+    marker = "<!-- greenml: begin card; made by greenml -->"
+    for head in (f"tags: [a]\ndescription: |\n  {marker}", f"tags: [a]\ndescription: '\n{marker}\n  '"):
+        made = model_card.update(f"---\n{head}\n---\n# M\n", evaluated()).text
+        assert all(part in made for part in head.replace("[a]", "[a, greenml]").split("\n", 1))
+        assert model_card.update(made, evaluated()).text == made
 
 
 def test_a_value_within_a_mapping_changes_alone():
@@ -951,6 +980,12 @@ def test_a_fence_that_is_never_closed_is_named(opened):
         '## <a name="results"></a>Results',
         "## IV. Results",
         "## _Results_",
+        "## Results (test set)",
+        "## ![chart](chart.svg) Results",
+        "## [![chart](chart.svg)](x) Results",
+        "## 3\ufe0f\u20e3 Results",
+        "## Evaluation&nbsp;results",
+        "<h2 align='center'>\n  Results\n</h2>",
     ],
 )
 def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading):
@@ -960,7 +995,15 @@ def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading)
 
 
 @pytest.mark.parametrize(
-    "text", ["Our results:", "```\n## Results\n```", "- Results\n---", "| Results |\n| --- |", "## Results so far"]
+    "text",
+    [
+        "Our results:",
+        "```\n## Results\n```",
+        "- Results\n---",
+        "| Results |\n| --- |",
+        "## Results so far",
+        "<h2>\nResults so far\n</h2>",
+    ],
 )
 def test_what_is_no_heading_of_ours_hides_nothing(text):
     assert not any("Results" in line for line in model_card.update(f"# M\n\n{text}\n\nwords\n", evaluated()).left_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -312,6 +313,33 @@ def test_any_command_writes_in_any_encoding(words, encoding, foreign, monkeypatc
         assert 'cafe - "naive" +/- ?? ??? ? CO2' in texts[0]
     if "--json" in words:
         assert json.loads(texts[0]) == json.loads(_in_utf8(words, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("report", "run.json"), ("compare", "run.json", "other.json"), ("what-if", "run.json"), ("skus",), ("--help",),
+     ("report", f"{FOREIGN}.json")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_whose_output_was_closed_ends_as_any_other(words, foreign, monkeypatch):
+    """As by ">&-" in a shell, and for some services."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(*words) == (2 if FOREIGN in words[-1] else 0)
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+
+
+def test_a_help_text_whose_reader_is_gone_is_no_failure(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, _text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def fileno(self):
+            raise OSError(errno.EBADF, "not a file")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert run("prices") == 0
 
 
 def _in_utf8(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> str:

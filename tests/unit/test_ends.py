@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shutil
 import subprocess
@@ -177,3 +178,43 @@ def test_a_record_that_says_running_is_made_again_from_its_traces(tmp_path: Path
     later = (tmp_path / "run.json").stat().st_mtime + 60
     os.utime(tmp_path / "run.json", (later, later))
     assert (written.status, opening.open_record(tmp_path / "run.json").status) == ("running", "killed")
+
+
+def test_signals_that_come_faster_than_saves_end_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each interrupts the save of the one before; what the last of them said is in the record all the same."""
+    from greenml.run import finish
+
+    real, begun = finish.finish, []
+    run = greenml.track(tmp_path / "run.json", gpus="").start()
+
+    def interrupted(*arguments: object) -> object:
+        begun.append(1)
+        if len(begun) < 50:  # a handler's
+            run.params(signal=len(begun))
+            run.save()
+        return real(*arguments)
+
+    monkeypatch.setattr(finish, "finish", interrupted)
+    saved = run.save()
+    assert len(begun) <= 12
+    assert saved is not None
+    assert records.read(tmp_path / "run.json").params["signal"] == len(begun)
+    monkeypatch.undo()
+    assert run.stop() is not None
+
+
+def test_a_log_handler_of_the_program_that_raises_ends_no_training(tmp_path: Path):
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("no disk for logs")
+
+    handler = Broken()
+    logging.getLogger().addHandler(handler)
+    try:
+        run = greenml.track(tmp_path / "run.json", gpus="").start()
+        run.progress(samples=1)  # no such argument, which is told by a warning
+        record = run.stop()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert record is not None
+    assert any(note.code == "call-failed" for note in record.notes)

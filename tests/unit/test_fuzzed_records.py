@@ -16,6 +16,7 @@ import pytest
 
 from greenml import reports
 from greenml.accounting import assumptions
+from greenml.cli import main
 from greenml.errors import GreenMLError, RecordError
 from greenml.record import file as record_file
 from greenml.record import importers
@@ -92,6 +93,38 @@ def test_a_record_of_a_wrong_shape_is_refused_in_one_line_or_rendered(documents,
                     refusals.append(str(error))
         assert not any("\n" in refusal for refusal in refusals), f"mutation {number}"
     assert read > 0
+
+
+OUT_OF_RANGE = [
+    (("timeline", "series", 0, "utilization_ratio"), [1e308, 1e308]),
+    (("devices", 0, "usage", "uncertainty", "quantisation_joules"), 1e308),
+    (("factors", "prices", "dedicated", "value"), 1e308),
+    (("factors", "prices", "low_priority"), {"value": 0.0, "low": 0.0, "high": 0.0}),
+    (("metrics", "eval_loss"), 10**400),
+    (("metrics", "eval_loss"), 1e308),
+    (("params", "seed"), -(10**400)),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), OUT_OF_RANGE)
+def test_a_figure_out_of_all_range_ends_no_command(documents, tmp_path: Path, place, value, capsys) -> None:
+    """Explained, drawn and compared with another run, in both directions."""
+    known = next(known for known in documents if place in places(known) or place[0] in {"metrics", "params"})
+    document = copy.deepcopy(known)
+    within = document
+    for key in place[:-1]:
+        within = within[key]
+    within[place[-1]] = within[place[-1]] | value if isinstance(value, dict) and place[-1] in within else value
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    (tmp_path / "other.json").write_text(json.dumps(known | {"run_id": "other", "name": "other"}))
+    run, other = str(tmp_path / "run.json"), str(tmp_path / "other.json")
+    for words in (
+        ["report", run, "--explain"], ["report", run, "--html", str(tmp_path / "page.html")], ["advise", run],
+        ["compare", run, other], ["compare", other, run, "--json"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0, capsys.readouterr().err
 
 
 def test_a_series_over_no_time_is_accounted_with_what_fills_its_gaps(documents, tmp_path: Path) -> None:

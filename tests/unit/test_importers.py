@@ -185,6 +185,7 @@ def test_row_that_is_wrong_is_refused(tmp_path: Path, change: dict[str, str], me
         (b"timestamp,duration,emissions,energy_consumed\n2021-07-06T21:57:39,4\n", "line 2: its cells do not fit"),
         (b"timestamp,duration,emissions,energy_consumed\n2021,4,5,6,7\n", "line 2: its cells do not fit"),
         (b"\xff\xfe\x00", "not a text file"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "an Excel workbook or another archive, not text: save it as CSV"),
     ],
 )
 def test_file_that_is_not_codecarbons_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -259,6 +260,13 @@ GERMAN = "timestamp;duration;emissions;energy_consumed;run_id\n06.07.2021 21:57;
         .replace("06.07.2021", "7/6/2021")
         .encode()
         .replace(b"7/6/2021 21:57", b"06-07-2021 21:57"),
+        f"sep=;\r\n{GERMAN}".encode(),
+        f"\r\n\r\n{GERMAN};;\r\n;;;;\r\n".encode(),
+        GERMAN.encode("utf-16-le"),
+        GERMAN.replace("06.07.2021", "06.07.21").encode(),
+        GERMAN.replace("06.07.2021", "2021/7/6").encode(),
+        GERMAN.replace("06.07.2021", "2021.07.06").encode(),
+        b'timestamp,duration,emissions,energy_consumed\n2021-07-06T21:57:00,"100,5","0,03","0,1"\n',
     ],
 )
 def test_a_file_that_a_spreadsheet_saved_again_is_read(tmp_path: Path, content: bytes) -> None:
@@ -272,8 +280,28 @@ def test_a_file_that_a_spreadsheet_saved_again_is_read(tmp_path: Path, content: 
 
 
 @pytest.mark.parametrize(
+    ("cell", "right"),
+    [("1.234,5", 1234.5), ("1,234.5", 1234.5), ("1'234.5", 1234.5), ("1\u00a0234,5", 1234.5),
+     ("1.234.567,5", 1234567.5), ("0,123", 0.123), ("1.234", 1.234)],
+)  # fmt: skip
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_thousands_apart_are_read(tmp_path: Path, cell: str, right: float, delimiter: str) -> None:
+    path = tmp_path / "emissions.csv"
+    row = delimiter.join(["2021-07-06T21:57:00", f'"{cell}"', "0.03", "0.1"])
+    path.write_text("timestamp,duration,emissions,energy_consumed\n".replace(",", delimiter) + row + "\n")
+    assert codecarbon.load(path).phases[0].seconds == right
+
+
+def test_a_figure_that_means_two_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="line 2: duration is '1,234', not a number"):
+        codecarbon.load(emissions(tmp_path, OLD | {"duration": "1,234"}))
+
+
+@pytest.mark.parametrize(
     ("text", "right"),
     [
+        ("7/26/21 9:57 PM", datetime(2021, 7, 26, 21, 57, tzinfo=timezone.utc)),
+        ("44383.9150347222", datetime(2021, 7, 6, 21, 57, 39, tzinfo=timezone.utc)),
         ("7/26/2021 9:57 PM", datetime(2021, 7, 26, 21, 57, tzinfo=timezone.utc)),
         ("26/07/2021 21:57:39", datetime(2021, 7, 26, 21, 57, 39, tzinfo=timezone.utc)),
         ("7/7/2021 12:05 am", datetime(2021, 7, 7, 0, 5, tzinfo=timezone.utc)),
@@ -314,6 +342,29 @@ def test_a_metric_more_or_one_without_points_costs_a_note(tmp_path: Path) -> Non
     assert "GpuMemoryUtilizationMegabytes has no average in any point: nothing was sampled" in texts[1]
     assert "GpuUtilizationPercentage has no average in any point: nothing was sampled" in texts[2]
     assert "export it with --aggregation Average" in texts[3]
+
+
+def test_what_azure_leaves_empty_costs_itself_alone(tmp_path: Path) -> None:
+    """null for a list or a code, and a metric that is not read in any shape."""
+    good = metric("GpuEnergyJoules", [[{"total": 10.0}]], errorCode=None)
+    empty = metric("GpuUtilizationPercentage", [], timeseries=None)
+    odd = metric("Other", [])
+    odd["value"][0] = {"name": {"value": "Other"}, "unit": None}
+    part = azure_monitor.load(export(tmp_path, good, empty, odd))
+    assert [(device.kind, device.usage.energy_joules) for device in part.devices] == [("gpu", 10.0)]
+    assert len(part.notes) == 2
+
+
+def test_a_point_of_no_samples_is_none(tmp_path: Path) -> None:
+    points = [{"average": 0.0, "total": 0.0, "count": 0}, {"average": 50.0, "total": 500.0, "count": 10}]
+    content = metric("GpuUtilizationPercentage", [points], unit="percent")
+    assert azure_monitor.load(export(tmp_path, content)).devices[0].usage.utilization_ratio == 0.5
+
+
+def test_an_answer_that_is_an_error_is_told(tmp_path: Path) -> None:
+    answer = {"error": {"code": "AuthorizationFailed", "message": "The client\nhas no access."}}
+    with pytest.raises(RecordError, match=r"an error, AuthorizationFailed The client has no access\.: export"):
+        azure_monitor.load(export(tmp_path, answer))
 
 
 def test_a_mean_follows_from_total_and_count(tmp_path: Path) -> None:
@@ -487,6 +538,28 @@ def test_a_state_alone_tells_run_times_and_metrics(tmp_path: Path, place: str) -
     assert run.metrics["eval_loss"] == 1.5
     assert "epoch" not in run.metrics
     assert "trainer-log" in [note.code for note in run.notes]
+
+
+@pytest.mark.parametrize("newest", [None, "", '{"log_history": [{"train_runt'])
+def test_a_newest_checkpoint_that_was_cut_off_leaves_the_one_before(tmp_path: Path, newest: str | None) -> None:
+    for step, content in ((30, json.dumps(STATE)), (40, newest), (4, "{}")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if content is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
+    run = importers.load(trainer_output=tmp_path)
+    assert run.metrics["eval_loss"] == 1.5
+    assert [note.text.split(":")[0] for note in run.notes if note.code == "trainer-checkpoint"] == ["checkpoint-40"]
+
+
+def test_half_characters_of_what_is_imported_are_written_as_question_marks(tmp_path: Path) -> None:
+    state = b'{"log_history": [{"train_runtime": 5.0, "note": "a\\udfffb"}]}'
+    (tmp_path / "trainer_state.json").write_bytes(state)
+    words = ["import", "--trainer-output", str(tmp_path), "--output", str(tmp_path / "run.json"), "--name", "n\udcff"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    record = record_file.read(tmp_path / "run.json")
+    assert (record.name, record.metrics["note"]) == ("n?", "a?b")
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ password db_password passwd PGPASSWORD MYSQL_PWD password1 user_password_hash pa
 db_pass smtp_pass secret client_secret clientSecret secrets vault_secret_id MODAL_TOKEN_SECRET credential credentials
 authorization Proxy-Authorization auth basic_auth connection_string AZURE_STORAGE_CONNECTION_STRING connectionString
 sas sas_token sas_url cookie set-cookie jwt bearer dsn github_pat webhook_url slack_webhook config.hub.token
+private_key_pem pass_phrase passkey pass_key pass_word pw db_pw smtp_pw hf_pass otp recovery_codes seed_phrase
+sqlalchemy_conn_str ConnectionStrings servicePrincipalKey serpapi_key mot_de_passe kennwort contrase\u00f1a senha
 """
 PLAIN_WORDS = """
 tokenizer_name tokenizer max_new_tokens num_input_tokens num_tokens max_tokens total_tokens input_tokens tokens
@@ -40,6 +42,8 @@ key_value_proj
 keypoints monkey keyboard hotkey secretary passing compass forward_pass n_pass pass passage pattern patience path sig
 sigma signature seed session token_file password_file credentials_path api_key_env secret_name token_url key_size
 hub_model_id learning_rate lr_scheduler_type group_by_length tokenized oauth_url use_auth encoder decoder batch_size
+ignore_token distill_token dist_token sos_token number_token date_token human_token noise_token void_token dummy_token
+speaker_token emotion_token frame_token pixel_token action_token reward_token num_secrets has_password wpw_loss
 """
 # fmt: on
 SECRET_NAMES, PLAIN_NAMES = SECRET_WORDS.split(), PLAIN_WORDS.split()
@@ -114,6 +118,32 @@ SHAPES = {
     "header of curl": (f"curl -H 'X-Api-Key: {WORD}' https://example.org", WORD),
     "prose": (f"the password is {WORD}", WORD),
     "prose with a name of two words": (f"Incorrect API key: {WORD}", WORD),
+    "another provider's, known by its word": (f"tvly-dev-{LONG[:32]}", LONG[:32]),
+    "Pinecone": (f"pcsk_{LONG[:6]}_{LONG}", LONG),
+    "RunPod": (f"rpa_{LONG.upper()}", LONG.upper()),
+    "Neptune": ("eyJhcGlfYWRkcmVzcyI6Imh0dHBzOi8vYXBwLm5lcHR1bmUuYWkifQ==", "YWRkcmVzcyI6"),
+    "Mailchimp": ("3e1f9a0b5c7d24683e1f9a0b5c7d2468-us12", "3e1f9a0b5c7d2468"),
+    "Twilio": ("SK3e1f9a0b5c7d24683e1f9a0b5c7d2468", "3e1f9a0b5c7d2468"),
+    "Discord bot": ("MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs", "ZnCjm1XVW7"),
+    "Terraform": (f"{LONG[:14]}.atlasv1.{LONG}{LONG[:20]}", LONG),
+    "nobody's that is known": (f"acme_live_{LONG}", LONG),
+    "digest header": ('Authorization: Digest username="me", response="6629fae49393a0"', "6629fae4"),
+    "login of curl": (f"curl -u me:{WORD} https://example.org", WORD),
+    "login of docker": (f"docker login -u me -p {WORD} registry", WORD),
+    "sshpass": (f"sshpass -p {WORD} ssh me@h", WORD),
+    "mysql": (f"mysql -u root -p{WORD} db", WORD),
+    "JDBC of Oracle": (f"jdbc:oracle:thin:me/{WORD}@h:1521/x", WORD),
+    "a list's text": (f"started ['train.py', '--password', '{WORD}']", WORD),
+    "XML": (f"<db><password>{WORD}</password></db>", WORD),
+    "bytes": (f"{{'api_key': b'{WORD}'}}", WORD),
+    "three quotes": (f'password = """{WORD}"""', WORD),
+    "YAML block": (f"lr: 1\npassword: |\n  {WORD}\n  {WORD}\nn: 2\n", WORD),
+    "pydantic": (f"hub.token\n  Input should be ... [type=x, input_value='{WORD}', input_type=str]", WORD),
+    "PuTTY": (f"Private-Lines: 1\nAAAA{WORD}\nPrivate-MAC: 00", WORD),
+    "OpenAI's answer": (f"Incorrect API key provided: {WORD}. You can find", WORD),
+    "prose, of several words": ("the password is correct-horse", "correct-horse"),
+    "prose with a colon": (f"Your password is: {WORD}", WORD),
+    "name of other letters": (f"\u043f\u0430\u0440\u043e\u043b\u044c: {WORD}", WORD),
     "after another name": (f"ValueError: token={WORD} was refused", WORD),
 }
 PLAIN_TEXTS = [
@@ -128,6 +158,13 @@ PLAIN_TEXTS = [
     "CUDA error: out of memory. Tried to allocate 2.00 GiB (GPU 0; 31.75 GiB total)", "a = b", "key=value", "A3 B7",
     "A note about the length of a password.", "KeyError: 'password'", "Epoch 1/3: 100%|###| 10/10 [00:01<00:00]",
     "task-123456789012345678901234", "wandb: run abc123", "AKIRA", "{\"tokens\": 3, \"password\": null, \"b\": true}",
+    "the password is wrong", "Password is required", "cookie: none", "Authorization: required", "credentials: missing",
+    "Please pass a token=... or log in", "https://example.org/a?code=7", "https://example.org/a?key=1",
+    "wandb run at commit 3e1f9a0b5c7d24683e1f9a0b5c7d246812345678", "docker run -u 1000:1000 -p 8080:80 image",
+    "mysql -u root -p db", "ssh -p 2222 host", "secret_santa_model_v2_final_2024_01",
+    "pa-resnet50-imagenet-pretrained-1", "fw_layer_12_attention_output_1", "curl -u https://x", "<tokens>128</tokens>",
+    "max_steps\n  Input should be ... [type=x, input_value='many', input_type=str]", "['--tokens', '128']",
+    "model_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1", "checkpoint-3e1f9a0b5c7d24683e1f9a0b5c7d246812345678",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
 ]  # fmt: skip
 
@@ -269,6 +306,9 @@ def test_what_is_no_secret_stays():
     assert redact_command(words) == words
     assert redact_command(["--api-key", "--do_train"]) == ["--api-key", "--do_train"], "an option is not a value"
     assert redact_command(["--token=abc"]) == [f"--token={MASK}"]
+    for tool in (["docker", "run", "-p", "80:80", "x"], ["ssh", "-p", "22", "h"], ["rsync", "-a", "x", "y"],
+                 ["mysql", "-u", "me", "-p", "db"]):  # fmt: skip
+        assert redact_command(tool) == tool
     assert redact_command([]) == []
 
 
@@ -279,6 +319,17 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
     for text in (sinks._text(error), exit_hooks.outcome(error)[1]):
         assert len(text) <= 500
         assert "hf_a" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["sshpass", "-p", WORD, "ssh"], ["/usr/bin/docker", "login", "-u", "me", "-p", WORD, "r"],
+     ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"], ["curl", f"--user=me:{WORD}", "x"]],
+)  # fmt: skip
+def test_an_option_of_one_letter_is_masked_where_the_program_takes_a_password(words):
+    shown = redact_command(words)
+    assert WORD not in " ".join(shown)
+    assert len(shown) == len(words)
 
 
 def test_a_variable_of_the_environment_is_masked_wherever_its_value_stands(monkeypatch: pytest.MonkeyPatch):

@@ -22,6 +22,7 @@ from greenml.record.schema import (
     SciScore,
     Totals,
     Usage,
+    never_answered,
 )
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
@@ -37,6 +38,7 @@ _BASIS: dict[str | None, Basis] = {
 _NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
 PUE, INTENSITY, WUE = "PUE", "carbon intensity", "WUE"  # as terms of an uncertainty budget
 UNCOVERED_SECONDS = 2.0  # a GPU that misses more than this of a scope makes its total "at least"
+GPU_SENSOR = "nvml"  # as notes call it
 COUNTED_IN = "counted_in"  # in a device's detail: the device whose counter holds its energy
 SERVER = "server"  # the code of an embodied figure that is not of a GPU's model
 
@@ -255,7 +257,7 @@ def intensity(scope: str, factors: Factors) -> Factor | None:
     return factors.intensity(scope)
 
 
-def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int) -> Totals:
+def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int, *, silent: str = "") -> Totals:
     """Return what a scope used, emitted and cost.
 
     Args:
@@ -264,17 +266,22 @@ def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int)
         used: its devices, each with its usage in this scope.
         factors: what to account with.
         nodes: machines billed.
+        silent: that the GPUs' driver never answered, so that their energy is missing, however many there are.
     """
     # A GPU whose energy is in the counter of its module lacks nothing.
     counted = [(device, usage) for device, usage in used if COUNTED_IN not in device.detail]
     gpu, cpu, dram = (energy(counted, kind, seconds) for kind in ("gpu", "cpu", "dram"))
+    silent = "" if _has(used, "gpu") else silent
+    gpu = unknown(silent) if silent else gpu
     gpu_count, gpu_measured_count = measured_gpus(used, seconds)
     present = [
         part
         for part, kind in ((gpu, "gpu"), (cpu, "cpu"), (dram, "dram"))
-        if part.value is not None or _has(used, kind)
+        if part.value is not None or _has(used, kind) or (silent and kind == "gpu")
     ]
     it_energy = total(present, counted)
+    if silent:
+        it_energy = it_energy.model_copy(update={"high": None})
     of_energy = (
         uncertainty.terms([usage for usage in counted if usage[0].kind in _NAMES]) if it_energy.low is not None else []
     )
@@ -322,11 +329,13 @@ def _used_gpus(used: Used) -> Used:
 def totals_of(record: RunRecord, factors: Factors, nodes: int) -> list[Totals]:
     """Return the totals of the run and of each phase."""
     whole = [(device, device.usage) for device in record.devices]
-    made = [totals("run", record.duration_seconds, whole, factors, nodes)]
+    text = never_answered(record, GPU_SENSOR)
+    silent = f"without GPUs: {text}" if text else ""
+    made = [totals("run", record.duration_seconds, whole, factors, nodes, silent=silent)]
     by_id = {device.id: device for device in record.devices}
     for phase in record.phases:
         used = [(by_id[name], usage) for name, usage in phase.usage.items() if name in by_id]
-        made.append(totals(phase.path, phase.seconds, used, factors, nodes))
+        made.append(totals(phase.path, phase.seconds, used, factors, nodes, silent=silent))
     return made
 
 

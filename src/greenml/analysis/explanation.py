@@ -97,8 +97,12 @@ def energy_uncertainty(devices: Iterable[DeviceRecord]) -> list[uncertainty.Term
 
 def shares(of: Sequence[uncertainty.Term]) -> list[Share]:
     """Return each uncertainty's part of the variance (mean square of its two sides), the largest first, a gap last."""
-    squares = [0.0 if term.source == uncertainty.COVERAGE else (term.down**2 + term.up**2) / 2 for term in of]
+    # Products of figures out of all range are infinite, powers raise.
+    squares = [
+        0.0 if term.source == uncertainty.COVERAGE else (term.down * term.down + term.up * term.up) / 2 for term in of
+    ]
     whole = sum(squares)
+    whole = whole if math.isfinite(whole) else 0.0
     made = [
         Share(
             ", ".join(part for part in (term.source, term.of) if part),

@@ -73,10 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with the command's code."""
     _terminal.prepare()
     try:
-        code = group.main(arguments, standalone_mode=False, prog_name="greenml")
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
+        code = _run(arguments)
     except click.UsageError as error:
         hint = f"; see '{error.ctx.command_path} --help'" if error.ctx is not None else ""
         _fail(f"{error.format_message().rstrip('.')}{hint}")
@@ -89,8 +86,18 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:  # what else fails is the output's: a full disk, a terminal that is gone
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        if isinstance(error, BrokenPipeError):  # of a help text
+            sys.exit(0)
         _fail(f"cannot be written: {error.strerror or error}")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(arguments: list[str] | None) -> object:
+    try:
+        return group.main(arguments, standalone_mode=False, prog_name="greenml")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
 
 
 def _fail(text: str) -> None:

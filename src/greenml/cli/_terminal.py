@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -39,6 +40,9 @@ def prepare() -> None:
     """Make standard output and error hold any text: what their encoding has no sign for is written with other signs."""
     codecs.register_error(ERRORS, _transliterated)
     codecs.register(_ascii)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this program, as ">&-" does
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  to the end
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from greenml.errors import RecordError
 from greenml.record.schema import SCHEMA_VERSION, RunRecord
 from greenml.redaction import redact, redact_command
+
+MOST_DIGITS = 308
 
 
 def write(record: RunRecord, path: Path) -> None:
@@ -21,7 +25,21 @@ def write(record: RunRecord, path: Path) -> None:
     """
     from greenml import files  # who only reads needs no locks
 
-    files.write(path, redacted(record).model_dump_json(indent=2) + "\n")
+    shown = redacted(record)
+    try:
+        text = shown.model_dump_json(indent=2)
+    except PydanticSerializationError:
+        text = RunRecord.model_validate(_encodable(shown.model_dump())).model_dump_json(indent=2)
+    files.write(path, text + "\n")
+
+
+def _encodable(value: Any) -> Any:  # noqa: ANN401  any JSON
+    """Return data with a question mark for each half of a character, as names of files and JSON may have them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(entry) for name, entry in value.items()}
+    return [_encodable(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def read_bytes(path: Path) -> bytes:
@@ -47,13 +65,13 @@ def read(path: Path) -> RunRecord:
     data = read_bytes(path)
     try:
         # Several times faster than the two steps below, which say what is wrong where this does not succeed.
-        made = RunRecord.model_validate_json(data)
-        if "schema_version" in made.model_fields_set and made.schema_version == SCHEMA_VERSION:
+        made = None if _LONG_NUMBER.search(data) else RunRecord.model_validate_json(data)
+        if made is not None and "schema_version" in made.model_fields_set and made.schema_version == SCHEMA_VERSION:
             return redacted(made)
     except ValidationError:
         pass
     try:
-        content = json.loads(data.decode("utf-8"))
+        content = json.loads(data.decode("utf-8"), parse_int=whole_number)
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a character cannot be written again
     except (ValueError, RecursionError):
         raise RecordError(f"{path}: not a run record (not JSON)") from None
@@ -73,6 +91,14 @@ def read(path: Path) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecordError(f"{path}: not a valid run record: {where}: {first['msg']}") from None
+
+
+_LONG_NUMBER = re.compile(rb"\d{%d}" % MOST_DIGITS)
+
+
+def whole_number(digits: str) -> int | str:
+    """Return a whole number of JSON; words for one that is beyond every float, with which nothing can be computed."""
+    return int(digits) if len(digits) < MOST_DIGITS else f"a whole number of {len(digits.lstrip('-')):,} digits"
 
 
 # What version 1 called a field of version 2, wherever it stands.

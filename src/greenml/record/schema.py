@@ -457,3 +457,9 @@ class RunRecord(Model):
     def phase(self, path: str) -> PhaseRecord | None:
         """Return a phase by its path; None where there is none of it."""
         return next((phase for phase in self.phases if phase.path == path), None)
+
+
+def never_answered(record: RunRecord, sensor: str) -> str:
+    """Return what says that a sensor hung from the start, so that nobody knows what it has; else an empty text."""
+    hung = (note.text for note in record.notes if note.code == "sensor-hung")
+    return next((text for text in hung if text.startswith(f"{sensor} never answered")), "")

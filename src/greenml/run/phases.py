@@ -5,12 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from greenml.trace.lines import Line, to_jsonable
+
+if TYPE_CHECKING:
+    from greenml.run.calls import Function
 
 # The phases that this thread or task began, outermost first: which run's, and its number. A task begins with those of
 # the code that created it; what it begins itself is seen by no other task.
 _begun: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("greenml_phases", default=())
+
+# The same of ``with`` blocks: which Phase, and the number that it began.
+_entered: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("greenml_phase_blocks", default=())
 
 
 class OpenPhases:
@@ -57,6 +64,39 @@ class OpenPhases:
         if self._paths.pop(number, None) is not None:
             ended = {} if until_seconds is None else {"t": float(until_seconds)}
             self._write({"end": number, **ended})
+
+
+class Phase:
+    """A phase for ``with``, as often as one likes, and for a function, of which every call is the phase.
+
+    Args:
+        begin: begins it, and returns its number.
+        end: takes that number.
+    """
+
+    def __init__(self, begin: Callable[[], int], end: Callable[[int], None]) -> None:
+        self._begin, self._end = begin, end
+        self._open: list[int] = []
+
+    def __enter__(self) -> None:
+        """Begin it, also within itself."""
+        number = self._begin()
+        self._open.append(number)
+        _entered.set((*_entered.get(), (id(self), number)))
+
+    def __exit__(self, *_: object) -> None:
+        """End the last one that this thread or task began."""
+        mine = [number for phase, number in _entered.get() if phase == id(self) and number in self._open]
+        number = mine[-1] if mine else self._open[-1]
+        self._open.remove(number)
+        _entered.set(tuple(entry for entry in _entered.get() if entry != (id(self), number)))
+        self._end(number)
+
+    def __call__(self, function: Function) -> Function:
+        """Return the function with every call of it in the phase, until its coroutine or generator ends."""
+        from greenml.run.calls import tracked
+
+        return tracked(function, lambda: Phase(self._begin, self._end))
 
 
 def segment(name: object) -> str:

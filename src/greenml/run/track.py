@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -12,8 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from greenml.errors import SettingsError
 from greenml.redaction import RedactingFilter, redact_text
 from greenml.run import cloud_metadata, environment, exit_hooks, job, membership
 from greenml.run.exit_hooks import outcome
-from greenml.run.phases import OpenPhases
+from greenml.run.phases import OpenPhases, Phase
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
 from greenml.trace.folder import run_dir_of
@@ -37,6 +37,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("greenml")
 log.addFilter(RedactingFilter())
+
+
+def _never_raising(handle: Callable[[logging.LogRecord], None]) -> Callable[[logging.LogRecord], None]:
+    """Return what hands a record to a program's own handlers; one that raises ends no training."""
+
+    def handled(record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):
+            handle(record)
+
+    return handled
+
+
+log.callHandlers = _never_raising(log.callHandlers)  # type: ignore[method-assign,assignment]
 Function = TypeVar("Function", bound=Callable[..., Any])
 MOST_TROUBLES = 20  # notes of calls that had no effect
 
@@ -179,6 +192,7 @@ class Run:
         self._cards: set[Path] = set()
         self._outcome: tuple[str, str | None] | None = None  # how the run ends, once it is being stopped
         self._writes = 0  # how often the record was begun to be written
+        self._saving: dict[int, int] = {}  # by thread: how many saves are under way in it
         self._troubles: set[str] = set()
         self._last_totals: RunningTotals | None = None
         self._owed = False  # it was ended within an import, where no record can be made
@@ -429,17 +443,13 @@ class Run:
 
         return calls.tracked(function, lambda: Run(self.settings, resume=self._resume))
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Phase:
         """Mark a stretch of the run, such as ``train``; nests (``train/eval``) and repeats.
 
-        Phases nest within a thread, and within an asyncio task; those of tasks that run at once lie side by side.
+        Phases nest within a thread, and within an asyncio task; those of tasks that run at once lie side by side. It
+        may be kept for several ``with`` blocks, and stand above a function of any kind: ``@run.phase("train")``.
         """
-        number = self.begin_phase(name)
-        try:
-            yield
-        finally:
-            self.end_phase(number)
+        return Phase(lambda: self.begin_phase(name), self.end_phase)
 
     def begin_phase(self, name: str, since_seconds: float | None = None) -> int:
         """Begin a phase where a ``with`` block does not fit.
@@ -525,7 +535,16 @@ class Run:
             return None
         if so_far:
             self._write({"so_far": so_far})
-        return self._finish()
+        thread = threading.get_ident()
+        depth = self._saving.get(thread, 0)
+        if depth >= MOST_SAVES_WITHIN:  # signals come faster than saves end: the one that is under way writes once more
+            self._writes += 1
+            return None
+        self._saving[thread] = depth + 1
+        try:
+            return self._finish()
+        finally:
+            self._saving[thread] = depth
 
     @_guarded
     def gather(self, timeout_seconds: float = 30.0, so_far: str | None = None) -> RunRecord | None:
@@ -642,12 +661,17 @@ class Run:
             recorder.forget()
 
 
+MOST_STEPS = 10**18
+MOST_SAVES_WITHIN = 2  # a save, and that of a signal's handler within it
+
+
 def _whole(value: object) -> int | None:
-    """Return a count as a whole number; None for None and for what is none."""
+    """Return a count as a whole number; None for None, and for what is none or is beyond all counts."""
     try:
-        return None if value is None else int(value)  # type: ignore[call-overload]
+        whole = None if value is None else int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return None
+    return whole if whole is not None and abs(whole) < MOST_STEPS else None
 
 
 def _working_folder() -> Path | None:

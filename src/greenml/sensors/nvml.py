@@ -160,8 +160,8 @@ def _open(proc: Path, dev: Path) -> tuple[Library | None, str, list[Card]]:
     return library, driver, permitted or [card for card, _ in cards]
 
 
-def _sentence(place: str, error: pynvml.NVMLError) -> str:
-    return f"{place}: {error}; {ADVICE.get(error.value, 'the next tick tries again')}"
+def _sentence(place: str, error: pynvml.NVMLError, otherwise: str = "'nvidia-smi' may tell why") -> str:
+    return f"{place}: {error}; {ADVICE.get(error.value, otherwise)}"
 
 
 def _text(call: Callable[..., Any], *values: object) -> str:
@@ -185,9 +185,9 @@ def _card(index: int) -> tuple[Card, bool]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         with _unless_absent():
             card = replace(card, uuid=_text(pynvml.nvmlDeviceGetUUID, handle))
-        with _unless_absent():
+        with _unless_it_is_gone():
             card = replace(card, name=_text(pynvml.nvmlDeviceGetName, handle))
-        with _unless_absent():
+        with _unless_it_is_gone():
             card = replace(card, pci_bus_id=_text(lambda: pynvml.nvmlDeviceGetPciInfo(handle).busId))
         speed = tables.number(_gpus.find(card.name).get("fp16_tensor_dense_tflops", ""))
         return replace(card, mig=_mig(handle), speed=speed), False
@@ -205,6 +205,16 @@ def _unless_absent() -> Iterator[None]:
         yield
     except pynvml.NVMLError as error:
         if error.value not in ABSENT - _codes("NO_PERMISSION"):
+            raise
+
+
+@contextlib.contextmanager
+def _unless_it_is_gone() -> Iterator[None]:
+    """Pass over a call that only describes a GPU: whatever fails there, its energy may be known."""
+    try:
+        yield
+    except pynvml.NVMLError as error:
+        if error.value in _codes("NO_PERMISSION", "GPU_IS_LOST"):
             raise
 
 
@@ -362,7 +372,7 @@ class _Gpu:
                     raise SensorLostError(self._lost) from error
                 if error.value in STALE:
                     self._library.restart()
-                raise SensorError(_sentence(self._card.label, error)) from error
+                raise SensorError(_sentence(self._card.label, error, "the next tick tries again")) from error
 
     def reads_the_same_as(self, other: _Gpu) -> bool:
         """Tell whether another GPU's counter or power is this one's: it lies between two reads of this one."""

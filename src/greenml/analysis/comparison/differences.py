@@ -100,6 +100,8 @@ def ratio_interval(baseline: Figure, other: Figure) -> tuple[float, float] | Non
     """
     if baseline.terms is None or other.terms is None or not baseline.value or not other.value:
         return None
+    if not _product(baseline.factors) or not _product(other.factors):  # a price of 0, from which no figure follows
+        return _overlap((baseline.low, baseline.high), (other.low, other.high))
     if baseline.terms and other.terms:
         least = most(baseline.terms, other.terms)
         interval = (1 / least if math.isfinite(least) else 0.0, most(other.terms, baseline.terms))
@@ -113,7 +115,7 @@ def ratio_interval(baseline: Figure, other: Figure) -> tuple[float, float] | Non
     low, high = interval
     for first, second in zip(baseline.factors, other.factors, strict=True):
         if not same(first, second):
-            low *= second.factor.low / first.factor.high
+            low *= second.factor.low / first.factor.high if first.factor.high > 0 else 0.0
             high *= second.factor.high / first.factor.low if first.factor.low > 0 else math.inf
     return _within((low, high), printed)
 

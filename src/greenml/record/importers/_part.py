@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from greenml.errors import RecordError
-from greenml.record.file import read_bytes
+from greenml.record.file import read_bytes, whole_number
 from greenml.record.schema import DeviceRecord, Note, PhaseRecord, ReportedEmissions
 
 
@@ -49,8 +49,14 @@ def read_text(path: Path) -> str:
         RecordError: it cannot be read, or is not text.
     """
     content = read_bytes(path)
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
+    if content.startswith(b"PK\x03\x04"):
+        raise RecordError(f"{path}: an Excel workbook or another archive, not text: save it as CSV")
+    encodings = ["utf-8-sig", "cp1252"]
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    elif b"\0" in content[:2]:  # UTF-16 without its mark
+        encodings = ["utf-16-be" if content[0] == 0 else "utf-16-le"]
+    for encoding in encodings:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
@@ -80,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RecordError: it cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path), parse_int=whole_number)
     except ValueError:
         raise RecordError(f"{path}: not JSON") from None
     except RecursionError:

@@ -133,6 +133,9 @@ def read(contents: Sequence[tuple[str, dict[str, Any]]]) -> Part:
     windows: list[tuple[datetime, datetime]] = []
     for where, content in contents:
         listed = content.get("value")
+        if isinstance(trouble := content.get("error"), dict):
+            said = " ".join(f"{trouble.get('code', '')} {trouble.get('message', '')}".split())
+            raise RecordError(f"{where}: Azure's answer was an error, {said}: export the metrics again")
         if not isinstance(listed, list) or not listed:
             raise RecordError(f"{where}: not an export of 'az monitor metrics list': no metric in 'value'")
         stamps: list[datetime] = []
@@ -174,13 +177,8 @@ def _set_grain(
 
 def _add(metrics: dict[str, _Metric], content: dict[str, Any], where: str, troubles: list[str]) -> list[datetime]:
     """Add one metric's points to those known; return the times of its points that carry a value."""
-    try:
-        name = str(content["name"]["value"])
-        unit = str(content["unit"])
-        series = list(content["timeseries"])
-    except (KeyError, TypeError):
-        raise RecordError(f"{where}: a metric without name, unit or timeseries") from None
-    code = content.get("errorCode", "Success")
+    name, unit, series = _parts(content, where)
+    code = content.get("errorCode") or "Success"
     if code != "Success":
         message = content.get("errorMessage") or "no message"
         troubles.append(f"{where}: {name}: Azure Monitor answered {code}: {' '.join(str(message).split())}")
@@ -188,7 +186,7 @@ def _add(metrics: dict[str, _Metric], content: dict[str, Any], where: str, troub
     if name not in UNITS:
         troubles.append(f"{where}: metric {name!r} is not one that greenml reads: {', '.join(UNITS)}")
         return []
-    if unit not in UNITS[name]:
+    if unit.lower() not in map(str.lower, UNITS[name]):
         raise RecordError(f"{where}: {name} in unit {unit!r}; it is read in {' or '.join(UNITS[name])}")
     metric = metrics.setdefault(name, _Metric(name, where))
     stamps = []
@@ -211,6 +209,15 @@ def _add(metrics: dict[str, _Metric], content: dict[str, Any], where: str, troub
     return stamps
 
 
+def _parts(content: dict[str, Any], where: str) -> tuple[str, str, list[Any]]:
+    """Return a metric's name, unit and time series; of one that is not read here, the name."""
+    try:
+        name = str(content["name"]["value"])
+        return (name, str(content["unit"]), list(content["timeseries"] or [])) if name in UNITS else (name, "", [])
+    except (KeyError, TypeError):
+        raise RecordError(f"{where}: a metric without name, unit or timeseries") from None
+
+
 def _point(item: object, where: str) -> tuple[str, Point]:
     """Return a point's time and its known aggregations."""
     if not isinstance(item, dict) or "timeStamp" not in item:
@@ -223,6 +230,8 @@ def _point(item: object, where: str) -> tuple[str, Point]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MOST:
             raise RecordError(f"{where}: {name} at {item['timeStamp']} is {value!r}, not a number from 0 up")
         point[name] = float(value)
+    if point.get("count") == 0:  # nothing was sampled: its other figures are 0, and mean nothing
+        return str(item["timeStamp"]), {}
     if "average" not in point and "total" in point and point.get("count", 0) > 0:
         point["average"] = point["total"] / point["count"]
     if set(point) == {"count"}:

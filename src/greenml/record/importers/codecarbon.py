@@ -111,9 +111,13 @@ def _missing(path: Path, run_id: str, runs: list[_Run]) -> _Run:
 def _rows(path: Path) -> list[tuple[int, Row, str]]:
     """Return (line number, row, what is wrong with it or "") of every row that is not blank."""
     text = read_text(path)
-    header = text.split("\n", 1)[0]
-    delimiter = max((",", ";", "\t"), key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # Above the header: empty lines, and "sep=;", by which spreadsheets know how to read the file.
+    above = re.match(r"(?:[ \t]*(?:\r\n|\r|\n)|\"?sep=.\"?[ \t]*(?:\r\n|\r|\n))*", text, re.IGNORECASE)
+    begin = above.end() if above is not None else 0
+    header = re.split(r"[\r\n]", text[begin:], maxsplit=1)[0]
+    skipped = len(text[:begin].splitlines())
+    delimiter = max((",", ";", "\t", "|"), key=header.count)
+    reader = csv.DictReader(io.StringIO(text[begin:], newline=""), delimiter=delimiter, strict=True)
     try:
         columns = [(name or "").strip() for name in reader.fieldnames or []]
     except csv.Error as error:
@@ -131,12 +135,15 @@ def _rows(path: Path) -> list[tuple[int, Row, str]]:
         except StopIteration:
             break
         except csv.Error as error:
-            rows.append((reader.line_num, {}, f"line {reader.line_num}: not CSV: {error}"))
+            line = reader.line_num + skipped
+            rows.append((line, {}, f"line {line}: not CSV: {error}"))
             continue
-        line = reader.line_num
+        line = reader.line_num + skipped
+        if not any(cell.strip() for cell in [*cells.values(), *(cells.get(None) or [])] if isinstance(cell, str)):
+            continue
         if cells.get(None) or None in cells.values():
             rows.append((line, {}, f"line {line}: its cells do not fit the header; was the file cut off?"))
-        elif any(cell.strip() for cell in cells.values()):
+        else:
             rows.append((line, _plain(cells, decimal_comma=delimiter != ","), ""))
     if not rows:
         raise RecordError(f"{path}: CodeCarbon wrote no row: its tracker was not stopped")
@@ -144,14 +151,22 @@ def _rows(path: Path) -> list[tuple[int, Row, str]]:
 
 
 def _plain(cells: Row, *, decimal_comma: bool) -> Row:
-    """Return the cells with a decimal point, where a spreadsheet of another language wrote a comma."""
-    if not decimal_comma:
-        return dict(cells)
-    number = re.compile(r"-?\d+,\d+(?:[eE][-+]?\d+)?")
-    return {
-        name: cell.replace(",", ".") if name not in TEXTS and number.fullmatch(cell.strip()) else cell
-        for name, cell in cells.items()
-    }
+    """Return the cells with a decimal point and no thousands apart, as a spreadsheet of another language has them.
+
+    In a file with commas between its cells, ``1,234`` may be either, and stays.
+    """
+    return {name: cell if name in TEXTS else _plain_number(cell, decimal_comma) for name, cell in cells.items()}
+
+
+def _plain_number(cell: str, decimal_comma: bool) -> str:
+    text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009' ](?=\d{3}(?!\d))", "", cell.strip())
+    both = re.fullmatch(r"-?\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*([.,])\d+(?:[eE][-+]?\d+)?", text)
+    if both and both[1] != both[2]:
+        return text.replace(both[1], "").replace(",", ".")
+    one = re.fullmatch(r"-?\d+,\d+(?:[eE][-+]?\d+)?", text)
+    if one and (decimal_comma or not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", text)):
+        return text.replace(",", ".")
+    return text if text != cell.strip() else cell
 
 
 def _number(row: Row, name: str, where: str) -> float:
@@ -223,9 +238,14 @@ def _time(text: str, where: str) -> datetime:
 def _spreadsheet_time(cell: str, where: str) -> datetime:
     serial = re.fullmatch(r"\d{5}(?:[.,]\d+)?", cell)
     if serial:
-        return EXCEL_EPOCH + timedelta(days=float(cell.replace(",", ".")))
+        return EXCEL_EPOCH + timedelta(milliseconds=round(float(cell.replace(",", ".")) * 86_400_000))
+    year_first = re.fullmatch(r"(\d{4})([./])(\d{1,2})\2(\d{1,2})([ T].*)", cell)
+    if year_first:
+        year, _, month, day, rest = year_first.groups()
+        cell = f"{day}.{month}.{year}{rest}"
     parts = re.fullmatch(
-        r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})[ ,T]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:[.,]\d+)?\s*([AaPp][Mm])?", cell
+        r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})[ ,T]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:[.,]\d+)?\s*([AaPp][Mm])?",
+        cell,
     )
     if not parts:
         raise RecordError(f"{where}: timestamp {cell!r} is not a date and time, such as 2021-07-06T21:57:39")
@@ -238,6 +258,7 @@ def _spreadsheet_time(cell: str, where: str) -> datetime:
         )
     if sign == "/" and month > 12:
         day, month = month, day
+    year = year if len(year) == 4 else f"20{year}"
     hours = int(hour) % 12 + (12 if half.lower() == "pm" else 0) if half else int(hour)
     try:
         return datetime(int(year), month, day, hours, int(minute), int(last or 0), tzinfo=timezone.utc)

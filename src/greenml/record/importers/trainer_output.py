@@ -34,8 +34,8 @@ RUNTIMES = {
 def load(folder: Path) -> Part:
     """Read a Trainer's output folder, or one of its checkpoints.
 
-    What the folder itself lacks is taken from its newest ``checkpoint-N``. Without a file of results, the state's
-    ``log_history`` has the run times and the last metrics.
+    What the folder itself lacks is taken from the newest ``checkpoint-N`` that has it. Without a file of results, the
+    state's ``log_history`` has the run times and the last metrics.
 
     Raises:
         RecordError: it is not a folder, holds none of the files, or one of them is not JSON.
@@ -43,11 +43,14 @@ def load(folder: Path) -> Part:
     if not folder.is_dir():
         raise RecordError(f"{folder}: not a folder; give the Trainer's output_dir")
     results = [folder / name for name in RESULTS if (folder / name).is_file()]
-    places = [folder, *_checkpoints(folder)[-1:]]
+    # A run that was killed may have left the newest checkpoint without its state, or with half of it.
+    places = [folder, *reversed(_checkpoints(folder))]
     documents: dict[str, Path] = {}
     for name in DOCUMENTS:
         known = [path for place in places if (path := place / f"{name}.json").is_file()]
-        documents |= {name: known[0]} if known else {}
+        whole = next((path for path in known if path.parent != folder and _is_json(path)), None)
+        if known:
+            documents[name] = known[0] if known[0].parent == folder or whole is None else whole
     if not results and not documents:
         wanted = ", ".join((*RESULTS, *(f"{name}.json" for name in DOCUMENTS)))
         raise RecordError(f"{folder}: none of the Trainer's files is here, nor in a checkpoint-N: {wanted}")
@@ -64,7 +67,12 @@ def load(folder: Path) -> Part:
         if (seconds := _seconds(metrics.get(key))) is not None
     ]
     ended = max(_written(path) for path in (*results, *documents.values()))
+    skipped = [path.name for path in places[1:] if "trainer_state" in documents and not results
+               and _step(path) > _step(documents["trainer_state"].parent) >= 0]  # fmt: skip
     notes = [Note(code="dates", text="Start and end of the run are guessed from the dates of the Trainer's files.")]
+    if skipped:
+        text = f"{', '.join(skipped)}: without a whole trainer_state.json; that of an earlier checkpoint is taken."
+        notes.append(Note(code="trainer-checkpoint", text=text))
     if not results and phases:
         text = (
             "No file of results is here: run times and metrics are those of the state's log_history, the last of each. "
@@ -82,14 +90,23 @@ def load(folder: Path) -> Part:
     )
 
 
+def _is_json(path: Path) -> bool:
+    try:
+        read_json(path)
+    except RecordError:
+        return False
+    return True
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the folder's checkpoints, the one of the most steps last."""
-    steps = {
-        path: int(number)
-        for path in folder.glob("checkpoint-*")
-        if path.is_dir() and (number := path.name.rpartition("-")[2]).isascii() and number.isdigit()
-    }
-    return sorted(steps, key=lambda path: steps[path])
+    return sorted((path for path in folder.glob("checkpoint-*") if path.is_dir() and _step(path) >= 0), key=_step)
+
+
+def _step(path: Path) -> int:
+    """Return the steps of a checkpoint's folder; -1 for another folder."""
+    number = path.name.rpartition("-")[2] if path.name.startswith("checkpoint-") else ""
+    return int(number) if number.isascii() and number.isdigit() else -1
 
 
 def _logged(state: dict[str, Any]) -> dict[str, Any]:

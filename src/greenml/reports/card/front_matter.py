@@ -152,10 +152,19 @@ def _edited(block: str, before: Mapping[str, Any], changes: Mapping[str, Any], e
     if root is None:
         return block + ("" if not block or block[-1] in "\r\n" else end) + _dump(changes, end).rstrip("\r\n")
     after = {**before, **changes}
-    for nested in (True, False):
+    # Behind a last value of several lines a new key can change that value (its final line break): then it goes before.
+    for nested, at_the_end in ((True, True), (True, False), (False, True), (False, False)):
         edited = block
-        for start, stop, text in sorted(_edits(block, root, before, after, end, nested=nested), reverse=True):
-            edited = edited[:start] + text + edited[stop:]
+        edits = _edits(block, root, before, after, end, nested=nested)
+        if not at_the_end and not root.flow_style:
+            kept = {name: value for name, value in after.items() if name in before}
+            edits = _edits(block, root, before, kept, end, nested=nested)
+            place, column = root.value[-1][0].start_mark, root.start_mark.column
+            start = place.index - (place.column - column)
+            lines = _dump({name: value for name, value in after.items() if name not in before}).splitlines()
+            edits.append((start, start, "".join(f"{line}{end}{' ' * column}" for line in lines)))
+        for begin, stop, text in sorted(edits, reverse=True):
+            edited = edited[:begin] + text + edited[stop:]
         try:
             if _written(yaml.safe_load(edited)) == _written(after):
                 break
@@ -189,26 +198,41 @@ def _edits(block: str, node: Any, before: Any, after: Any, end: str, *, nested: 
         if len(after) > len(before):
             edits.append(_appended(block, node, _dump(after[len(before) :]), node.start_mark.column, end))
         return edits
-    added = _added_in_line(before, after) if not isinstance(node.value, str) and node.value else ""
-    if added:
-        bracket = node.end_mark.index - 1
-        last = len(block[:bracket].rstrip(" \t\r\n,"))
-        return [(last, last, f", {added}")]
+    if nested and not isinstance(node.value, str) and node.flow_style and node.value:
+        inside = _edits_in_line(block, node, before, after, end)
+        if inside is not None:
+            return inside
     start = node.start_mark.index
     if start == 0 and isinstance(after, Mapping) and node.flow_style:  # {}, as the hub's template has it
         return [(start, node.end_mark.index, _dump(after, end).rstrip("\r\n"))]
     return [(start, _end(block, start, node.end_mark.index), _inline(after))]
 
 
-def _added_in_line(before: Any, after: Any) -> str:  # noqa: ANN401
-    """Return what a list or mapping in flow style gained at its end; empty where anything else changed."""
-    if isinstance(before, list) and isinstance(after, list) and _same(before, after[: len(before)]):
-        return _dump(after[len(before) :], flow=True).strip()[1:-1]
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        rest = {name: value for name, value in after.items() if name not in before}
-        if _same(dict(before), {name: after.get(name) for name in before}):
-            return _dump(rest, flow=True).strip()[1:-1]
-    return ""
+def _edits_in_line(block: str, node: Any, before: Any, after: Any, end: str) -> list[Edit] | None:  # noqa: ANN401
+    """Return the edits of a list or mapping in flow style that keeps all it has; None where it does not."""
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(node.value) <= len(after):
+        pairs = list(zip(node.value, before, after, strict=False))
+        added: Any = after[len(before) :]
+        last = node.value[-1]
+    elif isinstance(before, Mapping) and isinstance(after, Mapping) and before.keys() <= after.keys():
+        nodes = {key.value: child for key, child in node.value}
+        pairs = [(nodes[str(name)], before[name], after[name]) for name in before if str(name) in nodes]
+        added = {name: value for name, value in after.items() if name not in before}
+        last = node.value[-1][1]
+    else:
+        return None
+    edits = [
+        edit
+        for child, old, new in pairs
+        if not _same(old, new)
+        for edit in _edits(block, child, old, new, end, nested=True)
+    ]
+    if added:
+        # Right behind the last entry, before a comment; where that is an alias, its node is elsewhere.
+        inside = node.start_mark.index < last.start_mark.index and last.end_mark.index < node.end_mark.index
+        stop = last.end_mark.index if inside else len(block[: node.end_mark.index - 1].rstrip(" \t\r\n,"))
+        edits.append((stop, stop, f", {_dump(added, flow=True).strip()[1:-1]}"))
+    return edits
 
 
 def _edits_of_mapping(
@@ -227,14 +251,17 @@ def _edits_of_mapping(
         if str(name) not in nodes or _same(before[name], after[name]):
             continue
         key, child = nodes[str(name)]
-        if nested:
+        alias = re.compile(r"[\"']?[ \t]*:[ \t]+(\*[^\s,]+)").match(block, key.end_mark.index)
+        if nested and alias:  # the value itself stands elsewhere, and stays
+            edits.append((alias.start(1), alias.end(1), _inline(after[name])))
+        elif nested:
             edits += _edits(block, child, before[name], after[name], end, nested=True)
         else:
             text = _dump({name: after[name]}, end).rstrip("\r\n")
             edits.append((key.start_mark.index, _end(block, key.start_mark.index, child.end_mark.index), text))
     added = {name: value for name, value in after.items() if name not in before}
     if added:
-        column = node.value[0][0].start_mark.column if node.value else 0
+        column = node.start_mark.column if node.value else 0
         edits.append(_appended(block, node, _dump(added), column, end))
     return edits
 

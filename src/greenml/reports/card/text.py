@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 
 from greenml.errors import SettingsError
 from greenml.reports.card import front_matter
@@ -13,6 +14,10 @@ _FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(`{3,}|~{3,})([^\r\
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+([^\r\n]*?))?[ \t]*#*[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _HTML_HEADING = re.compile(r"[ \t]*<h([1-6])\b[^>]*>(.*?)</h\1>[ \t]*", re.IGNORECASE)
+_HTML_HEADING_OF_LINES = re.compile(
+    r"^[ \t]*<h([1-6])\b[^>]*>([^<\r\n]*\r?\n(?:(?!</h\1>)[\s\S]){0,500}?)</h\1>[ \t]*\r?\n?",
+    re.IGNORECASE | re.MULTILINE,
+)
 _NO_PARAGRAPH = re.compile(r"[ \t]{4,}|\t|[ \t]*(?:[-*+>|]|\d+[.)])[ \t]")
 
 
@@ -41,7 +46,7 @@ class Marks:
         Raises:
             SettingsError: there is a marker without its other, or there are several sections.
         """
-        text = without_code(card)
+        text = without_code(_without_head(card))
         begins = list(re.finditer(rf"^<!-- {self.name}: begin ?(\w*)[^\n]*?-->[ \t]*\r?$", text, re.MULTILINE))
         ends = list(re.finditer(rf"^<!-- {self.name}: end -->[ \t]*\r?$", text, re.MULTILINE))
         if not begins and not ends:
@@ -102,11 +107,12 @@ class Heading:
 
 def headings(card: str) -> list[Heading]:
     """Return a card's headings: with ``#`` marks, underlined, or in HTML; none of code, none of the YAML head."""
-    parts = front_matter.split(card)
-    head = 0 if parts.block is None else len(parts.head) + len(parts.block)
-    plain = without_code(_blank(card[:head]) + card[head:])
+    plain = without_code(_without_head(card))
     lines = [line for line, _, _ in _lines(plain)]
-    made: list[Heading] = []
+    made = [
+        Heading(match.start(), match.end(), int(match[1]), words(match[2]))
+        for match in _HTML_HEADING_OF_LINES.finditer(plain)
+    ]
     place = 0
     for number, line in enumerate(lines):
         start, place, text = place, place + len(line), line.rstrip("\r\n")
@@ -119,15 +125,27 @@ def headings(card: str) -> list[Heading]:
             made.append(Heading(start, place, int(html[1]), words(html[2])))
         elif underline and re.search(r"\w", text) and not _NO_PARAGRAPH.match(text):
             made.append(Heading(start, place + len(below), 1 if underline[1][0] == "=" else 2, words(text)))
-    return made
+    return sorted(made, key=lambda heading: heading.start)
 
 
 def words(heading: str) -> str:
-    """Return a heading's words in lower case, without its number, emoji, anchor, link, emphasis and HTML."""
-    text = re.sub(r"<[^>]*>|\{[#.:][^}]*\}|:[a-z0-9_+-]+:", " ", heading)
-    text = re.sub(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])?", r"\1", text)
+    """Return a heading's words in lower case, without its number, emoji, picture, anchor, link, emphasis and HTML.
+
+    What stands in brackets behind its words is not part of them: ``Carbon Emissions (CO2eq)``.
+    """
+    text = re.sub(r"<[^>]*>|\{[#.:][^}]*\}|:[a-z0-9_+-]+:|!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?", " ", heading)
+    text = re.sub(r"(\d)\ufe0f?\u20e3", r"\1 ", unescape(text))
+    text = re.sub(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])?", r"\1", text)
     text = re.sub(r"^\W*(?:\d+(?:\.\d+)*[.):]?|[IVXLC]+[.):]|[A-Za-z][.):])\s+", "", text)
+    text = re.sub(r"(?<=\w)\s*\([^()]*\)\W*\Z", "", text)
     return " ".join(re.findall(r"[\w'&/-]+", text.replace("_", " "))).strip(" -").lower()
+
+
+def _without_head(card: str) -> str:
+    """Return a card with spaces in place of its YAML head."""
+    parts = front_matter.split(card)
+    head = 0 if parts.block is None else len(parts.head) + len(parts.block)
+    return _blank(card[:head]) + card[head:]
 
 
 def without_code(card: str) -> str:

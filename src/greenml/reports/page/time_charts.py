@@ -395,6 +395,8 @@ def rounded(value: float | None, digits: int = 4) -> float | None:
     if value is None:
         return None
     short = float(f"{value:.{digits}g}")
+    if not math.isfinite(short):  # a figure out of all range
+        return None
     return int(short) if short == int(short) else short
 
 
