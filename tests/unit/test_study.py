@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from greenml import RecordError, SettingsError
 from greenml.analysis.study import attempt, collection, execution, expectation, folder, order, plan
-from greenml.cli import main
-from greenml.cli._study import _common
+from greenml.cli import main, study
 from greenml.files import ProcessLock
 from greenml.record.schema import Factor, Factors, PlaceRecord, RunRecord, SourceRef
 from greenml.run.live import LiveRun
@@ -331,12 +330,11 @@ def test_a_cell_without_a_word_was_killed(path, tmp_path):
 def test_what_is_not_known_is_not_said_as_zero():
     one = folder.Spent(attempts=1, seconds=0.5, recorded=1, known={"time": 1})
     unknown = "the energy of 1, the facility energy of 1, the emissions of 1"
-    assert _common.spent(one, "dedicated") == f"0.50s (at least: not wholly known is {unknown} attempts)"
+    assert study.spent(one, "dedicated") == f"0.50s (at least: not wholly known is {unknown} attempts)"
     assert (
-        _common.spent(folder.Spent(attempts=1, running=1), "dedicated")
-        == "what is not known (without 1 that still run)"
+        study.spent(folder.Spent(attempts=1, running=1), "dedicated") == "what is not known (without 1 that still run)"
     )
-    assert _common.spent(folder.Spent(), "dedicated").startswith("0.00s, 0 J")
+    assert study.spent(folder.Spent(), "dedicated").startswith("0.00s, 0 J")
 
 
 def test_a_plan_without_its_cells_is_one_line(path, tmp_path):
