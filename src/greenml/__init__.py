@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from greenml.integrations.transformers import GreenCallback
     from greenml.record.schema import RunRecord
     from greenml.run.opening import open_record
-    from greenml.run.serving.meter import ServingMeter
-    from greenml.run.serving.serve import serve
+    from greenml.run.serving.meter import ServingMeter, serve
     from greenml.run.track import Run, track
 
 _HOMES = {
@@ -25,7 +24,7 @@ _HOMES = {
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
     "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
     "open_record": "run.opening", "to_dataframe": "analysis.dataframe", "track": "run.track",
-    "ServingMeter": "run.serving.meter", "serve": "run.serving.serve",
+    "ServingMeter": "run.serving.meter", "serve": "run.serving.meter",
 }  # fmt: skip
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from greenml.run import cloud_metadata, job
+from greenml.run import environment, job
 
 TORCHRUN = {
     "RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "GROUP_RANK": "0",
@@ -117,7 +117,7 @@ DMI = {
 def test_the_firmware_names_the_cloud(tmp_path: Path, cloud):
     for name, text in DMI[cloud].items():
         (tmp_path / name).write_text(text + "\n")
-    assert cloud_metadata.cloud(tmp_path) == cloud
+    assert environment.cloud(tmp_path) == cloud
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_the_firmware_names_the_cloud(tmp_path: Path, cloud):
 def test_what_looks_like_a_cloud_and_what_does_not(tmp_path: Path, files, cloud):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cloud_metadata.cloud(tmp_path) == cloud
-    assert cloud_metadata.cloud(tmp_path / "none") == ""
+    assert environment.cloud(tmp_path) == cloud
+    assert environment.cloud(tmp_path / "none") == ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenml.files import ProcessLock
-from greenml.run import cloud_metadata, environment, intensity_poller, job, membership
+from greenml.run import environment, intensity_poller, job, membership
 from greenml.run.membership import Membership
 from greenml.sensors.sampler import Sampler
 from greenml.settings import Settings
@@ -217,7 +217,7 @@ class Recorder:
         """Collect the environment and the place in the background, and load what ending the run will need."""
         findings: dict[str, Any] = {"environment": environment.environment(self._folder)}
         if self._settings.region == "auto":
-            findings["place"] = cloud_metadata.ask(cloud_metadata.cloud(), self.note)
+            findings["place"] = environment.ask(environment.cloud(), self.note)
         self.place = findings.get("place") or {}
         self.write({"facts": findings})
 
