@@ -16,8 +16,8 @@ from greenml.record.schema import RunRecord
 from greenml.run import gather
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
+from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 
 UNIX = 1_700_000_000.0

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml import RecordError, SettingsError
-from greenml.analysis.study import attempt, collection, execution, expectation, folder, order, plan
+from greenml.analysis.study import attempt, collection, execution, expectation, folder, plan
 from greenml.cli import main, study
 from greenml.files import ProcessLock
 from greenml.record.schema import Factor, Factors, PlaceRecord, RunRecord, SourceRef
@@ -175,16 +175,16 @@ def test_the_schema_takes_what_the_reader_takes(path):
 
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**32))
 def test_the_places_of_the_variants_are_balanced(variants, seeds, order_seed):
-    blocks = order.blocks(variants, list(range(seeds)), order_seed)
+    blocks = plan.blocks(variants, list(range(seeds)), order_seed)
     assert sorted(seed for seed, _ in blocks) == list(range(seeds))
     assert all(sorted(block) == list(range(variants)) for _, block in blocks)
     if seeds > 1:
         sums = [sum(block.index(variant) for _, block in blocks) for variant in range(variants)]
         assert max(sums) - min(sums) <= (seeds * (variants + 1)) % 2  # Bradley and Yeh: 0 where that is possible
-        assert order.imbalance([block for _, block in blocks]) == pytest.approx(
+        assert plan.imbalance([block for _, block in blocks]) == pytest.approx(
             (max(sums) - min(sums)) / (variants * seeds**2)
         )
-    assert blocks == order.blocks(variants, list(range(seeds)), order_seed)
+    assert blocks == plan.blocks(variants, list(range(seeds)), order_seed)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5])
@@ -192,7 +192,7 @@ def test_the_places_of_the_variants_are_balanced(variants, seeds, order_seed):
 def test_a_machine_that_slows_by_a_fifth_moves_no_difference_by_one_percent(variants, seeds):
     plain_order = _moved([list(range(variants))] * seeds)
     for order_seed in range(20):
-        assert _moved([block for _, block in order.blocks(variants, range(seeds), order_seed)]) < 0.01
+        assert _moved([block for _, block in plan.blocks(variants, range(seeds), order_seed)]) < 0.01
     assert plain_order > 0.02  # what it would be without
 
 

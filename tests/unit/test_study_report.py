@@ -15,7 +15,8 @@ from scripted_study import VARIANTS, Scripted, record, study
 from greenml import SettingsError
 from greenml.accounting import assumptions
 from greenml.analysis.statistics import Effect
-from greenml.analysis.study import expectation, figures, report, report_page, report_text
+from greenml.analysis.study import expectation, figures, report, report_page
+from greenml.analysis.study import tables as study_tables
 from greenml.analysis.study.folder import Cell, load
 from greenml.analysis.study.tables import Table, blocks
 from greenml.cli import main
@@ -35,7 +36,7 @@ def made(folder: Path) -> report.StudyReport:
 def table(made: report.StudyReport, key: str) -> dict[str, dict[str, object]]:
     """Return a table's rows by their first column, each by the column's key."""
     rows = list(
-        csv.DictReader(io.StringIO(report_text.csv_table(next(entry for entry in made.tables if entry.key == key))))
+        csv.DictReader(io.StringIO(study_tables.csv_table(next(entry for entry in made.tables if entry.key == key))))
     )
     return {next(iter(row.values())): row for row in rows}
 
@@ -96,7 +97,7 @@ def test_one_seed_is_not_judged(tmp_path: Path) -> None:
     made = report.build(load(study(tmp_path / "study", {"a": Scripted(), "b": Scripted(seconds=500.0)}, seeds=1)))
     difference = made.differences["b"]["duration_seconds"]
     assert (difference.verdict, difference.effect.low) == ("single", None)
-    assert "one seed: not judged" in report_text.markdown(made.title, made.lead, made.tables)
+    assert "one seed: not judged" in study_tables.markdown(made.title, made.lead, made.tables)
 
 
 def test_to_a_target_counts_until_the_first_evaluation_that_meets_it(folder: Path) -> None:
@@ -188,10 +189,10 @@ def test_the_command_writes_every_form(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_latex_has_no_wide_table(made: report.StudyReport) -> None:
-    text = report_text.latex(made.tables)
+    text = study_tables.latex(made.tables)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") > len(made.tables)
     for row in text.splitlines():
-        assert row.count(" & ") < report_text.LATEX_COLUMNS
+        assert row.count(" & ") < study_tables.LATEX_COLUMNS
 
 
 def test_wide_tables_are_cut_without_loss(made: report.StudyReport) -> None:
@@ -249,7 +250,7 @@ def test_a_study_in_which_nothing_completed_says_so(tmp_path: Path) -> None:
     made = report.build(load(path))
     assert made.quality is None
     assert made.winner is None
-    text = report_text.markdown(made.title, made.lead, made.tables)
+    text = study_tables.markdown(made.title, made.lead, made.tables)
     assert "0 of 2: out of memory" in text
     assert "0 of 2: exit code 1" in text
     assert report_page.render(made)
@@ -271,7 +272,7 @@ def test_names_from_outside_do_no_harm(made: report.StudyReport) -> None:
     evil = "<script>alert(1)</script>|a_b"
     named = replace(made, title=evil, lead=(evil,))
     assert "<script>alert" not in report_page.render(named)
-    assert "<script>" not in report_text.markdown(evil, [evil], [])
+    assert "<script>" not in study_tables.markdown(evil, [evil], [])
 
 
 def change(cell: Cell, **changes: object) -> None:
@@ -424,5 +425,5 @@ def test_p_values_say_how_many_comparisons_they_are_adjusted_for(made: report.St
 
 
 def test_a_text_is_made_safe_for_markdown_once() -> None:
-    made = report_text.markdown("a|b", ["lead x|y <z>"], [])
+    made = study_tables.markdown("a|b", ["lead x|y <z>"], [])
     assert made == "# a\\|b\n\n- lead x\\|y &lt;z>\n"

@@ -25,7 +25,7 @@ def command(sources: tuple[Path, ...], output: Path, skew: tuple[str, ...], forc
     one, or a single trace. They are only read.
     """
     from greenml.run import gather
-    from greenml.trace.folder import run_dir_of
+    from greenml.trace import run_dir_of
 
     if output.suffix != ".json":
         raise RecordError(f"output {output}: must end in .json")

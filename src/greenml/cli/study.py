@@ -230,7 +230,7 @@ def _print(study: Study, expected: Mapping[str, Expected]) -> None:
     from rich import box
     from rich.table import Table
 
-    from greenml.analysis.study import order
+    from greenml.analysis.study.plan import imbalance
     from greenml.cli import _terminal
     from greenml.redaction import printable_line
     from greenml.reports import _format
@@ -267,7 +267,7 @@ def _print(study: Study, expected: Mapping[str, Expected]) -> None:
     for cell in study.cells:
         blocks.setdefault(cell.block, []).append(names.index(cell.variant.name))
     lines = [f"* The baseline: {plan.baseline}.", *_totals(study, expected)]
-    moved = DRIFT_RATIO * order.imbalance(list(blocks.values()))
+    moved = DRIFT_RATIO * imbalance(list(blocks.values()))
     lines.append(
         f"Order: random blocks, balanced (order_seed {plan.file.order_seed}). A machine that slows by "
         f"{DRIFT_RATIO:.0%} over the study moves a difference by {moved:.2%} at most."
@@ -610,36 +610,37 @@ def _chosen(tables: Sequence[Table], only: Sequence[str], style: str | None) -> 
 
 
 def _print_tables(style: str, title: str, lead: Sequence[str], tables: Sequence[Table]) -> None:
-    from greenml.analysis.study import report_text
+    from greenml.analysis.study import tables as study_tables
 
     if style == "csv":
-        click.echo(report_text.csv_table(tables[0]), nl=False)
+        click.echo(study_tables.csv_table(tables[0]), nl=False)
     elif style == "latex":
-        click.echo(report_text.latex(tables), nl=False)
+        click.echo(study_tables.latex(tables), nl=False)
     elif style == "markdown":
-        click.echo(report_text.markdown(title, lead, tables), nl=False)
+        click.echo(study_tables.markdown(title, lead, tables), nl=False)
     else:
-        click.echo(report_text.as_json(title, lead, tables), nl=False)
+        click.echo(study_tables.as_json(title, lead, tables), nl=False)
 
 
 def _show(title: str, lead: Sequence[str], tables: Sequence[Table]) -> None:
-    from greenml.analysis.study import report_text
+    from greenml.analysis.study import tables as study_tables
     from greenml.cli import _terminal
 
     width = shutil.get_terminal_size((0, 0)).columns or None
-    click.echo(report_text.terminal(title, lead, tables, width, color=_terminal.has_colors(sys.stdout)), nl=False)
+    click.echo(study_tables.terminal(title, lead, tables, width, color=_terminal.has_colors(sys.stdout)), nl=False)
 
 
 def _write(made: StudyReport, folder: Path) -> None:
     from greenml import files
-    from greenml.analysis.study import report_page, report_text
+    from greenml.analysis.study import report_page
+    from greenml.analysis.study import tables as study_tables
 
     folder.mkdir(parents=True, exist_ok=True)
-    files.write(folder / "report.md", report_text.markdown(made.title, made.lead, made.tables))
-    files.write(folder / "report.tex", report_text.latex(made.tables))
-    files.write(folder / "report.json", report_text.as_json(made.title, made.lead, made.tables))
+    files.write(folder / "report.md", study_tables.markdown(made.title, made.lead, made.tables))
+    files.write(folder / "report.tex", study_tables.latex(made.tables))
+    files.write(folder / "report.json", study_tables.as_json(made.title, made.lead, made.tables))
     for table in made.tables:
-        files.write(folder / f"{table.key}.csv", report_text.csv_table(table))
+        files.write(folder / f"{table.key}.csv", study_tables.csv_table(table))
     files.write(folder / "report.html", report_page.render(made))
     name = redaction.printable_line(str(folder))
     click.echo(f"{name}: report.html, report.md, report.tex, report.json and {len(made.tables)} CSV files written")
@@ -689,7 +690,8 @@ def _nvidia(paths: Sequence[str], output: Path | None, style: str | None, only: 
     """Print the tables of any records in the form that NVIDIA publishes, beside published ones."""
     from greenml import files
     from greenml.analysis import record_search
-    from greenml.analysis.study import nvidia, report_text
+    from greenml.analysis.study import nvidia
+    from greenml.analysis.study import tables as study_tables
 
     found, published, skipped = record_search.load_with_published(paths)
     records = _as_of_studies(paths, found)
@@ -704,10 +706,10 @@ def _nvidia(paths: Sequence[str], output: Path | None, style: str | None, only: 
     _show(title, lead, chosen)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        files.write(output / "nvidia.md", report_text.markdown(title, lead, chosen))
-        files.write(output / "nvidia.tex", report_text.latex(chosen))
+        files.write(output / "nvidia.md", study_tables.markdown(title, lead, chosen))
+        files.write(output / "nvidia.tex", study_tables.latex(chosen))
         for table in chosen:
-            files.write(output / f"{table.key}.csv", report_text.csv_table(table))
+            files.write(output / f"{table.key}.csv", study_tables.csv_table(table))
         click.echo(
             f"{redaction.printable_line(str(output))}: nvidia.md, nvidia.tex and {len(chosen)} CSV files written"
         )

@@ -32,7 +32,7 @@ from greenml.record.schema import (
     Usage,
 )
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
 from greenml.trace.types import Trace
 
 METHODS = ("counter", "estimate", "gauge", None)  # of a device that processes saw in different ways, the first counts

@@ -20,7 +20,7 @@ from greenml.reports import model_card
 from greenml.run import assembly, intensity_poller
 from greenml.run.serving import records
 from greenml.settings import Settings
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.types import Trace
 
 log = logging.getLogger("greenml")

@@ -40,7 +40,7 @@ from greenml.errors import RecordError
 from greenml.record.schema import RunRecord
 from greenml.run import finish, job
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.lines import Line
 
 log = logging.getLogger("greenml")

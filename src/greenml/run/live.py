@@ -27,8 +27,8 @@ from greenml.record.schema import Factors
 from greenml.run import assembly, finish
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
+from greenml.trace import trace_paths
 from greenml.trace.file import BIN_SECONDS, COUNTED, Tail, TailedDevice
-from greenml.trace.folder import trace_paths
 from greenml.trace.lines import Line
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 

@@ -20,8 +20,8 @@ from greenml import files
 from greenml.errors import RecordError, SettingsError
 from greenml.run.job import SERVER, Job
 from greenml.trace import file as trace_file
+from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import run_dir_of, trace_paths
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
 _LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch

@@ -20,7 +20,7 @@ from greenml.run.membership import Membership
 from greenml.sensors.sampler import Sampler
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
 from greenml.trace.lines import Line, device_line, sample_line
 from greenml.trace.types import Device, Rollup, Sensor, Wanted
 

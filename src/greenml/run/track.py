@@ -29,7 +29,7 @@ from greenml.run import environment, exit_hooks, job, membership
 from greenml.run.exit_hooks import outcome
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
-from greenml.trace.folder import run_dir_of
+from greenml.trace import run_dir_of
 from greenml.trace.lines import Line, to_jsonable
 
 if TYPE_CHECKING:
