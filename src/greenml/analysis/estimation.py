@@ -236,22 +236,26 @@ def _host(
     if sku.vcpus:
         rating = processors.cpu_of_sku(sku.cpu_model)
         threads = (rating.threads_per_core if rating else None) or THREADS_PER_CORE
-        watts_per_thread, origin, gain = models.thread_watts(rating, threads)
-        gain = max(gain, models.UNREAD_CPU_GAIN_RATIO)
+        watts_per_thread, origin, calibration = models.thread_watts(rating, threads)
+        calibration = max(calibration, models.UNREAD_CPU_CALIBRATION_RATIO)
         model = sku.cpu_model or "a CPU of no known model"
         sources += [rating.source, CPU_SOURCE] if rating and rating.watts_per_core else [CPU_SOURCE]
         watts = nodes * sku.vcpus * watts_per_thread * (1 + models.IDLE_RATIO) / 2
-        cpu = _device("cpu", sku.cpu_model or "CPU", seconds, (watts, watts * (1 - gain), watts * (1 + gain)))
+        cpu = _device(
+            "cpu", sku.cpu_model or "CPU", seconds, (watts, watts * (1 - calibration), watts * (1 + calibration))
+        )
         cpu_words = (
             f"CPU: {nodes * sku.vcpus:g} vCPUs of {model}, {watts_per_thread:.2f} W each when busy ({origin}), taken "
-            f"as half busy (±{gain:.0%})."
+            f"as half busy (±{calibration:.0%})."
         )
     if sku.memory_gib:
         size = sku.memory_gib * BYTES_PER_GIB
-        gain = models.DRAM_GAIN_RATIO if size <= models.LARGE_BYTES else models.LARGE_DRAM_GAIN_RATIO
+        calibration = (
+            models.DRAM_CALIBRATION_RATIO if size <= models.LARGE_BYTES else models.LARGE_DRAM_CALIBRATION_RATIO
+        )
         watts = nodes * sku.memory_gib * models.WATTS_PER_GIB
-        dram = _device("dram", "DRAM", seconds, (watts, watts * (1 - gain), watts * (1 + gain)))
-        dram_words = f"DRAM: {nodes * sku.memory_gib:g} GiB at {models.WATTS_PER_GIB} W/GiB (±{gain:.0%})."
+        dram = _device("dram", "DRAM", seconds, (watts, watts * (1 - calibration), watts * (1 + calibration)))
+        dram_words = f"DRAM: {nodes * sku.memory_gib:g} GiB at {models.WATTS_PER_GIB} W/GiB (±{calibration:.0%})."
         sources.append(DRAM_SOURCE)
     return (cpu, cpu_words), (dram, dram_words), sources
 
