@@ -12,7 +12,7 @@ from typing import Any
 from greenml import redaction
 from greenml.errors import SettingsError
 from greenml.record.schema import RunRecord
-from greenml.reports.card import facts, front_matter, sections
+from greenml.reports.card import facts, sections, text
 
 KEY = "model-index"
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
@@ -258,7 +258,7 @@ def check(card: str) -> None:
         from huggingface_hub import ModelCard
     except ImportError:
         raise SettingsError("a card's metadata needs huggingface_hub: pip install 'greenml[card]'") from None
-    if front_matter.split(card).block is None:
+    if text.split(card).block is None:
         return  # the library would warn
     try:
         ModelCard(card.removeprefix("\ufeff"))
