@@ -14,8 +14,7 @@ import pytest
 
 from greenml.errors import SettingsError
 from greenml.run import membership
-from greenml.run.job import Job
-from greenml.run.membership import Membership
+from greenml.run.membership import Job, Membership
 from greenml.trace import file as trace_file
 from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter

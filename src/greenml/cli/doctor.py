@@ -130,10 +130,10 @@ def _print_absent(absent: list[str]) -> None:
 
 def _print_place(sku: str, region: str) -> None:
     from greenml.accounting.check import check
-    from greenml.run import environment, job
+    from greenml.run import environment, membership
     from greenml.settings import Settings
 
-    me = job.current()
+    me = membership.current()
     cloud = {"azure": "an Azure VM", "aws": "an AWS VM", "gcp": "a Google VM"}.get(
         environment.cloud(), "no cloud VM that its DMI data names"
     )

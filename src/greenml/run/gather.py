@@ -38,7 +38,7 @@ from typing import Any, TypeVar
 from greenml import files
 from greenml.errors import RecordError
 from greenml.record.schema import RunRecord
-from greenml.run import finish, job
+from greenml.run import finish, membership
 from greenml.trace import file as trace_file
 from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.lines import Line
@@ -143,7 +143,7 @@ class _Session:
         self._began, self._timeout = time.monotonic(), timeout_seconds
         self._deadline, self._patience = self._began + timeout_seconds, timeout_seconds / 3
         self._number = next(_numbers)
-        self._me, self._own_header = job.current(), _own_header(run_dir)
+        self._me, self._own_header = membership.current(), _own_header(run_dir)
         self._store: Any = None
         self.over = False
 
@@ -323,7 +323,7 @@ def _own_header(run_dir: Path) -> Line:
     Raises:
         RecordError: it is not there.
     """
-    me = job.current()
+    me = membership.current()
     here = (me.pid, me.host, me.boot_id, me.pid_namespace)
     headers = [_header(path) for path in trace_paths(run_dir)]
     headers = [

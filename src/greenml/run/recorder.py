@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenml.files import ProcessLock
-from greenml.run import environment, intensity_poller, job, membership
+from greenml.run import environment, intensity_poller, membership
 from greenml.run.membership import Membership
 from greenml.sensors.sampler import Sampler
 from greenml.settings import Settings
@@ -106,7 +106,7 @@ class Recorder:
         origin_seconds: float | None = None,
     ) -> None:
         self._settings, self._membership, self._writer = settings, run_membership, writer
-        self._job, self._size_bytes = job.current(), 0
+        self._job, self._size_bytes = membership.current(), 0
         self._claims = DeviceClaims(f"{run_membership.run_id}:{run_membership.run_dir.resolve()}")
         self._compactor: Compactor | None = None
         self._sampler = Sampler(

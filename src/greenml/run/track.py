@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from greenml.accounting.status import RunningTotals
 from greenml.errors import SettingsError
 from greenml.redaction import RedactingFilter, redact_text
-from greenml.run import environment, exit_hooks, job, membership
+from greenml.run import environment, exit_hooks, membership
 from greenml.run.exit_hooks import outcome
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
@@ -163,7 +163,7 @@ class Run:
         resume: bool = False,
         watches: bool = False,
         command: list[str] | None = None,
-        identity: Callable[[], job.Job] = job.current,
+        identity: Callable[[], membership.Job] = membership.current,
         origin_seconds: float | None = None,
         join: Path | None = None,
     ) -> None:

@@ -20,7 +20,7 @@ from greenml.energy import integrate
 from greenml.energy.usage import Part, Span, usage
 from greenml.record.schema import DeviceRecord, Factor, Factors, Totals, Usage
 from greenml.run.live import LiveRun
-from greenml.run.serving.attribution import WindowEnergy
+from greenml.run.serving.ledger import WindowEnergy
 from greenml.trace import file as trace_file
 from greenml.trace import trace_paths
 from greenml.trace.file import COUNTED, Tail

@@ -29,9 +29,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from greenml.errors import SettingsError
-from greenml.run import exit_hooks, job
-from greenml.run.serving.attribution import Attributed, WindowEnergy
-from greenml.run.serving.ledger import Ended, Group, InFlight, Ledger, Settled, SettledWindow, Totals
+from greenml.run import exit_hooks, membership
+from greenml.run.serving.ledger import (
+    Attributed,
+    Ended,
+    Group,
+    InFlight,
+    Ledger,
+    Settled,
+    SettledWindow,
+    Totals,
+    WindowEnergy,
+)
 from greenml.run.track import Run, checked_settings, finish_elsewhere
 
 if TYPE_CHECKING:
@@ -407,7 +416,7 @@ class ServingMeter:
         from greenml.run.serving.devices import DeviceEnergies
         from greenml.run.serving.exchange import Exchange
 
-        run = ServingRun(self._settings, identity=job.of_server, origin_seconds=0.0, join=self._join)
+        run = ServingRun(self._settings, identity=membership.of_server, origin_seconds=0.0, join=self._join)
         run.meter, self._run = self, run
         self._begin_seconds = self._clock()
         run.start()
