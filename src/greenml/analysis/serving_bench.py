@@ -29,7 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from greenml.accounting.per_unit import per
+from greenml.accounting.totals import per
 from greenml.analysis.statistics import student_quantile
 from greenml.energy import uncertainty
 from greenml.energy.usage import union

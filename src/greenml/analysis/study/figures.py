@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from greenml.accounting import totals
 from greenml.analysis.comparison import columns as comparison_columns
-from greenml.analysis.comparison.columns import Better, Column, Figure, columns_of, number
-from greenml.analysis.comparison.differences import Cell
+from greenml.analysis.comparison.columns import Better, Cell, Column, Figure, columns_of, number
 from greenml.analysis.study.folder import own_ratio
 from greenml.record.schema import (
     DeviceRecord,

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenml.analysis import _prose, statistics
-from greenml.analysis.comparison import differences
-from greenml.analysis.comparison.columns import Better, Figure, number
-from greenml.analysis.comparison.differences import Cell as MeanCell
-from greenml.analysis.comparison.differences import front, mean
+from greenml.analysis.comparison import columns
+from greenml.analysis.comparison.columns import Better, Figure, front, mean, number
+from greenml.analysis.comparison.columns import Cell as MeanCell
 from greenml.analysis.statistics import LEVEL, Effect
 from greenml.analysis.study.figures import Measure, Reached, history, measures, reached, with_share
 from greenml.analysis.study.folder import Cell, CellAttempt, Spent, Study, spent
@@ -317,7 +316,7 @@ def _judge(
     first: VariantResult, other: VariantResult, measure: Measure, effect: Effect, p_adjusted: float | None
 ) -> Difference:
     baseline, figure = first.means[measure.key].figure, other.means[measure.key].figure
-    instrument = differences.measured(baseline, figure) if measure.relative else None
+    instrument = columns.measured(baseline, figure) if measure.relative else None
     exact = instrument is not None and instrument[0] == instrument[1]
     if p_adjusted is None:
         verdict = "same" if effect.change == 0 and not _has_sensors(figure) else "single"
