@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from greenml.accounting.status import RunningTotals
-    from greenml.analysis.dataframe import to_dataframe
+    from greenml.analysis.record_search import to_dataframe
     from greenml.errors import FactorError, GreenMLError, RecordError, SensorError, SensorLostError, SettingsError
     from greenml.integrations.transformers import GreenCallback
     from greenml.record.schema import RunRecord
@@ -23,7 +23,7 @@ _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
     "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
-    "open_record": "run.opening", "to_dataframe": "analysis.dataframe", "track": "run.track",
+    "open_record": "run.opening", "to_dataframe": "analysis.record_search", "track": "run.track",
     "ServingMeter": "run.serving.meter", "serve": "run.serving.meter",
 }  # fmt: skip
 

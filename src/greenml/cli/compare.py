@@ -87,7 +87,7 @@ def _compared(
     from greenml.analysis import record_search
     from greenml.analysis.comparison import compare
 
-    names = record_search.labels(records)
+    names = record_search.labels_of(records)
     if basis is not None:
         from greenml.accounting import assumptions
 

@@ -697,7 +697,7 @@ def _nvidia(paths: Sequence[str], output: Path | None, style: str | None, only: 
     records = _as_of_studies(paths, found)
     for text in skipped:
         click.echo(f"greenml: {redaction.printable_line(text)}", err=True)
-    every = nvidia.tables(records, published, record_search.labels(found))
+    every = nvidia.tables(records, published, record_search.labels_of(found))
     chosen = _chosen(every, only, style)
     title, lead = nvidia.TITLE, nvidia.lead(records, published)
     if style is not None:

@@ -15,7 +15,7 @@ from greenml.energy.usage import union
 from greenml.errors import SettingsError, did_you_mean, nearest
 from greenml.record.schema import Quantity, RunRecord, Totals
 from greenml.reports import _format, markdown
-from greenml.reports.card import facts as card_facts
+from greenml.reports.card import sections as card_facts
 from greenml.units import JOULES_PER_KWH
 
 STAGES = ("pre-training", "training", "fine-tuning", "evaluation", "inference", "discarded")
@@ -382,7 +382,7 @@ def _listed(counts: Sequence[tuple[str, int]], runs: int) -> str:
 def method(runs: Sequence[Run], energy: Quantity) -> str:
     """Say in about 100 words how the energy is known, from the records."""
     versions = ", ".join(sorted({run.record.greenml_version for run in runs}))
-    hardware = Counter(card_facts.hardware(run.record) or "unnamed hardware" for run in runs)
+    hardware = Counter(card_facts.hardware_words(run.record) or "unnamed hardware" for run in runs)
     on = "; ".join(
         f"{name}{f' ({_runs(count)})' if len(hardware) > 1 else ''}" for name, count in hardware.most_common(3)
     )
