@@ -15,7 +15,7 @@ from scripted_study import VARIANTS, Scripted, record, study
 from greenml import SettingsError
 from greenml.accounting import assumptions
 from greenml.analysis.statistics import Effect
-from greenml.analysis.study import expectation, figures, report, report_page
+from greenml.analysis.study import expectation, report, report_page, results
 from greenml.analysis.study import tables as study_tables
 from greenml.analysis.study.folder import Cell, load
 from greenml.analysis.study.tables import Table, blocks
@@ -119,15 +119,15 @@ def test_energy_to_a_time_follows_the_timeline() -> None:
     steep = run.timeline.model_copy(
         update={"series": [run.timeline.series[0].model_copy(update={"power_watts": [100.0] * 50 + [300.0] * 50})]}
     )
-    assert figures.energy_ratio(run.model_copy(update={"timeline": steep}), 50.5) == pytest.approx(5150 / 20000)
-    assert figures.energy_ratio(run.model_copy(update={"timeline": None}), 25.0) == 0.25
+    assert results.energy_ratio(run.model_copy(update={"timeline": steep}), 50.5) == pytest.approx(5150 / 20000)
+    assert results.energy_ratio(run.model_copy(update={"timeline": None}), 25.0) == 0.25
     # The last bin of a short run is wider than what is left of the run.
     short = record(Scripted(seconds=2.1))
     series = [short.timeline.series[0].model_copy(update={"power_watts": [100.0, 100.0, 300.0]})]
     timeline = short.timeline.model_copy(update={"step_seconds": 1.0, "bins": 3, "series": series})
     short = short.model_copy(update={"timeline": timeline})
-    assert figures.energy_ratio(short, 2.1) == pytest.approx(1.0)
-    assert figures.energy_ratio(short, 1.0) == pytest.approx(100 / 230)
+    assert results.energy_ratio(short, 2.1) == pytest.approx(1.0)
+    assert results.energy_ratio(short, 1.0) == pytest.approx(100 / 230)
 
 
 def test_every_run_is_counted_with_what_it_took(folder: Path, made: report.StudyReport) -> None:
@@ -149,14 +149,14 @@ def test_every_run_is_counted_with_what_it_took(folder: Path, made: report.Study
 
 def test_cells_beside_each_other_share_what_is_the_machines() -> None:
     run = record(Scripted())
-    half = figures.with_share(run, 0.5)
+    half = results.with_share(run, 0.5)
     assert half.total().it_energy_joules.value == run.total().it_energy_joules.value  # a GPU is a cell's own
     assert half.total().cost_usd["dedicated"].value == run.total().cost_usd["dedicated"].value / 2
-    assert figures.with_share(run, 1.0) is run
+    assert results.with_share(run, 1.0) is run
     of_host = run.devices[0].model_copy(update={"kind": "cpu"})
     host = run.model_copy(update={"devices": [of_host], "trainer": {"counts": {"tokens": 50_000}}})
     whole = assumptions.account(host, assumptions.check(Settings()))
-    shared = figures.with_share(whole, 0.25)
+    shared = results.with_share(whole, 0.25)
     assert shared.derived["joules_per_token"] == pytest.approx(whole.derived["joules_per_token"] / 4)
     assert shared.timeline.series[0].power_watts[0] == whole.timeline.series[0].power_watts[0] / 4
 
@@ -413,7 +413,7 @@ def test_the_winners_card_has_its_share_of_the_machine(tmp_path: Path, capsys: p
 
 def test_an_interval_that_ends_at_zero_is_drawn_to_it(made: report.StudyReport) -> None:
     effect = Effect(-0.05, -0.1, 0.0, relative=True, method="paired", count=5, baseline_count=5)
-    only = {"fp16": {"energy_joules": report.Difference(effect, 0.05, None, "seeds")}}
+    only = {"fp16": {"energy_joules": results.Difference(effect, 0.05, None, "seeds")}}
     chart = report_page._forest(replace(made, differences=only), made.measure("energy_joules"))
     bars = chart.figure["data"][0]["error_x"]
     assert (bars["array"], bars["arrayminus"]) == ([pytest.approx(5.0)], [pytest.approx(5.0)])

@@ -649,7 +649,7 @@ def _write(made: StudyReport, folder: Path) -> None:
 def _card(made: StudyReport, readme: Path, *, quiet: bool) -> None:
     """Write the best run into a model card, with what the whole study took."""
     from greenml import files
-    from greenml.analysis.study.figures import with_share
+    from greenml.analysis.study.results import with_share
     from greenml.record import file as record_file
     from greenml.record.schema import Note
     from greenml.reports import model_card
@@ -672,8 +672,8 @@ def _as_of_studies(paths: Sequence[str], records: Sequence[tuple[Path, RunRecord
 
     Each has its share of its machine. One whose command was told to stop, and ended with 0, has not completed.
     """
-    from greenml.analysis.study.figures import with_share
     from greenml.analysis.study.folder import RECORD_FILE, STUDY_FILE, load
+    from greenml.analysis.study.results import with_share
 
     studies = [load(Path(path)) for path in paths if (Path(path) / STUDY_FILE).is_file()]
     attempts = {(attempt.folder / RECORD_FILE).resolve(): attempt for study in studies for attempt in study.attempts}
