@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml.run import compaction, job, membership
+from greenml.run import compaction, membership
 from greenml.sensors.sampler import Window
 from greenml.trace import lines as trace_lines
 from greenml.trace.types import Device, Reading
@@ -103,7 +103,7 @@ class Simulation:
             "unix_seconds": 1.75e9, "name": "scale", "watches": False, "greenml_version": greenml.__version__,
             "settings": {"region": "westus2"}, "command": ["scale.py"], "host_facts": {},
         }  # fmt: skip
-        _membership, self.writer = membership.join_run(output, job.current(), header)
+        _membership, self.writer = membership.join_run(output, membership.current(), header)
         self.windows = [Window(5.0, BEGIN) for _ in self.devices]
         self.samples = self.compactions = 0
         self.compaction_seconds, self.longest_seconds, self.resolution = 0.0, 0.0, 2.0

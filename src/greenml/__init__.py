@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from greenml.accounting.status import RunningTotals
-    from greenml.analysis.dataframe import to_dataframe
+    from greenml.analysis.record_search import to_dataframe
     from greenml.errors import FactorError, GreenMLError, RecordError, SensorError, SensorLostError, SettingsError
     from greenml.integrations.transformers import GreenCallback
     from greenml.record.schema import RunRecord
     from greenml.run.opening import open_record
-    from greenml.run.serving.meter import ServingMeter
-    from greenml.run.serving.serve import serve
+    from greenml.run.serving.meter import ServingMeter, serve
     from greenml.run.track import Run, track
 
 _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
     "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
-    "open_record": "run.opening", "to_dataframe": "analysis.dataframe", "track": "run.track",
-    "ServingMeter": "run.serving.meter", "serve": "run.serving.serve",
+    "open_record": "run.opening", "to_dataframe": "analysis.record_search", "track": "run.track",
+    "ServingMeter": "run.serving.meter", "serve": "run.serving.meter",
 }  # fmt: skip
 
 __all__ = [

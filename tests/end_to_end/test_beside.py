@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import greenml
-from greenml.cli._beside import CodeCarbon
+from greenml.cli.run import CodeCarbon
 
 
 def test_codecarbon_measures_the_same_time(tmp_path: Path):

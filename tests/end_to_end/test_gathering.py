@@ -21,7 +21,7 @@ import pytest
 from greenml.record import file as records
 from greenml.record.schema import RunRecord
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
 
 NOT_HERE = "no namespaces here (they need Linux, root, and the commands unshare, nsenter and ip)"
 PORT = 29611

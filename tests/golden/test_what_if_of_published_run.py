@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from greenml.analysis.advice.advise import advise
-from greenml.analysis.what_if.ranking import ranked, what_if
+from greenml.analysis.advice import advise
+from greenml.analysis.what_if import ranked, what_if
 from greenml.cli import main
 from greenml.record import file as record_file
 from greenml.record.schema import RunRecord

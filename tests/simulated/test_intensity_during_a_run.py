@@ -22,7 +22,7 @@ from greenml.run import finish, intensity_poller, opening
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
 
 from .http_service import Asked, Reply, json_reply, serve
 

@@ -14,7 +14,7 @@ import pytest
 from greenml.record import file as records
 from greenml.run import opening
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 
 from . import simnvml
 from .conftest import environment

@@ -14,7 +14,7 @@ import greenml
 from greenml.run.serving import records
 from greenml.run.serving.devices import DeviceEnergies
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
 
 from . import simnvml
 

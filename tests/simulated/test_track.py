@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 
 from .conftest import tolerance_joules
 from .simnvml import A100, GIB, Constant, Error, Gpu, Hang, Square, steps

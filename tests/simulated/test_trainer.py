@@ -16,7 +16,7 @@ import pytest
 
 import greenml
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 
 from . import simnvml
 from .conftest import environment, tolerance_joules

@@ -11,10 +11,9 @@ import pytest
 from scripted_run import Stage, record, steady
 
 from greenml.accounting import assumptions
-from greenml.analysis.advice import rules
-from greenml.analysis.advice.advise import RULES, advise, render
-from greenml.analysis.advice.rules import Finding, Saving, Silence
-from greenml.analysis.what_if.ranking import what_if
+from greenml.analysis import advice
+from greenml.analysis.advice import RULES, Finding, Saving, Silence, advise, render
+from greenml.analysis.what_if import what_if
 from greenml.cli import main
 from greenml.record import file as record_file
 from greenml.record.schema import RunRecord, Usage
@@ -62,7 +61,7 @@ def test_idle_gpu_time_is_summed_over_the_gpus(tmp_path):
         ),
     ]
     made = record(tmp_path, stages, gpus=4, settings=HERE)
-    found = speaks(rules.idle_gpus(made))
+    found = speaks(advice.idle_gpus(made))
     idle_joules = 60 * 4 * 50.0 + 140 * 2 * 45.0
     assert found.saving.joules == (0.0, pytest.approx(idle_joules, rel=1e-3))
     assert found.saving.grams == (0.0, pytest.approx(idle_joules * ratio(made), rel=1e-3))
@@ -82,30 +81,30 @@ def test_idle_gpus_drew_no_more_than_the_gpus_did(tmp_path):
         else device
         for device in made.devices
     ]
-    found = speaks(rules.idle_gpus(made.model_copy(update={"devices": devices})))
+    found = speaks(advice.idle_gpus(made.model_copy(update={"devices": devices})))
     assert found.saving.joules == (0.0, pytest.approx(0.9 * known, rel=1e-9))
     assert "100.0% of the GPU energy" in found.evidence[0]
 
 
 def test_a_gpu_that_did_nothing_is_named(tmp_path):
     made = record(tmp_path, [Stage("train", 50, busy=lambda second, gpu: 0.0 if gpu == 3 else 0.9)], gpus=4)
-    assert "GPU 3 did nothing all the time" in speaks(rules.idle_gpus(made)).evidence
+    assert "GPU 3 did nothing all the time" in speaks(advice.idle_gpus(made)).evidence
 
 
 @pytest.mark.parametrize("busy", [0.95, 0.11])
 def test_busy_gpus_are_not_idle(tmp_path, busy):
-    assert "only" in silent(rules.idle_gpus(record(tmp_path, wholly(busy))))
+    assert "only" in silent(advice.idle_gpus(record(tmp_path, wholly(busy))))
 
 
 def test_idle_is_not_guessed_without_utilization_over_time(tmp_path):
     made = record(tmp_path, wholly(0.01))
-    assert isinstance(rules.idle_gpus(made), Finding)
+    assert isinstance(advice.idle_gpus(made), Finding)
     for without in (
         imported(made),
         made.model_copy(update={"timeline": None}),
         record(tmp_path / "c", wholly(), gpus=0),
     ):
-        assert "no GPU's utilization over time" in silent(rules.idle_gpus(without))
+        assert "no GPU's utilization over time" in silent(advice.idle_gpus(without))
 
 
 # Batch size.
@@ -113,7 +112,7 @@ def test_idle_is_not_guessed_without_utilization_over_time(tmp_path):
 
 def test_half_busy_gpus_with_free_memory_want_a_larger_batch(tmp_path):
     made = record(tmp_path, wholly(0.45), gpus=8, memory=0.4, settings=HERE)
-    found = speaks(rules.small_batch(made))
+    found = speaks(advice.small_batch(made))
     shorter = 100 * (1 - 0.45 / 0.9)
     assert found.saving.usd == (0.0, pytest.approx(shorter / 3600 * HOURLY))
     assert found.saving.joules == (0.0, pytest.approx(shorter * 8 * 42)), "42 W: an idle V100 SXM2 32 GB of the table"
@@ -123,7 +122,7 @@ def test_half_busy_gpus_with_free_memory_want_a_larger_batch(tmp_path):
         device.model_copy(update={"usage": device.usage.model_copy(update={"covered_seconds": 50.0})})
         for device in made.devices
     ]
-    found = speaks(rules.small_batch(made.model_copy(update={"devices": there})))
+    found = speaks(advice.small_batch(made.model_copy(update={"devices": there})))
     assert found.saving.joules == (0.0, pytest.approx(shorter * 8 * 42 / 2))
 
 
@@ -132,14 +131,14 @@ def test_half_busy_gpus_with_free_memory_want_a_larger_batch(tmp_path):
     [(0.8, 0.4, "neither low nor idle"), (0.05, 0.4, "neither low nor idle"), (0.45, 0.9, "no room")],
 )
 def test_no_larger_batch_where_there_is_no_room_or_need(tmp_path, busy, memory, why):
-    assert why in silent(rules.small_batch(record(tmp_path, wholly(busy), memory=memory)))
+    assert why in silent(advice.small_batch(record(tmp_path, wholly(busy), memory=memory)))
 
 
 def test_no_larger_batch_where_memory_or_utilization_is_not_known(tmp_path):
     made = record(tmp_path, wholly(0.45), memory=0.4)
     blind = [device.model_copy(update={"memory_total_bytes": None}) for device in made.devices]
-    assert "memory is not known" in silent(rules.small_batch(made.model_copy(update={"devices": blind})))
-    assert "utilization in training is not known" in silent(rules.small_batch(imported(made)))
+    assert "memory is not known" in silent(advice.small_batch(made.model_copy(update={"devices": blind})))
+    assert "utilization in training is not known" in silent(advice.small_batch(imported(made)))
 
 
 # Input.
@@ -151,7 +150,7 @@ def test_gpus_that_wait_for_full_cpus(tmp_path):
         Stage("train", 40, steady(80.0), steady(0.18), cpu=0.95),
     ]
     made = record(tmp_path, stages, settings=HERE)
-    found = speaks(rules.input_bound(made))
+    found = speaks(advice.input_bound(made))
     assert "in 40.0% of the training" in found.evidence[0]
     assert "95.0% busy" in found.evidence[0]
     assert found.saving.usd == (0.0, pytest.approx(40 * (1 - 0.18 / 0.9) / 3600 * HOURLY, rel=1e-3))
@@ -159,19 +158,19 @@ def test_gpus_that_wait_for_full_cpus(tmp_path):
 
 def test_one_full_core_and_no_workers(tmp_path):
     stages = wholly(0.3, cpu=0.05, process=1 / 40)
-    found = speaks(rules.input_bound(record(tmp_path, stages, trainer=FP32)))
+    found = speaks(advice.input_bound(record(tmp_path, stages, trainer=FP32)))
     assert "1 of 40 CPUs" in found.evidence[0]
     several = {"training_args": {"dataloader_num_workers": 4}}
-    assert "nothing tells which" in silent(rules.input_bound(record(tmp_path / "b", stages, trainer=several)))
-    assert "nothing tells which" in silent(rules.input_bound(record(tmp_path / "c", stages)))
+    assert "nothing tells which" in silent(advice.input_bound(record(tmp_path / "b", stages, trainer=several)))
+    assert "nothing tells which" in silent(advice.input_bound(record(tmp_path / "c", stages)))
 
 
 def test_full_cpus_beside_busy_gpus_or_outside_of_training_are_no_matter(tmp_path):
     busy = record(tmp_path / "a", wholly(0.9, cpu=1.0))
-    assert "in 0.0% of the training only" in silent(rules.input_bound(busy))
+    assert "in 0.0% of the training only" in silent(advice.input_bound(busy))
     setup = [Stage("setup", 60, busy=steady(0.0), cpu=1.0), *wholly(0.9)]
-    assert "of the training only" in silent(rules.input_bound(record(tmp_path / "b", setup)))
-    assert "no GPU's utilization" in silent(rules.input_bound(imported(busy)))
+    assert "of the training only" in silent(advice.input_bound(record(tmp_path / "b", setup)))
+    assert "no GPU's utilization" in silent(advice.input_bound(imported(busy)))
 
 
 # Evaluation.
@@ -186,7 +185,7 @@ def evaluated(count: int, seconds: int) -> list[Stage]:
 
 def test_evaluation_that_takes_a_third(tmp_path):
     made = record(tmp_path, evaluated(4, 60), settings=HERE)
-    found = speaks(rules.evaluation(made))
+    found = speaks(advice.evaluation(made))
     assert found.saving.joules == (pytest.approx(2 * 60 * 100.0, rel=1e-3),) * 2
     assert found.saving.usd == (pytest.approx(2 * 60 / 3600 * HOURLY),) * 2
     assert "eval came 4 times, 1m 00s each: 33.3% of the run's energy" in found.evidence[0]
@@ -197,16 +196,16 @@ def test_evaluation_by_time_where_its_energy_is_not_known(tmp_path):
     unknown = made.model_copy(
         update={"phases": [phase.model_copy(update={"usage": {"GPU-0": Usage(why="lost")}}) for phase in made.phases]}
     )
-    found = speaks(rules.evaluation(assumptions.reaccount(unknown)))
+    found = speaks(advice.evaluation(assumptions.reaccount(unknown)))
     assert found.saving.joules is None
     assert found.saving.usd == (pytest.approx(2 * 60 / 3600 * HOURLY),) * 2
     assert "50.0% of the run's time (its energy is not known)" in found.evidence[0]
 
 
 def test_evaluation_that_is_rare_or_short_or_absent(tmp_path):
-    assert "came once" in silent(rules.evaluation(record(tmp_path / "a", evaluated(1, 60))))
-    assert "of the run's energy" in silent(rules.evaluation(record(tmp_path / "b", evaluated(4, 5))))
-    assert "no phase" in silent(rules.evaluation(record(tmp_path / "c", wholly())))
+    assert "came once" in silent(advice.evaluation(record(tmp_path / "a", evaluated(1, 60))))
+    assert "of the run's energy" in silent(advice.evaluation(record(tmp_path / "b", evaluated(4, 5))))
+    assert "no phase" in silent(advice.evaluation(record(tmp_path / "c", wholly())))
 
 
 # Preemptible machines.
@@ -215,7 +214,7 @@ def test_evaluation_that_is_rare_or_short_or_absent(tmp_path):
 def test_the_checkpoint_interval_is_young_s(tmp_path):
     stages = [Stage("setup", 120), Stage("train", 300), Stage("save", 20), Stage("train", 300), Stage("save", 40)]
     made = record(tmp_path, stages, settings={**HERE, "nodes": 2})
-    found = speaks(rules.preemptible(made))
+    found = speaks(advice.preemptible(made))
     seconds, cost, again = 780.0, 30.0, 120.0
     interval = math.sqrt(2 * cost * 10 * 3600 / 2)  # a preemption every 10 h of each of two machines
     assert f"every {interval / 60:.0f} min" in found.advice
@@ -231,7 +230,7 @@ def test_the_checkpoint_interval_is_young_s(tmp_path):
 
 
 def test_a_checkpoint_of_no_known_cost_is_assumed_and_said(tmp_path):
-    found = speaks(rules.preemptible(record(tmp_path, wholly(), settings=HERE)))
+    found = speaks(advice.preemptible(record(tmp_path, wholly(), settings=HERE)))
     assert any("60.00 s (assumed: there is no phase 'save')" in assume for assume in found.assumes)
     assert "every 35 min" in found.advice
 
@@ -241,23 +240,23 @@ def test_a_price_of_the_run_s_own_time_goes_before_a_cheaper_old_one(tmp_path):
     made = record(tmp_path, wholly(), settings=HERE)
     then = assumptions.reaccount(made.model_copy(update={"started": made.started.replace(year=2021), "ended": None}))
     assert then.factors.prices["spot"].value < then.factors.prices["low_priority"].value
-    assert "low priority" in speaks(rules.preemptible(then)).title
+    assert "low priority" in speaks(advice.preemptible(then)).title
 
 
 def test_a_tier_that_is_sold_no_more_is_no_advice(tmp_path):
     """Azure's low priority ended in 2025: a price that is derived from the dedicated one is none that can be had."""
     made = record(tmp_path, wholly(), settings={"sku": "ND96isr_H100_v5", "region": "eastus"})
     assert made.factors.prices["low_priority"].derived
-    assert "no cheaper tier" in silent(rules.preemptible(made))
+    assert "no cheaper tier" in silent(advice.preemptible(made))
     then = made.model_copy(update={"started": made.started.replace(year=2025), "ended": None})
-    assert "low priority" in speaks(rules.preemptible(assumptions.reaccount(then))).title
+    assert "low priority" in speaks(advice.preemptible(assumptions.reaccount(then))).title
 
 
 def test_no_cheaper_tier_no_advice(tmp_path):
     made = record(tmp_path, wholly(), settings=HERE)
-    assert "the run's tier is spot" in silent(rules.preemptible(assumptions.reaccount(made, tier="spot")))
-    assert "no dedicated price" in silent(rules.preemptible(record(tmp_path / "b", wholly())))
-    assert "no cheaper tier" in silent(rules.preemptible(assumptions.reaccount(made, price_per_hour=9.0)))
+    assert "the run's tier is spot" in silent(advice.preemptible(assumptions.reaccount(made, tier="spot")))
+    assert "no dedicated price" in silent(advice.preemptible(record(tmp_path / "b", wholly())))
+    assert "no cheaper tier" in silent(advice.preemptible(assumptions.reaccount(made, price_per_hour=9.0)))
 
 
 def test_preemptions_that_eat_the_saving_are_no_advice(tmp_path):
@@ -266,7 +265,9 @@ def test_preemptions_that_eat_the_saving_are_no_advice(tmp_path):
     slow = [
         phase.model_copy(update={"seconds": 200 * 3600.0}) if phase.path == "setup" else phase for phase in made.phases
     ]
-    assert "saves nothing beyond the uncertainty" in silent(rules.preemptible(made.model_copy(update={"phases": slow})))
+    assert "saves nothing beyond the uncertainty" in silent(
+        advice.preemptible(made.model_copy(update={"phases": slow}))
+    )
 
 
 # Regions.
@@ -274,7 +275,7 @@ def test_preemptions_that_eat_the_saving_are_no_advice(tmp_path):
 
 def test_a_cleaner_region_beyond_the_doubt_of_the_factors(tmp_path):
     made = record(tmp_path, wholly(seconds=400), settings={"sku": "ND96isr_H100_v5", "region": "eastus"})
-    found = speaks(rules.cleaner_region(made))
+    found = speaks(advice.cleaner_region(made))
     ranking = what_if(made, ("regions",))
     best = min(
         (region for region in ranking.regions if region.comparable and region.carbon_apart),
@@ -288,27 +289,27 @@ def test_a_cleaner_region_beyond_the_doubt_of_the_factors(tmp_path):
 
 def test_a_region_within_the_bands_is_no_advice(tmp_path):
     cleanest = {"sku": "ND40rs_v2", "region": "westeurope"}
-    assert "beyond" not in silent(rules.cleaner_region(record(tmp_path, wholly(), settings=cleanest)))
+    assert "beyond" not in silent(advice.cleaner_region(record(tmp_path, wholly(), settings=cleanest)))
     nowhere = record(tmp_path / "b", wholly(), settings={"region": "SWE"})
-    assert "no cloud region" in silent(rules.cleaner_region(nowhere))
-    assert "no cloud region" in silent(rules.cheaper_region(nowhere))
+    assert "no cloud region" in silent(advice.cleaner_region(nowhere))
+    assert "no cloud region" in silent(advice.cheaper_region(nowhere))
 
 
 def test_a_cheaper_region_is_one_of_the_same_tier_and_time(tmp_path):
     dear = {"sku": "ND40rs_v2", "region": "southeastasia"}
-    found = speaks(rules.cheaper_region(record(tmp_path, wholly(), settings=dear)))
+    found = speaks(advice.cheaper_region(record(tmp_path, wholly(), settings=dear)))
     assert found.title in ("Run in azure/westus2, where it costs less", "Run in azure/eastus, where it costs less")
     assert found.saving.usd[0] == pytest.approx(100 / 3600 * (30.492 - HOURLY))
-    assert "no region has the machine" in silent(rules.cheaper_region(record(tmp_path / "b", wholly(), settings=HERE)))
+    assert "no region has the machine" in silent(advice.cheaper_region(record(tmp_path / "b", wholly(), settings=HERE)))
     unpriced = record(tmp_path / "c", wholly(), settings={"region": "westus2"})
-    assert "no dedicated price of the run" in silent(rules.cheaper_region(unpriced))
+    assert "no dedicated price of the run" in silent(advice.cheaper_region(unpriced))
 
 
 # Power limit and precision.
 
 
 def test_gpus_near_a_limit_that_can_be_lowered(tmp_path):
-    found = speaks(rules.power_limit(record(tmp_path, wholly(watts=270.0), gpus=2)))
+    found = speaks(advice.power_limit(record(tmp_path, wholly(watts=270.0), gpus=2)))
     assert found.saving.joules == (0.0, pytest.approx(0.25 * 2 * 270 * 100))
     assert found.saving.usd is None, "it runs longer, by how much is not known"
     assert "90.0% of their limit" in found.evidence[0]
@@ -325,16 +326,16 @@ def test_gpus_near_a_limit_that_can_be_lowered(tmp_path):
     ],
 )
 def test_a_limit_that_is_not_known_or_not_reached_is_left_alone(tmp_path, watts, limits, why):
-    assert why in silent(rules.power_limit(record(tmp_path, wholly(watts=watts), limits=limits)))
+    assert why in silent(advice.power_limit(record(tmp_path, wholly(watts=watts), limits=limits)))
 
 
 def test_the_power_limit_of_imported_gpus_is_left_alone(tmp_path):
-    assert "no GPU was measured" in silent(rules.power_limit(imported(record(tmp_path, wholly()))))
+    assert "no GPU was measured" in silent(advice.power_limit(imported(record(tmp_path, wholly()))))
 
 
 def test_32_bits_on_tensor_cores(tmp_path):
     made = record(tmp_path, wholly(), gpus=2, settings=HERE, trainer=FP32)
-    found = speaks(rules.mixed_precision(made))
+    found = speaks(advice.mixed_precision(made))
     assert found.saving.joules == (0.0, pytest.approx(2 / 3 * 2 * 250 * 100))
     assert found.saving.usd == (0.0, pytest.approx(2 / 3 * 100 / 3600 * HOURLY))
 
@@ -355,13 +356,13 @@ def test_32_bits_on_tensor_cores(tmp_path):
 )
 def test_precision_is_not_advised_where_it_is_not_known_or_already_low(tmp_path, trainer, model, why):
     made = record(tmp_path, wholly(), model=model, trainer=trainer)
-    assert why in silent(rules.mixed_precision(made))
+    assert why in silent(advice.mixed_precision(made))
 
 
 @pytest.mark.parametrize("said", ["no", "32", "32-true", "float32"])
 def test_32_bits_by_any_name(tmp_path, said):
     made = record(tmp_path, wholly(), trainer={"ran": {"precision": said}})
-    assert isinstance(rules.mixed_precision(made), Finding)
+    assert isinstance(advice.mixed_precision(made), Finding)
 
 
 # All together.
@@ -418,7 +419,7 @@ def test_savings_that_are_costs_are_said_as_such():
 
 
 def advise_of(found: Finding) -> Any:
-    from greenml.analysis.advice.advise import Advice
+    from greenml.analysis.advice import Advice
 
     return Advice("run", (found,), ())
 

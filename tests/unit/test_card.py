@@ -35,7 +35,8 @@ from greenml.record.schema import (
     Usage,
 )
 from greenml.reports import markdown, model_card
-from greenml.reports.card import front_matter, sections
+from greenml.reports.card import sections
+from greenml.reports.card import text as card_text
 from greenml.run import finish
 
 yaml = pytest.importorskip("yaml")
@@ -342,14 +343,14 @@ def test_the_same_figure_is_completed(tmp_path: Path):
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_card_of_any_shape_stays_itself(card, line_end, mark, tmp_path: Path):
     card = mark + card.replace("\n", line_end)
-    parts = front_matter.split(card)
+    parts = card_text.split(card)
     made = model_card.update(card, run()).text
     assert made.startswith(mark)
     assert "\ufeff" not in made[1:]
     assert re.findall(r"(?<!\r)\n|\r(?!\n)", made) == (
         [] if line_end == "\r\n" and "\n" in card else ["\n"] * made.count("\n")
     )
-    told, before = loaded(made, tmp_path), front_matter.metadata(card)
+    told, before = loaded(made, tmp_path), card_text.metadata(card)
     assert told["co2_eq_emissions"]["emissions"] == 987.654
     assert told["tags"] == [*(before.get("tags") or []), "greenml"]
     assert told.get("license") == before.get("license")
@@ -525,9 +526,7 @@ def test_nothing_of_a_run_breaks_out(tmp_path: Path):
     assert told["model-index"][0]["results"][0]["metrics"][0]["value"] == 1.5
     assert made.text.count("<!-- greenml: begin") == 1
     assert len(re.findall(r"^<!-- greenml: end -->$", made.text, re.M)) == 1
-    outside_code = re.sub(
-        r"^(`{3,})\w+\n.*?\n\1$", "", front_matter.split(made.text).tail, flags=re.DOTALL | re.MULTILINE
-    )
+    outside_code = re.sub(r"^(`{3,})\w+\n.*?\n\1$", "", card_text.split(made.text).tail, flags=re.DOTALL | re.MULTILINE)
     outside_code = re.sub(r"(`+)(?!`).*?[^`]\1(?!`)", "", outside_code)  # within a line: DeepSpeed's optimizer
     assert "<script>" not in outside_code
     assert len(re.findall(r"^## ", outside_code, re.M)) == 6
@@ -623,7 +622,7 @@ def test_any_text_stays_and_a_second_time_changes_nothing(lines, line_end, end, 
     there = (model_card.HUB_MARKS if hub else model_card.MARKS).find(made)
     if there is None:
         return  # fields of the template, filled in place
-    before, after = front_matter.split(made[: there.start] + made[there.stop :]), front_matter.split(card)
+    before, after = card_text.split(made[: there.start] + made[there.stop :]), card_text.split(card)
     text = after.tail if after.block is not None else line_end + after.tail  # a new head takes a line of its own
     if card:
         assert text.strip() in before.tail
@@ -870,7 +869,7 @@ def evaluated() -> RunRecord:
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_what_a_mapping_gains_costs_no_byte_of_the_rest(head, added, end):
     card = f"---\n{head}\n---\n# M\n".replace("\n", end)
-    before = front_matter.metadata(card)
+    before = card_text.metadata(card)
 
     def joined(old, new):
         if isinstance(old, dict) and isinstance(new, dict):
@@ -878,8 +877,8 @@ def test_what_a_mapping_gains_costs_no_byte_of_the_rest(head, added, end):
         return [*old, *new] if isinstance(old, list) else new
 
     after = joined(before, added)
-    made = front_matter.with_metadata(card, {key: after[key] for key in added})
-    assert front_matter.metadata(made) == after
+    made = card_text.with_metadata(card, {key: after[key] for key in added})
+    assert card_text.metadata(made) == after
     new = iter(made.splitlines(keepends=True))
     assert all(line in new for line in card.splitlines(keepends=True)), "each old line, in order"
 
@@ -896,8 +895,8 @@ def test_what_a_mapping_gains_costs_no_byte_of_the_rest(head, added, end):
     ],
 )  # fmt: skip
 def test_a_list_in_line_gains_an_entry_and_keeps_its_comments(before, after):
-    tags = front_matter.metadata(f"---\n{before}\n---\n")["tags"]
-    made = front_matter.with_metadata(f"---\n{before}\n---\n", {"tags": [*tags, "greenml"]})
+    tags = card_text.metadata(f"---\n{before}\n---\n")["tags"]
+    made = card_text.with_metadata(f"---\n{before}\n---\n", {"tags": [*tags, "greenml"]})
     assert made == f"---\n{after}\n---\n"
 
 
@@ -911,8 +910,8 @@ def test_a_marker_in_the_head_is_a_comment():
 
 def test_a_value_within_a_mapping_changes_alone():
     card = "---\na:\n  b: 1.10 # why\n  c: old # note\n  d: 2021-07-06T21:57:39\n---\n"
-    metadata = front_matter.metadata(card)["a"]
-    made = front_matter.with_metadata(card, {"a": {**metadata, "c": "new: one"}})
+    metadata = card_text.metadata(card)["a"]
+    made = card_text.with_metadata(card, {"a": {**metadata, "c": "new: one"}})
     assert made == card.replace("c: old # note", "c: 'new: one' # note")
 
 
@@ -923,7 +922,7 @@ def test_the_configuration_of_another_data_set_is_not_the_runs():
         "    metrics:\n    - type: wer\n      value: 9.5\n---\n# m\n"
     )
     made = model_card.update(card, evaluated()).text
-    results = front_matter.metadata(made)["model-index"][0]["results"]
+    results = card_text.metadata(made)["model-index"][0]["results"]
     assert [result["dataset"].get("config") for result in results if result["dataset"]["type"] == "org/corpus"]
     assert {result["dataset"].get("config") for result in results if result["dataset"]["type"] == "org/corpus"} == {
         None

@@ -17,8 +17,7 @@ import click
 import pytest
 
 from greenml import redaction
-from greenml.analysis import _prose
-from greenml.analysis.what_if import ranking, ranking_text
+from greenml.analysis import _prose, what_if
 from greenml.cli import COMMANDS, _terminal, group, main
 from greenml.record import file as record_file
 from greenml.record.schema import AttemptRecord
@@ -429,8 +428,8 @@ def test_a_reader_that_has_seen_enough_is_no_failure(words, tmp_path):
 
 
 def test_a_narrow_terminal_does_without_columns_and_says_which(published):
-    found = ranking.what_if(record_file.read(published))
-    wide, narrow = ranking_text.render(found), ranking_text.render(found, table_width=80)
+    found = what_if.what_if(record_file.read(published))
+    wide, narrow = what_if.render(found), what_if.render(found, table_width=80)
     assert "basis" in wide
     assert "a wider terminal" not in wide
     assert "(a wider terminal, a file and --json have basis, PUE, g/kWh too)" in narrow

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.energy import integrate
-from greenml.energy.curve import EnergyCurve
-from greenml.run import attempts, compaction
+from greenml.energy.integrate import EnergyCurve
+from greenml.run import assembly, compaction
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
 from greenml.trace.file import TraceWriter
@@ -229,9 +229,9 @@ def test_rare_metrics_stay_beside_frequent_ones(tmp_path: Path):
             writer.write({"metrics": {"eval_loss": 2.0 / (step + 1)}, "t": step + 0.5})
     compaction.compact(writer, limit_bytes=100_000)
     trace = trace_file.read(writer.path)
-    points = attempts.metric_history([(lambda _: 0.0, [trace])])
+    points = assembly.metric_history([(lambda _: 0.0, [trace])])
     assert points["eval_loss"] == [(step + 0.5, 2.0 / (step + 1)) for step in range(499, 5000, 500)]
-    assert 150 <= len(points["loss"]) <= attempts.MOST_POINTS
+    assert 150 <= len(points["loss"]) <= assembly.MOST_POINTS
     assert len(trace.logged) <= 500
     assert len(trace.metrics) == 5002
     writer.close()

@@ -17,11 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.accounting import assumptions
-from greenml.analysis.comparison import columns, compare_text, differences, selection
-from greenml.analysis.comparison.columns import Assumed, Figure, Term
-from greenml.analysis.comparison.compare import Run, compare, ordered
-from greenml.analysis.comparison.differences import Cell, difference, front, most, ratio_interval
-from greenml.analysis.comparison.selection import with_factors_of
+from greenml.analysis.comparison import columns, compare_text
+from greenml.analysis.comparison.columns import Assumed, Cell, Figure, Term, difference, front, most, ratio_interval
+from greenml.analysis.comparison.compare import Run, compare, ordered, parse, select, warnings, with_factors_of
 from greenml.cli import main
 from greenml.errors import SettingsError
 from greenml.record import file as record_file
@@ -309,7 +307,7 @@ def test_the_rule_that_was_used_is_said():
 
 
 def cell(*values: float) -> Cell:
-    return differences.mean([Figure(value) for value in values])
+    return columns.mean([Figure(value) for value in values])
 
 
 def test_mean_and_spread():
@@ -320,7 +318,7 @@ def test_mean_and_spread():
 
 
 def test_a_repeat_that_does_not_tell_is_left_out_and_said():
-    made = differences.mean([Figure(1.0), Figure(None, why="lost"), Figure(3.0)])
+    made = columns.mean([Figure(1.0), Figure(None, why="lost"), Figure(3.0)])
     assert (made.figure.value, made.count, made.figure.why) == (2.0, 2, "known of 2 of 3 repeats")
 
 
@@ -355,7 +353,7 @@ def test_a_change_of_a_negative_metric_has_the_sign_of_the_difference():
 
 
 def groups(*records: RunRecord) -> list[list[int]]:
-    return differences.groups(list(records), [f"label-{at}" for at in range(len(records))])
+    return columns.groups(list(records), [f"label-{at}" for at in range(len(records))])
 
 
 def test_other_seeds_and_output_paths_are_repeats():
@@ -492,7 +490,7 @@ TWO_ATTEMPTS = [AttemptRecord(number=n, started=START, ended=START, seconds=1, s
 
 
 def warned(*records: RunRecord) -> list[str]:
-    return selection.warnings(records, [record.name for record in records])
+    return warnings(records, [record.name for record in records])
 
 
 def test_alike_runs_are_not_warned_of():
@@ -594,21 +592,21 @@ RECORD = run(
     ],
 )  # fmt: skip
 def test_conditions(text: str, holds: bool):
-    assert selection.parse(text).holds(RECORD) is holds
+    assert parse(text).holds(RECORD) is holds
 
 
 @pytest.mark.parametrize("text", ["", "status", "status~x", "=x", "status=", "learning_rate<low", "__import__('os')"])
 def test_what_is_no_condition_is_refused_with_examples(text: str):
     with pytest.raises(SettingsError, match=r"such as params\.learning_rate<1e-4, sku=ND40rs_v2 or status=completed"):
-        selection.parse(text)
+        parse(text)
 
 
 def test_a_field_that_no_run_has_is_a_mistake():
     with pytest.raises(SettingsError, match="no run has 'learnin_rate'; did you mean 'learning_rate'"):
-        selection.select([RECORD], [selection.parse("learnin_rate=1")])
+        select([RECORD], [parse("learnin_rate=1")])
     with pytest.raises(SettingsError, match="status=failed and sku=x: none of the 1 runs is so"):
-        selection.select([RECORD], [selection.parse("status=failed"), selection.parse("sku=x")])
-    assert selection.select([run("a"), RECORD], [selection.parse("learning_rate<1")]) == [1]
+        select([RECORD], [parse("status=failed"), parse("sku=x")])
+    assert select([run("a"), RECORD], [parse("learning_rate<1")]) == [1]
 
 
 # Text

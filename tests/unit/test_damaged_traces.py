@@ -18,7 +18,7 @@ from greenml import reports
 from greenml.errors import RecordError
 from greenml.record import file as record_file
 from greenml.record.schema import Factors
-from greenml.run import finish, merge
+from greenml.run import finish, gather
 from greenml.run.live import LiveRun
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
@@ -140,7 +140,7 @@ def test_any_json_in_any_line_costs_no_record_and_raises_nothing(tmp_path: Path,
         assert record_file.read(folder / "run.json").totals == made.totals, number
         for name in ("terminal", "markdown", "csv", "latex"):
             assert reports.render(made, name), (number, name)
-        merged = merge.merge([path.parent], folder / "merged.json")
+        merged = gather.merge([path.parent], folder / "merged.json")
         assert merged.duration_seconds == pytest.approx(made.duration_seconds, abs=1e-3), number
         follower = LiveRun(path.parent, Factors())
         follower.now()

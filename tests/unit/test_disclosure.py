@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from spdx_python_model import v3_0_1 as spdx
 
 from greenml.accounting import assumptions
+from greenml.analysis.disclosure import model
 from greenml.analysis.disclosure import model as disclosure
-from greenml.analysis.disclosure import text
 from greenml.analysis.disclosure.model import Model, Run, added, digits
 from greenml.cli import main
 from greenml.errors import SettingsError
@@ -108,7 +108,7 @@ def test_runs_side_by_side_take_their_time_once_and_their_hardware_each():
 
 def test_the_method_is_about_a_hundred_words_and_names_the_boundary():
     runs = [run(1), run(2, status="failed"), run(3, stage="discarded")]
-    words = text.method(runs, added([each.energy_joules for each in runs]))
+    words = model.method(runs, added([each.energy_joules for each in runs]))
     assert 70 <= len(words.split()) <= 140
     for part in ("GPU measured", "power usage effectiveness of 1.2", "1 discarded and 1 unfinished", "95 % interval"):
         assert part in words
@@ -196,7 +196,7 @@ def test_megawatt_hours_have_no_digit_beyond_their_interval(kwh: float, energy: 
 
 
 def test_one_run_is_no_sum():
-    words = text.method([run(1, status="failed")], run(1).energy_joules)
+    words = model.method([run(1, status="failed")], run(1).energy_joules)
     assert "The figure is that of one run on 1 X NVIDIA A100" in words
     assert "The run did not complete: failed." in words
     assert "added" not in words
@@ -216,11 +216,11 @@ def test_a_sum_says_which_runs_have_which_part():
     cpu = Quantity(value=1.0, basis="measured")
     facility = Quantity(value=None, basis="derived", why="no PUE")
     runs = [with_total(made, cpu_energy_joules=cpu), with_total(run(2), facility_energy_joules=facility), run(3, None)]
-    assert text.boundary(runs) == (
+    assert model.boundary(runs) == (
         "the energy of GPUs and CPUs (1 of 2 runs), multiplied by a power usage effectiveness of 1.2 (given by the "
         "user) in 1 of 2 runs, without the facility's cooling and losses in the others"
     )
-    assert text.boundary([run(3, None)]) == "no energy is known"
+    assert model.boundary([run(3, None)]) == "no energy is known"
 
 
 def test_a_ledger_says_nothing_of_figures_that_are_not_known():

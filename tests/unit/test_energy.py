@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.energy import integrate
-from greenml.energy.curve import EnergyCurve
+from greenml.energy.integrate import EnergyCurve
 from greenml.sensors.sampler import Window
 from greenml.trace.types import Device, Reading, Rollup
 

@@ -56,7 +56,7 @@ def test_a_host_of_two_sockets_draws_two_tdps(tmp_path: Path):
     proc = cpuinfo(tmp_path / "proc", XEON, cpus=96, cores=24, siblings=48)
     sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 96))
     assert full_watts(sensor) == sensor.device.power_limit_watts == pytest.approx(410)
-    assert sensor.device.calibration_ratio == estimate.CPU_GAIN_RATIO
+    assert sensor.device.calibration_ratio == estimate.CPU_CALIBRATION_RATIO
 
 
 def test_a_vm_is_charged_with_its_threads(tmp_path: Path):
@@ -75,7 +75,7 @@ def test_an_unknown_model_gets_the_default_with_a_wide_interval_and_says_so(tmp_
     proc = cpuinfo(tmp_path / "proc", "VirtualApple @ 2.50GHz", cpus=1, cores=1, siblings=1, flags="hypervisor")
     sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 1))
     assert full_watts(sensor) == pytest.approx(3.75)
-    assert sensor.device.calibration_ratio == estimate.DEFAULT_CPU_GAIN_RATIO
+    assert sensor.device.calibration_ratio == estimate.DEFAULT_CPU_CALIBRATION_RATIO
     assert "3.75 W a thread" in sensor.device.note
 
 
@@ -104,7 +104,7 @@ def test_an_estimated_tdp_is_said_and_has_a_wider_interval(tmp_path: Path):
     sensor = modelled_cpu(proc, cpuset(tmp_path / "cgroup", 48))
     assert full_watts(sensor) == pytest.approx(280 * 48 / 64)
     assert "(estimate: TDP of AMD EPYC 7763)" in sensor.device.note
-    assert sensor.device.calibration_ratio == estimate.ESTIMATED_CPU_GAIN_RATIO
+    assert sensor.device.calibration_ratio == estimate.ESTIMATED_CPU_CALIBRATION_RATIO
 
 
 def test_a_known_tdp_without_cores_takes_the_cores_of_real_hardware_but_not_of_a_vm(tmp_path: Path):
@@ -201,7 +201,7 @@ def test_without_cpu_time_it_is_taken_as_half_busy_and_says_so(tmp_path: Path, m
     assert sensor.read().energy_joules == pytest.approx(10 * 205 / 48 * 0.6)
     assert sensor.read().utilization_ratio is None
     assert "half busy" in sensor.device.note
-    assert sensor.device.calibration_ratio == estimate.UNREAD_CPU_GAIN_RATIO
+    assert sensor.device.calibration_ratio == estimate.UNREAD_CPU_CALIBRATION_RATIO
 
 
 def test_no_memory_size_costs_dram_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

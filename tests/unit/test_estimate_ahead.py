@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from scripted_run import Stage, record, steady
 
-from greenml.analysis.estimation import estimate, probe
-from greenml.analysis.estimation.estimate import of_machine
-from greenml.analysis.estimation.probe import of_probe
+from greenml.analysis import estimation
+from greenml.analysis.estimation import of_machine, of_probe
 from greenml.cli import main
 from greenml.errors import SettingsError
 from greenml.factors import skus, tables
@@ -89,7 +88,7 @@ def test_gpus_alone_leave_out_the_host_and_say_so():
     assert [part.name for part in made.parts] == ["GPU"]
     assert made.it_energy_joules.value == pytest.approx(4 * 0.76 * 700 * 36000)
     assert any("CPU and DRAM are not counted" in assume for assume in made.assumes)
-    text = estimate.render(made)
+    text = estimation.render(made)
     assert "no price" in text
     assert "arxiv.org/abs/2506.14551" in text
 
@@ -332,8 +331,8 @@ def test_what_a_probe_cannot_support_is_refused_in_one_line(tmp_path):
 
 
 def test_the_interval_is_that_of_student():
-    blocks = tuple(probe.Block(10.0, 1.0, value) for value in (90.0, 110.0, 100.0, 100.0))
-    pace = probe.Pace("steps", probe.Block(0.0, 0.0, 0.0), blocks, "")
+    blocks = tuple(estimation.Block(10.0, 1.0, value) for value in (90.0, 110.0, 100.0, 100.0))
+    pace = estimation.Pace("steps", estimation.Block(0.0, 0.0, 0.0), blocks, "")
     spread = math.sqrt((1 + 1 + 0 + 0) / 3)
     assert pace.rate("joules") == 10.0
     assert pace.error("joules", 1000.0) == pytest.approx(3.18244631 * spread * math.sqrt(1 / 4 + 1 / 100) * 1000)

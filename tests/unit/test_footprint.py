@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from greenml.accounting import assumptions, per_unit, totals
+from greenml.accounting import assumptions, totals
 from greenml.errors import FactorError, SettingsError
 from greenml.factors import embodied, places, pue_water, tables
 from greenml.record.schema import DeviceRecord, Factors, Host, PhaseRecord, PlaceRecord, RunRecord, Usage
@@ -235,7 +235,7 @@ def test_totals_recompute_from_the_rest_of_the_record():
     read = RunRecord.model_validate_json(record.model_dump_json())
     used = [(device, device.usage) for device in read.devices]
     assert totals.totals("run", read.duration_seconds, used, read.factors, read.place.nodes) == read.totals[0]
-    assert per_unit.sci(read.total("train"), read.trainer) == read.sci
+    assert totals.sci_scores(read.total("train"), read.trainer) == read.sci
 
 
 def test_an_older_record_still_loads():

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.accounting import assumptions, hourly, totals
-from greenml.analysis.what_if.ranking import what_if
+from greenml.analysis.what_if import what_if
 from greenml.errors import FactorError, SettingsError
 from greenml.factors.types import IntensitySeries, IntensitySlot, Source
 from greenml.record.schema import (
@@ -33,8 +33,8 @@ from greenml.run import assembly, compaction, finish, opening
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
+from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 from greenml.units import JOULES_PER_KWH
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from greenml.run import cloud_metadata, job
+from greenml.run import environment, membership
 
 TORCHRUN = {
     "RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "GROUP_RANK": "0",
@@ -48,18 +48,18 @@ SRUN = {
     ],
 )  # fmt: skip
 def test_launchers(environment, launcher, rank, world, local, launch):
-    me = job.current(environment)
+    me = membership.current(environment)
     assert (me.launcher, me.rank, me.world_size, me.local_rank) == (launcher, rank, world, local)
     assert me.launch == launch
     assert (me.host, me.pid) == (socket.gethostname(), os.getpid())
 
 
 def test_restarts_and_nodes():
-    assert job.current(TORCHRUN).restarts == 2
-    assert job.current({}).restarts == 0
-    assert job.current(SRUN).nodes == 2
-    assert job.current({"AZUREML_NODE_COUNT": "4"}).nodes == 4
-    assert job.current({}).nodes is None
+    assert membership.current(TORCHRUN).restarts == 2
+    assert membership.current({}).restarts == 0
+    assert membership.current(SRUN).nodes == 2
+    assert membership.current({"AZUREML_NODE_COUNT": "4"}).nodes == 4
+    assert membership.current({}).nodes is None
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_restarts_and_nodes():
 )  # fmt: skip
 def test_all_ranks_of_a_launch_name_it_alike(environment, rank):
     other = {**environment, **dict.fromkeys(rank, "0")}
-    assert job.current(other).rank != job.current(environment).rank
-    assert job.current(other).launch == job.current(environment).launch
+    assert membership.current(other).rank != membership.current(environment).rank
+    assert membership.current(other).launch == membership.current(environment).launch
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "0", "WORLD_SIZE": "1"}, {"PMI_RANK": "0", "PMI_SIZE": "2"}])
 def test_a_launcher_that_names_no_launch_leaves_none(environment):
-    assert job.current(environment).launcher
-    assert job.current(environment).launch == ""
+    assert membership.current(environment).launcher
+    assert membership.current(environment).launch == ""
 
 
 def test_schedulers_names():
@@ -86,19 +86,19 @@ def test_schedulers_names():
         "AZUREML_RUN_ID": "lucid_1", "AZUREML_ARM_PROJECT_NAME": "t5", "AZUREML_ARM_WORKSPACE_NAME": "ws",
         "AZUREML_EXPERIMENT_NAME": "other",
     }  # fmt: skip
-    assert job.current(azureml).names == {
+    assert membership.current(azureml).names == {
         "azureml_run": "lucid_1", "azureml_experiment": "t5", "azureml_workspace": "ws",
     }  # fmt: skip
-    assert job.current(SRUN).names == {"slurm_job": "4711", "slurm_job_name": "t5", "slurm_cluster": "alps"}
+    assert membership.current(SRUN).names == {"slurm_job": "4711", "slurm_job_name": "t5", "slurm_cluster": "alps"}
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "trainer-0", "POD_NAMESPACE": "ml"}
-    assert job.current(pod).names == {"kubernetes_pod": "trainer-0", "kubernetes_namespace": "ml"}
-    assert job.current({**pod, "POD_NAME": "p"}).names["kubernetes_pod"] == "p"
-    assert job.current({"JOB_NAME": "jenkins", "POD_NAME": "x"}).names == {}, "not within Kubernetes"
-    assert job.current({"SLURM_JOB_NAME": ""}).names == {}
+    assert membership.current(pod).names == {"kubernetes_pod": "trainer-0", "kubernetes_namespace": "ml"}
+    assert membership.current({**pod, "POD_NAME": "p"}).names["kubernetes_pod"] == "p"
+    assert membership.current({"JOB_NAME": "jenkins", "POD_NAME": "x"}).names == {}, "not within Kubernetes"
+    assert membership.current({"SLURM_JOB_NAME": ""}).names == {}
 
 
 def test_this_process_tells_its_parent_and_boot_apart():
-    one, other = job.current({}), job.current({})
+    one, other = membership.current({}), membership.current({})
     assert one.parent == other.parent
     assert one.parent.startswith(f"{os.getppid()}@")
     assert one.boot_id == other.boot_id != ""
@@ -117,7 +117,7 @@ DMI = {
 def test_the_firmware_names_the_cloud(tmp_path: Path, cloud):
     for name, text in DMI[cloud].items():
         (tmp_path / name).write_text(text + "\n")
-    assert cloud_metadata.cloud(tmp_path) == cloud
+    assert environment.cloud(tmp_path) == cloud
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_the_firmware_names_the_cloud(tmp_path: Path, cloud):
 def test_what_looks_like_a_cloud_and_what_does_not(tmp_path: Path, files, cloud):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cloud_metadata.cloud(tmp_path) == cloud
-    assert cloud_metadata.cloud(tmp_path / "none") == ""
+    assert environment.cloud(tmp_path) == cloud
+    assert environment.cloud(tmp_path / "none") == ""

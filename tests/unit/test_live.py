@@ -22,8 +22,8 @@ from greenml.record.schema import Factor, Factors, SourceRef
 from greenml.run import compaction, live
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
+from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter, boot_id
-from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 
 GPU = Device(

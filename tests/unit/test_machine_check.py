@@ -11,7 +11,7 @@ from greenml.accounting import assumptions
 from greenml.accounting.check import check
 from greenml.record.schema import DeviceRecord, Factors, Host, PlaceRecord, RunRecord, Usage
 from greenml.reports import html, latex, markdown, model_card, terminal
-from greenml.reports.card import facts
+from greenml.reports.card import sections
 from greenml.settings import Settings
 
 START = datetime(2024, 7, 6, 21, 15, tzinfo=timezone.utc)
@@ -107,7 +107,7 @@ def test_a_region_of_another_cloud_is_said_without_a_sku():
 def test_the_card_names_what_was_seen():
     for devices, seen in (([CPU], "no GPU"), (gpus(V100, 4), f"4 X {V100}")):
         record = measured(devices, "ND40rs_v2")
-        assert facts.hardware(record) == f"{seen} (billed as ND40rs_v2)"
+        assert sections.hardware_words(record) == f"{seen} (billed as ND40rs_v2)"
         assert f"billed as ND40rs_v2 (8 X V100 32GB), but seen: {seen}" in model_card.render(record)
 
 

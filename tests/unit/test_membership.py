@@ -14,11 +14,10 @@ import pytest
 
 from greenml.errors import SettingsError
 from greenml.run import membership
-from greenml.run.job import Job
-from greenml.run.membership import Membership
+from greenml.run.membership import Job, Membership
 from greenml.trace import file as trace_file
+from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import trace_paths
 
 HERE = socket.gethostname()  # a trace of this host is dead when nobody holds its lock
 BOOT = trace_file.boot_id()

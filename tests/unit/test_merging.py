@@ -13,11 +13,11 @@ from greenml.cli import main
 from greenml.errors import RecordError
 from greenml.record import file as record_file
 from greenml.record.schema import RunRecord
-from greenml.run import merge
+from greenml.run import gather
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
+from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import trace_paths
 from greenml.trace.types import Device, Rollup
 
 UNIX = 1_700_000_000.0
@@ -77,7 +77,7 @@ def nodes(tmp_path: Path) -> list[Path]:
 
 def test_two_nodes_become_one_record(nodes: list[Path], tmp_path: Path):
     before = contents(tmp_path)
-    record = merge.merge(nodes, tmp_path / "whole" / "run.json")
+    record = gather.merge(nodes, tmp_path / "whole" / "run.json")
     assert [host.name for host in record.hosts] == ["node-a", "node-b"]
     assert energies(record) == pytest.approx({"node-a": 5000.0, "node-b": 7760.0})
     assert record.duration_seconds == pytest.approx(100.0)
@@ -99,19 +99,19 @@ def test_a_source_may_be_named_in_other_ways(nodes: list[Path], tmp_path: Path, 
     for source in sources:
         if source.suffix == ".json":
             source.write_text("{}")
-    assert len(merge.merge(sources, tmp_path / "whole.json").hosts) == 2
+    assert len(gather.merge(sources, tmp_path / "whole.json").hosts) == 2
 
 
 @pytest.mark.parametrize("ahead", [30.0, -30.0, 86400.0])
 def test_a_clock_that_is_wrong_is_corrected(tmp_path: Path, ahead: float):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, ahead=ahead, begun=2, seconds=98)]
-    record = merge.merge(sources, tmp_path / "run.json", skew_seconds={"node-b": ahead})
+    record = gather.merge(sources, tmp_path / "run.json", skew_seconds={"node-b": ahead})
     assert record.duration_seconds == pytest.approx(100.0)
     (note,) = [note.text for note in record.notes if note.code == "clock-skew"]
     assert note == f"the clock of node-b was {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}; corrected"
     headers = {path["host"]: path for path in map(trace_file.read_header, trace_paths(tmp_path / "run.trace"))}
     assert headers["node-b"]["unix_offset_seconds"] == -ahead
-    again = merge.merge([tmp_path / "run.trace"], tmp_path / "again.json")
+    again = gather.merge([tmp_path / "run.trace"], tmp_path / "again.json")
     assert again.duration_seconds == pytest.approx(100.0)
     assert [note.code for note in again.notes].count("clock-skew") == 1
 
@@ -119,7 +119,7 @@ def test_a_clock_that_is_wrong_is_corrected(tmp_path: Path, ahead: float):
 def test_a_clock_that_is_wrong_and_not_corrected_is_named(tmp_path: Path):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, ahead=3600.0)]
     with pytest.raises(RecordError, match=r"not at the same time.* one launch.* --skew node-b=3600") as error:
-        merge.merge(sources, tmp_path / "run.json")
+        gather.merge(sources, tmp_path / "run.json")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
@@ -134,7 +134,7 @@ def test_a_trace_in_two_sources_counts_once_and_the_longer_one(tmp_path: Path):
     lines = (other / name).read_text().splitlines(keepends=True)
     (cut / name).write_text("".join(lines[:40]))
     for order in ([whole, cut, other], [other, cut, whole], [cut, whole, other]):
-        record = merge.merge(order, tmp_path / "run.json", replace=True)
+        record = gather.merge(order, tmp_path / "run.json", replace=True)
         assert record.attempts[0].processes == 2
         assert energies(record) == pytest.approx({"node-a": 5000.0, "node-b": 5000.0})
 
@@ -147,8 +147,8 @@ def test_what_was_measured_of_a_clock_holds_for_the_whole_trace_too(tmp_path: Pa
     for path in trace_paths(other):
         (copied / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
     anchors = {("node-b", "boot-node-b"): UNIX - 1000.0}
-    assert merge.add(lead, copied, attempts=(1, 1), anchors=anchors, alive=[]) == 0
-    record = merge.merge([lead, other], tmp_path / "run.json")
+    assert gather.add(lead, copied, attempts=(1, 1), anchors=anchors, alive=[]) == 0
+    record = gather.merge([lead, other], tmp_path / "run.json")
     assert energies(record) == pytest.approx({"node-a": 5000.0, "node-b": 5000.0})
     assert record.duration_seconds == pytest.approx(100.0)
 
@@ -159,7 +159,7 @@ def test_attempts_are_told_by_their_time(tmp_path: Path):
     node(tmp_path / "a", "node-a", run_id="A", attempt=2, start=1300.0, begun=300.0)
     replaced = node(tmp_path / "b", "node-b", rank=1, begun=1.0, seconds=98.0, status=None)
     fresh = node(tmp_path / "c", "node-c", rank=1, begun=301.0, start=5.0)
-    record = merge.merge([fresh, first, replaced], tmp_path / "run.json")
+    record = gather.merge([fresh, first, replaced], tmp_path / "run.json")
     assert [attempt.hosts for attempt in record.attempts] == [["node-a", "node-b"], ["node-a", "node-c"]]
     assert [attempt.status for attempt in record.attempts] == ["killed", "completed"]
     assert record.duration_seconds == pytest.approx(201.0)
@@ -170,7 +170,7 @@ def test_attempts_are_told_by_their_time(tmp_path: Path):
 
 def test_a_killed_node_is_a_note_and_its_figures_count(tmp_path: Path):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, seconds=60.0, status=None)]
-    record = merge.merge(sources, tmp_path / "run.json")
+    record = gather.merge(sources, tmp_path / "run.json")
     assert record.status == "completed", "a copy of a moment ago is no living process"
     assert energies(record)["node-b"] == pytest.approx(3000.0)
     assert [note.code for note in record.notes if note.code == "process-killed"] == ["process-killed"]
@@ -181,7 +181,7 @@ def test_two_machines_of_one_name_stay_two(tmp_path: Path):
         node(tmp_path / "a", "localhost", boot_id="11111111-a"),
         node(tmp_path / "b", "localhost", rank=1, boot_id="22222222-b"),
     ]
-    record = merge.merge(sources, tmp_path / "run.json")
+    record = gather.merge(sources, tmp_path / "run.json")
     assert [host.name for host in record.hosts] == ["localhost", "localhost-22222222"]
     assert len(record.devices) == 2
 
@@ -195,7 +195,7 @@ def test_what_a_merge_makes_untrue_is_left_out(tmp_path: Path):
     ):
         with trace_paths(folder)[0].open("a") as stream:
             stream.write(line + "\n")
-    record = merge.merge([lead, other], tmp_path / "run.json")
+    record = gather.merge([lead, other], tmp_path / "run.json")
     assert [note.text for note in record.notes if note.code in ("not-gathered", "part-of-run")] == ["rank 7"]
 
 
@@ -210,7 +210,7 @@ def test_what_a_merge_makes_untrue_is_left_out(tmp_path: Path):
 def test_what_does_not_belong_together_is_refused(tmp_path: Path, second: dict[str, Any], wrong: str):
     sources = [node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", **{"rank": 1, **second})]
     with pytest.raises(RecordError, match=wrong) as error:
-        merge.merge(sources, tmp_path / "run.json")
+        gather.merge(sources, tmp_path / "run.json")
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -222,7 +222,7 @@ def test_copies_of_a_run_that_goes_on_are_brought_up_to_date(tmp_path: Path):
     (other / name).write_text("".join(text.splitlines(keepends=True)[:50]))
     anchors = {("node-b", "boot-node-b"): UNIX - 1000.0}
     for _ in range(2):
-        assert merge.add(lead, other, attempts=(1, 3), anchors=anchors, alive=[name]) == 0
+        assert gather.add(lead, other, attempts=(1, 3), anchors=anchors, alive=[name]) == 0
         assert len(trace_paths(lead)) == 2
         (copy,) = [path for path in trace_paths(lead) if "node-b" in path.name]
         read = trace_file.read(copy)
@@ -230,13 +230,13 @@ def test_copies_of_a_run_that_goes_on_are_brought_up_to_date(tmp_path: Path):
         (other / name).write_text(text)
     assert read.last_seconds == pytest.approx(1100.0)
     own = trace_paths(lead)[0].read_bytes()
-    assert merge.add(lead, lead, attempts=(3, 3), anchors={}, alive=[]) == 0
+    assert gather.add(lead, lead, attempts=(3, 3), anchors={}, alive=[]) == 0
     assert trace_paths(lead)[0].read_bytes() == own, "a folder that is shared after all changes nothing"
 
 
 def test_traces_of_an_attempt_of_which_nothing_is_here_are_left_out(tmp_path: Path):
     lead, other = node(tmp_path / "a", "node-a"), node(tmp_path / "b", "node-b", rank=1, begun=-5000.0)
-    assert merge.add(lead, other, attempts=(2, 1), anchors={}, alive=[]) == 1
+    assert gather.add(lead, other, attempts=(2, 1), anchors={}, alive=[]) == 1
     assert len(trace_paths(lead)) == 1
 
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from greenml.run import cloud_metadata
+from greenml.run import environment
 
 AZURE = '{"location": "westus2", "vmSize": "Standard_ND40rs_v2", "priority": "%s", "tags": "secret:x"}'
 ANSWERS = {
@@ -84,7 +84,7 @@ def test_what_each_cloud_tells(cloud, told, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     notes = Notes()
     with serving(ANSWERS[cloud], NEEDED[cloud]) as address:
-        found = cloud_metadata.ask(cloud, notes.take, address)
+        found = environment.ask(cloud, notes.take, address)
     assert found == {"cloud": cloud, **told, "from": f"{cloud} metadata service"}
     assert notes == []
 
@@ -93,7 +93,7 @@ def test_what_each_cloud_tells(cloud, told, monkeypatch):
 def test_azures_priorities(priority, tier):
     answers = dict.fromkeys(ANSWERS["azure"], AZURE % priority)
     with serving(answers, NEEDED["azure"]) as address:
-        assert cloud_metadata.ask("azure", Notes().take, address).get("tier") == tier
+        assert environment.ask("azure", Notes().take, address).get("tier") == tier
 
 
 @pytest.mark.parametrize("cloud", ANSWERS)
@@ -101,7 +101,7 @@ def test_azures_priorities(priority, tier):
 def test_no_answer_is_a_note_and_the_cloud_is_known_still(cloud, status):
     notes = Notes()
     with serving(ANSWERS[cloud], NEEDED[cloud], status) as address:
-        found = cloud_metadata.ask(cloud, notes.take, address)
+        found = environment.ask(cloud, notes.take, address)
     assert found == {"cloud": cloud, "from": "the machine's DMI data"}
     (note,) = notes
     assert f"the {cloud} metadata service gave no answer" in note
@@ -115,7 +115,7 @@ def test_garbage_is_a_note(garbage):
     notes = Notes()
     answers = dict.fromkeys(ANSWERS["azure"], garbage)
     with serving(answers, NEEDED["azure"]) as address:
-        found = cloud_metadata.ask("azure", notes.take, address)
+        found = environment.ask("azure", notes.take, address)
     assert found == {"cloud": "azure", "from": "the machine's DMI data"}
     assert len(notes) == 1
 
@@ -126,7 +126,7 @@ def test_a_stalled_connection_is_given_up(cloud):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()  # the kernel accepts; nobody answers
-        found = cloud_metadata.ask(cloud, notes.take, f"http://127.0.0.1:{server.getsockname()[1]}")
+        found = environment.ask(cloud, notes.take, f"http://127.0.0.1:{server.getsockname()[1]}")
     assert found == {"cloud": cloud, "from": "the machine's DMI data"}
     assert "did not answer within 1 s" in notes[0]
 
@@ -136,11 +136,11 @@ def test_nobody_listens():
         server.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         notes = Notes()
-        assert cloud_metadata.ask("aws", notes.take, address)["cloud"] == "aws"
+        assert environment.ask("aws", notes.take, address)["cloud"] == "aws"
     assert len(notes) == 1
 
 
 def test_a_machine_that_is_no_cloud_asks_nobody():
     notes = Notes()
-    assert cloud_metadata.ask("", notes.take, "http://127.0.0.1:1") == {}
+    assert environment.ask("", notes.take, "http://127.0.0.1:1") == {}
     assert "nobody was asked" in notes[0]

@@ -12,7 +12,8 @@ import pytest
 from scripted_study import Scripted, record
 
 from greenml import RecordError
-from greenml.analysis.study import nvidia, report_text
+from greenml.analysis.study import nvidia
+from greenml.analysis.study import tables as study_tables
 from greenml.analysis.study.tables import Table
 from greenml.cli import main
 from greenml.record import file as record_file
@@ -42,7 +43,7 @@ RECORDS = [
 
 def rows(tables: list[Table], key: str) -> list[dict[str, str]]:
     table = next(entry for entry in tables if entry.key == key)
-    return list(csv.DictReader(io.StringIO(report_text.csv_table(table))))
+    return list(csv.DictReader(io.StringIO(study_tables.csv_table(table))))
 
 
 def test_throughput_has_speed_up_and_weak_scaling() -> None:
@@ -127,7 +128,7 @@ def test_latency_is_in_milliseconds_with_joules_per_request() -> None:
     tables = nvidia.tables([made], [])
     (row,) = rows(tables, "inference-latency")
     assert (float(row["latency_mean_seconds"]), row["batch_size"]) == (0.28, "8")
-    text = report_text.markdown_table(next(table for table in tables if table.key == "inference-latency"))
+    text = study_tables.markdown_table(next(table for table in tables if table.key == "inference-latency"))
     assert "Latency avg, ms" in text
     assert "| 280.0 | 350.0 | 380.0 | 460.0 | 3.540 | 3.000 | 0.1000 | $33.33 |" in text  # 600 J, 200 requests
 

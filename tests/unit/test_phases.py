@@ -9,7 +9,7 @@ import time
 import pytest
 
 import greenml
-from greenml.run.phases import OpenPhases, Phase
+from greenml.run.track import OpenPhases, Phase
 
 
 class Phases:

@@ -386,7 +386,7 @@ def test_azure_monitor_is_asked_by_name(run: RunRecord):
     querymetrics = pytest.importorskip("azure.monitor.querymetrics", reason="greenml[azure-monitor] is not installed")
     from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-    from greenml.analysis.reconcile import azure as azure_client
+    from greenml.record.importers import azure_monitor as azure_client
 
     points = [{"timeStamp": "2026-07-25T17:20:00Z", "total": 4000.0}, {"timeStamp": "2026-07-25T17:21:00Z"}]
     series = [

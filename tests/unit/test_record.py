@@ -19,8 +19,8 @@ from greenml.record import file as record_file
 from greenml.record import schema as record_schema
 from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, Usage
 from greenml.run import finish, opening
+from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter
-from greenml.trace.folder import trace_paths
 
 START = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=timezone.utc)
 

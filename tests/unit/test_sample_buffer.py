@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenml.sensors._sample_buffer import SampleBuffer
+from greenml.sensors._driver import SampleBuffer
 
 BOOT = 1000.0  # seconds that the machine slept before
 WALL = 1.8e9

@@ -23,10 +23,22 @@ import greenml
 from greenml.errors import SettingsError
 from greenml.record.schema import Quantity
 from greenml.run.serving import records
-from greenml.run.serving.attribution import Attributed, Piece, Share, WindowEnergy, bounds, share
 from greenml.run.serving.devices import DeviceEnergies
 from greenml.run.serving.exchange import Exchange
-from greenml.run.serving.ledger import MOST_GROUPS, OTHER, Ended, InFlight, Ledger, Totals
+from greenml.run.serving.ledger import (
+    MOST_GROUPS,
+    OTHER,
+    Attributed,
+    Ended,
+    InFlight,
+    Ledger,
+    Piece,
+    Share,
+    Totals,
+    WindowEnergy,
+    bounds,
+    share,
+)
 from greenml.run.serving.meter import TIME, TOKENS, ServingMeter
 from greenml.settings import Settings
 from greenml.trace import lines as trace_lines

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.analysis import serving_bench
-from greenml.analysis.serving_bench import BUSY, Load
+from greenml.analysis.serving_bench import BUSY, Answer, Load, LoadError
 from greenml.record.schema import (
     DeviceRecord,
     Factors,
@@ -26,8 +26,6 @@ from greenml.record.schema import (
     Usage,
 )  # fmt: skip
 from greenml.reports import markdown
-from greenml.run.serving import bench
-from greenml.run.serving.bench import Answer, LoadError
 from simulated.http_service import Reply, json_reply, serve
 
 CSV = """\
@@ -162,12 +160,12 @@ def test_a_score_joins_the_spread_of_its_repeats_and_the_uncertainty_of_the_sens
 
 
 def test_hey_s_output():
-    answers = bench.read_hey(CSV, 100.0)
+    answers = serving_bench.read_hey(CSV, 100.0)
     assert [round(answer.start_seconds, 4) for answer in answers] == [100.001, 100.005, 100.03]
     assert [answer.is_good for answer in answers] == [True, True, False]
     for wrong in ("response-time,offset\n1,2\n", "response-time,status-code,offset\nx,200,0\n"):
         with pytest.raises(LoadError, match="hey printed what is not read here"):
-            bench.read_hey(wrong, 0.0)
+            serving_bench.read_hey(wrong, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -183,33 +181,33 @@ def test_hey_s_output():
     ],
 )
 def test_tokens_of_an_answer(body, tokens):
-    assert bench.tokens_of(body) == tokens
+    assert serving_bench.tokens_of(body) == tokens
 
 
 def test_a_login_in_the_address_is_sent_and_what_is_no_http_is_one_clear_line():
     usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 7}}
     with serve([json_reply(usage), Reply(how="garbage"), Reply(body=b"x" * 100, how="cut")]) as service:
-        endpoint = bench.Endpoint(f"http://user:secret@127.0.0.1:{service.port}/x?a=b")
-        assert bench.probe(endpoint) == (5, 7)
+        endpoint = serving_bench.Endpoint(f"http://user:secret@127.0.0.1:{service.port}/x?a=b")
+        assert serving_bench.probe(endpoint) == (5, 7)
         assert service.asked[0].headers["authorization"] == "Basic dXNlcjpzZWNyZXQ="
         for what in ("BadStatusLine", "IncompleteRead"):
             with pytest.raises(LoadError) as raised:
-                bench.probe(endpoint)
+                serving_bench.probe(endpoint)
             assert str(raised.value) == f"{service.url}/x: its answer is not whole HTTP ({what})"
 
 
 @pytest.mark.parametrize(("asked", "clients", "sent"), [(60, 7, 63), (60, 4, 60), (5, 8, 8), (1, 1, 1)])
 def test_hey_sends_as_many_from_each_client(asked, clients, sent):
-    assert bench.hey_requests(asked, clients) == sent
+    assert serving_bench.hey_requests(asked, clients) == sent
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 5)), min_size=1, max_size=60))
 def test_the_time_with_a_request_in_flight(times):
     answers = [Answer(start, latency, 200) for start, latency in sorted(times)]
-    spans = bench.busy(answers)
+    spans = serving_bench.busy(answers)
     assert spans[0][0] == answers[0].start_seconds
     assert spans[-1][1] == max(answer.start_seconds + answer.latency_seconds for answer in answers)
-    assert all(before[1] + bench.SAME_SECONDS < after[0] for before, after in pairwise(spans))
+    assert all(before[1] + serving_bench.SAME_SECONDS < after[0] for before, after in pairwise(spans))
     for answer in answers:
         end = answer.start_seconds + answer.latency_seconds
         assert any(start <= answer.start_seconds and end <= finish for start, finish in spans)

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml import RecordError, SettingsError
-from greenml.analysis.study import attempt, collection, execution, expectation, folder, order, plan
-from greenml.cli import main
-from greenml.cli._study import _common
+from greenml.analysis.study import attempt, collection, execution, expectation, folder, plan
+from greenml.cli import main, study
 from greenml.files import ProcessLock
 from greenml.record.schema import Factor, Factors, PlaceRecord, RunRecord, SourceRef
 from greenml.run.live import LiveRun
@@ -176,16 +175,16 @@ def test_the_schema_takes_what_the_reader_takes(path):
 
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**32))
 def test_the_places_of_the_variants_are_balanced(variants, seeds, order_seed):
-    blocks = order.blocks(variants, list(range(seeds)), order_seed)
+    blocks = plan.blocks(variants, list(range(seeds)), order_seed)
     assert sorted(seed for seed, _ in blocks) == list(range(seeds))
     assert all(sorted(block) == list(range(variants)) for _, block in blocks)
     if seeds > 1:
         sums = [sum(block.index(variant) for _, block in blocks) for variant in range(variants)]
         assert max(sums) - min(sums) <= (seeds * (variants + 1)) % 2  # Bradley and Yeh: 0 where that is possible
-        assert order.imbalance([block for _, block in blocks]) == pytest.approx(
+        assert plan.imbalance([block for _, block in blocks]) == pytest.approx(
             (max(sums) - min(sums)) / (variants * seeds**2)
         )
-    assert blocks == order.blocks(variants, list(range(seeds)), order_seed)
+    assert blocks == plan.blocks(variants, list(range(seeds)), order_seed)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5])
@@ -193,7 +192,7 @@ def test_the_places_of_the_variants_are_balanced(variants, seeds, order_seed):
 def test_a_machine_that_slows_by_a_fifth_moves_no_difference_by_one_percent(variants, seeds):
     plain_order = _moved([list(range(variants))] * seeds)
     for order_seed in range(20):
-        assert _moved([block for _, block in order.blocks(variants, range(seeds), order_seed)]) < 0.01
+        assert _moved([block for _, block in plan.blocks(variants, range(seeds), order_seed)]) < 0.01
     assert plain_order > 0.02  # what it would be without
 
 
@@ -331,12 +330,11 @@ def test_a_cell_without_a_word_was_killed(path, tmp_path):
 def test_what_is_not_known_is_not_said_as_zero():
     one = folder.Spent(attempts=1, seconds=0.5, recorded=1, known={"time": 1})
     unknown = "the energy of 1, the facility energy of 1, the emissions of 1"
-    assert _common.spent(one, "dedicated") == f"0.50s (at least: not wholly known is {unknown} attempts)"
+    assert study.spent(one, "dedicated") == f"0.50s (at least: not wholly known is {unknown} attempts)"
     assert (
-        _common.spent(folder.Spent(attempts=1, running=1), "dedicated")
-        == "what is not known (without 1 that still run)"
+        study.spent(folder.Spent(attempts=1, running=1), "dedicated") == "what is not known (without 1 that still run)"
     )
-    assert _common.spent(folder.Spent(), "dedicated").startswith("0.00s, 0 J")
+    assert study.spent(folder.Spent(), "dedicated").startswith("0.00s, 0 J")
 
 
 def test_a_plan_without_its_cells_is_one_line(path, tmp_path):

@@ -15,7 +15,8 @@ from scripted_study import VARIANTS, Scripted, record, study
 from greenml import SettingsError
 from greenml.accounting import assumptions
 from greenml.analysis.statistics import Effect
-from greenml.analysis.study import expectation, figures, report, report_page, report_text
+from greenml.analysis.study import expectation, report, report_page, results
+from greenml.analysis.study import tables as study_tables
 from greenml.analysis.study.folder import Cell, load
 from greenml.analysis.study.tables import Table, blocks
 from greenml.cli import main
@@ -35,7 +36,7 @@ def made(folder: Path) -> report.StudyReport:
 def table(made: report.StudyReport, key: str) -> dict[str, dict[str, object]]:
     """Return a table's rows by their first column, each by the column's key."""
     rows = list(
-        csv.DictReader(io.StringIO(report_text.csv_table(next(entry for entry in made.tables if entry.key == key))))
+        csv.DictReader(io.StringIO(study_tables.csv_table(next(entry for entry in made.tables if entry.key == key))))
     )
     return {next(iter(row.values())): row for row in rows}
 
@@ -96,7 +97,7 @@ def test_one_seed_is_not_judged(tmp_path: Path) -> None:
     made = report.build(load(study(tmp_path / "study", {"a": Scripted(), "b": Scripted(seconds=500.0)}, seeds=1)))
     difference = made.differences["b"]["duration_seconds"]
     assert (difference.verdict, difference.effect.low) == ("single", None)
-    assert "one seed: not judged" in report_text.markdown(made.title, made.lead, made.tables)
+    assert "one seed: not judged" in study_tables.markdown(made.title, made.lead, made.tables)
 
 
 def test_to_a_target_counts_until_the_first_evaluation_that_meets_it(folder: Path) -> None:
@@ -118,15 +119,15 @@ def test_energy_to_a_time_follows_the_timeline() -> None:
     steep = run.timeline.model_copy(
         update={"series": [run.timeline.series[0].model_copy(update={"power_watts": [100.0] * 50 + [300.0] * 50})]}
     )
-    assert figures.energy_ratio(run.model_copy(update={"timeline": steep}), 50.5) == pytest.approx(5150 / 20000)
-    assert figures.energy_ratio(run.model_copy(update={"timeline": None}), 25.0) == 0.25
+    assert results.energy_ratio(run.model_copy(update={"timeline": steep}), 50.5) == pytest.approx(5150 / 20000)
+    assert results.energy_ratio(run.model_copy(update={"timeline": None}), 25.0) == 0.25
     # The last bin of a short run is wider than what is left of the run.
     short = record(Scripted(seconds=2.1))
     series = [short.timeline.series[0].model_copy(update={"power_watts": [100.0, 100.0, 300.0]})]
     timeline = short.timeline.model_copy(update={"step_seconds": 1.0, "bins": 3, "series": series})
     short = short.model_copy(update={"timeline": timeline})
-    assert figures.energy_ratio(short, 2.1) == pytest.approx(1.0)
-    assert figures.energy_ratio(short, 1.0) == pytest.approx(100 / 230)
+    assert results.energy_ratio(short, 2.1) == pytest.approx(1.0)
+    assert results.energy_ratio(short, 1.0) == pytest.approx(100 / 230)
 
 
 def test_every_run_is_counted_with_what_it_took(folder: Path, made: report.StudyReport) -> None:
@@ -148,14 +149,14 @@ def test_every_run_is_counted_with_what_it_took(folder: Path, made: report.Study
 
 def test_cells_beside_each_other_share_what_is_the_machines() -> None:
     run = record(Scripted())
-    half = figures.with_share(run, 0.5)
+    half = results.with_share(run, 0.5)
     assert half.total().it_energy_joules.value == run.total().it_energy_joules.value  # a GPU is a cell's own
     assert half.total().cost_usd["dedicated"].value == run.total().cost_usd["dedicated"].value / 2
-    assert figures.with_share(run, 1.0) is run
+    assert results.with_share(run, 1.0) is run
     of_host = run.devices[0].model_copy(update={"kind": "cpu"})
     host = run.model_copy(update={"devices": [of_host], "trainer": {"counts": {"tokens": 50_000}}})
     whole = assumptions.account(host, assumptions.check(Settings()))
-    shared = figures.with_share(whole, 0.25)
+    shared = results.with_share(whole, 0.25)
     assert shared.derived["joules_per_token"] == pytest.approx(whole.derived["joules_per_token"] / 4)
     assert shared.timeline.series[0].power_watts[0] == whole.timeline.series[0].power_watts[0] / 4
 
@@ -188,10 +189,10 @@ def test_the_command_writes_every_form(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_latex_has_no_wide_table(made: report.StudyReport) -> None:
-    text = report_text.latex(made.tables)
+    text = study_tables.latex(made.tables)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") > len(made.tables)
     for row in text.splitlines():
-        assert row.count(" & ") < report_text.LATEX_COLUMNS
+        assert row.count(" & ") < study_tables.LATEX_COLUMNS
 
 
 def test_wide_tables_are_cut_without_loss(made: report.StudyReport) -> None:
@@ -249,7 +250,7 @@ def test_a_study_in_which_nothing_completed_says_so(tmp_path: Path) -> None:
     made = report.build(load(path))
     assert made.quality is None
     assert made.winner is None
-    text = report_text.markdown(made.title, made.lead, made.tables)
+    text = study_tables.markdown(made.title, made.lead, made.tables)
     assert "0 of 2: out of memory" in text
     assert "0 of 2: exit code 1" in text
     assert report_page.render(made)
@@ -271,7 +272,7 @@ def test_names_from_outside_do_no_harm(made: report.StudyReport) -> None:
     evil = "<script>alert(1)</script>|a_b"
     named = replace(made, title=evil, lead=(evil,))
     assert "<script>alert" not in report_page.render(named)
-    assert "<script>" not in report_text.markdown(evil, [evil], [])
+    assert "<script>" not in study_tables.markdown(evil, [evil], [])
 
 
 def change(cell: Cell, **changes: object) -> None:
@@ -412,7 +413,7 @@ def test_the_winners_card_has_its_share_of_the_machine(tmp_path: Path, capsys: p
 
 def test_an_interval_that_ends_at_zero_is_drawn_to_it(made: report.StudyReport) -> None:
     effect = Effect(-0.05, -0.1, 0.0, relative=True, method="paired", count=5, baseline_count=5)
-    only = {"fp16": {"energy_joules": report.Difference(effect, 0.05, None, "seeds")}}
+    only = {"fp16": {"energy_joules": results.Difference(effect, 0.05, None, "seeds")}}
     chart = report_page._forest(replace(made, differences=only), made.measure("energy_joules"))
     bars = chart.figure["data"][0]["error_x"]
     assert (bars["array"], bars["arrayminus"]) == ([pytest.approx(5.0)], [pytest.approx(5.0)])
@@ -424,5 +425,5 @@ def test_p_values_say_how_many_comparisons_they_are_adjusted_for(made: report.St
 
 
 def test_a_text_is_made_safe_for_markdown_once() -> None:
-    made = report_text.markdown("a|b", ["lead x|y <z>"], [])
+    made = study_tables.markdown("a|b", ["lead x|y <z>"], [])
     assert made == "# a\\|b\n\n- lead x\\|y &lt;z>\n"

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.accounting import assumptions
-from greenml.analysis.what_if import ranking, ranking_text
-from greenml.analysis.what_if.ranking import (
+from greenml.analysis.what_if import (
     Option,
     carbon_uncertainty,
     compared,
     cost_uncertainty,
     ranked,
+    render,
+    start_times,
     what_if,
     with_starts,
 )
@@ -116,7 +117,7 @@ def test_a_ranking_has_one_basis(basis):
     found = what_if(accounted(sku="ND40rs_v2", region="westus2", basis=basis), ("regions",), every=True)
     assert len(found.regions) > 50
     assert {option.factors.carbon_intensity.basis for option in found.regions} == {basis}
-    assert f"Regions, by carbon on the {basis} basis" in ranking_text.render(found)
+    assert f"Regions, by carbon on the {basis} basis" in render(found)
 
 
 def test_a_figure_on_another_basis_stands_apart_and_unranked():
@@ -130,7 +131,7 @@ def test_a_figure_on_another_basis_stands_apart_and_unranked():
     options = (*(option for option in found.regions if option is not there), apart)
     assert apart not in ranked(options, "carbon")
     assert apart in ranked(options, "cost")
-    text = ranking_text.render(replace(found, regions=options), by="carbon")
+    text = render(replace(found, regions=options), by="carbon")
     assert "Not ranked, with a figure on another basis or none: azure/westeurope (274.4 g/kWh, lifecycle)." in text
 
 
@@ -212,7 +213,7 @@ def test_a_seller_that_names_no_region_has_a_price_and_no_carbon():
 
 
 def test_regions_are_not_ranked_by_a_cost_that_none_has():
-    told = ranking_text.render(what_if(accounted(region="uksouth"), ("regions",)))
+    told = render(what_if(accounted(region="uksouth"), ("regions",)))
     assert "Regions, by carbon" in told
     assert "Regions, by cost" not in told
 
@@ -221,7 +222,7 @@ def test_what_is_not_known_is_said():
     found = what_if(accounted(region="SWE"))
     assert found.regions == found.tiers == found.skus == ()
     assert set(found.silent) == {"regions", "tiers", "skus"}
-    text = ranking_text.render(found)
+    text = render(found)
     assert "the record names no cloud region" in text
     assert "the record names no machine size" in text
 
@@ -231,17 +232,17 @@ def test_a_run_without_energy_is_ranked_by_cost():
     found = what_if(record, ("regions", "tiers"))
     assert all(region.emissions_grams.value is None for region in found.regions)
     assert named(found.tiers, "low_priority").change_usd == pytest.approx(2 * (4.41 - 22.03))
-    assert "not measured" in ranking_text.render(found)
+    assert "not measured" in render(found)
 
 
 def test_the_text_names_every_source_and_fits():
-    text = ranking_text.render(what_if(accounted()), width=100)
+    text = render(what_if(accounted()), width=100)
     for words in ("eGRID", "Green Software Foundation", "Apache Libcloud", "Microsoft", "AWS price list"):
         assert words in text
     assert max(len(line) for line in text.splitlines()) <= 110
-    render = ranking_text.render(what_if(accounted()), by="cost")
-    assert "Regions, by cost" in render
-    assert "Regions, by carbon" not in render
+    by_cost = render(what_if(accounted()), by="cost")
+    assert "Regions, by cost" in by_cost
+    assert "Regions, by carbon" not in by_cost
 
 
 # Start times.
@@ -265,7 +266,7 @@ def with_power(watts: list[float]) -> RunRecord:
 )
 def test_each_start_is_the_exact_sum_over_its_hours(values, watts):
     record = with_power(watts)
-    found = ranking.start_times(record, slots(values))
+    found = start_times(record, slots(values))
     step, scale = SECONDS / len(watts), JOULES / sum(watts)
     for at, row in enumerate(found.rows):
         grams = 0.0
@@ -280,42 +281,42 @@ def test_each_start_is_the_exact_sum_over_its_hours(values, watts):
 
 
 def test_energy_in_the_first_hour_wants_the_clean_hour_first():
-    front = ranking.start_times(with_power([300.0, 100.0]), slots([500, 50, 500, 100]))
+    front = start_times(with_power([300.0, 100.0]), slots([500, 50, 500, 100]))
     assert front.best.start == START + timedelta(hours=1)
     assert front.best.emissions_grams == pytest.approx(KWH * 1.15 * (0.75 * 50 + 0.25 * 500))
     assert front.worst.emissions_grams == pytest.approx(KWH * 1.15 * (0.75 * 500 + 0.25 * 100))
     assert front.run is not None
     assert front.run.emissions_grams == pytest.approx(KWH * 1.15 * (0.75 * 500 + 0.25 * 50))
-    back = ranking.start_times(with_power([100.0, 300.0]), slots([500, 50, 500, 100]))
+    back = start_times(with_power([100.0, 300.0]), slots([500, 50, 500, 100]))
     assert back.best.start == START
 
 
 def test_a_run_shorter_than_its_window_says_from_when_it_is_taken():
     hours, whole = slots([100, 200, 300]), accounted()
     half = whole.model_copy(update={"duration_seconds": SECONDS / 2})
-    assert not any("is taken as from" in assume for assume in ranking.start_times(whole, hours).assumes)
-    told = ranking.start_times(half, hours).assumes
+    assert not any("is taken as from" in assume for assume in start_times(whole, hours).assumes)
+    told = start_times(half, hours).assumes
     assert any(one.startswith("when in its 7200 s the run was is not known") for one in told)
 
 
 def test_a_gap_in_the_course_allows_no_start_across_it():
     whole = slots([100.0] * 6)
     holed = IntensitySeries("p", "marginal", "CAISO", whole.slots[:2] + whole.slots[3:], Source("p"))
-    found = ranking.start_times(accounted(), holed)
+    found = start_times(accounted(), holed)
     assert [row.start.hour for row in found.rows] == [21, 0, 1]
     assert any("marginal" in assume for assume in found.assumes)
     assert any("even" in assume for assume in found.assumes), "there is no timeline"
 
 
 def test_a_course_elsewhere_in_time_says_nothing_of_the_run_itself():
-    found = ranking.start_times(accounted(), slots([100.0, 200.0, 300.0], START + timedelta(days=30)))
+    found = start_times(accounted(), slots([100.0, 200.0, 300.0], START + timedelta(days=30)))
     assert found.run is None
-    text = ranking_text.render(with_starts(what_if(accounted(), ()), accounted(), slots([100.0, 200.0], START)))
+    text = render(with_starts(what_if(accounted(), ()), accounted(), slots([100.0, 200.0], START)))
     assert "Start times" in text
     with pytest.raises(FactorError, match="no start lies wholly in it"):
-        ranking.start_times(accounted(), slots([100.0]))
+        start_times(accounted(), slots([100.0]))
     with pytest.raises(FactorError, match="energy is not known"):
-        ranking.start_times(accounted(run(devices=[])), slots([100.0] * 4))
+        start_times(accounted(run(devices=[])), slots([100.0] * 4))
 
 
 # The command.

@@ -10,7 +10,7 @@ from datetime import timedelta
 from itertools import accumulate
 from typing import Literal
 
-from greenml.energy.curve import EnergyCurve
+from greenml.energy.integrate import EnergyCurve
 from greenml.energy.usage import Joined, Part, Span
 from greenml.factors.types import IntensitySeries, IntensitySlot
 from greenml.record.schema import (

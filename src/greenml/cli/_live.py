@@ -35,7 +35,7 @@ from greenml.reports import _format
 from greenml.run import finish
 from greenml.run.live import LiveRun
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 
 try:
     import termios

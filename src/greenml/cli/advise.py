@@ -23,16 +23,16 @@ def command(path: Path, *, every: bool, as_json: bool, **changes: Any) -> None: 
     --tier and the like the run is first accounted again with those.
     """
     from greenml.accounting import assumptions
-    from greenml.analysis.advice import advise
+    from greenml.analysis import advice
     from greenml.run import opening
 
     record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
-    made = advise.advise(record)
+    made = advice.advise(record)
     if as_json:
         from pydantic import TypeAdapter
 
-        _terminal.echo_json(TypeAdapter(advise.Advice).dump_json(made, indent=2).decode())
+        _terminal.echo_json(TypeAdapter(advice.Advice).dump_json(made, indent=2).decode())
     else:
-        click.echo(advise.render(made, every=every, width=_terminal.width(100)), nl=False)
+        click.echo(advice.render(made, every=every, width=_terminal.width(100)), nl=False)

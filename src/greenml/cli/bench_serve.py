@@ -15,9 +15,8 @@ from greenml.cli._options import assumed, formats, intensity
 from greenml.errors import RecordError, SettingsError
 
 if TYPE_CHECKING:
-    from greenml.analysis.serving_bench import BenchRow, Load
+    from greenml.analysis.serving_bench import BenchRow, Endpoint, Load, Stage
     from greenml.record.schema import RunRecord
-    from greenml.run.serving.bench import Endpoint, Stage
     from greenml.run.track import Run
 
 CONCURRENCIES = "1,2,4,8,16,32,64"
@@ -74,7 +73,6 @@ def command(  # noqa: PLR0917  click gives them by name
     from greenml import files
     from greenml.accounting.check import check
     from greenml.analysis import serving_bench
-    from greenml.run.serving import bench
     from greenml.run.serving.metrics_page import check as check_url
     from greenml.run.serving.metrics_page import shown
     from greenml.run.track import Run
@@ -98,9 +96,9 @@ def command(  # noqa: PLR0917  click gives them by name
     run.start()
     try:
         if protocol is not None:
-            stages = bench.run_sequence(run, endpoint, lines, repeats, _tell)
+            stages = serving_bench.run_sequence(run, endpoint, lines, repeats, _tell)
         else:
-            stages = bench.run_stages(
+            stages = serving_bench.run_stages(
                 run, endpoint, counts, requests=requests, seconds=seconds or 10.0, metrics_url=metrics_url, tell=_tell
             )  # fmt: skip
     except BaseException:
@@ -128,7 +126,7 @@ def _clients(text: str) -> list[int]:
 
 
 def _endpoint(url: str, data: str | None, headers: Sequence[str], timeout: float) -> Endpoint:
-    from greenml.run.serving.bench import Endpoint
+    from greenml.analysis.serving_bench import Endpoint
 
     pairs = {}
     for header in headers:

@@ -85,9 +85,9 @@ def _compared(
     basis: str | None, ungrouped: bool, metrics: tuple[str, ...], higher: tuple[str, ...], lower: tuple[str, ...],
 ) -> Comparison:  # fmt: skip
     from greenml.analysis import record_search
-    from greenml.analysis.comparison import compare, selection
+    from greenml.analysis.comparison import compare
 
-    names = record_search.labels(records)
+    names = record_search.labels_of(records)
     if basis is not None:
         from greenml.accounting import assumptions
 
@@ -96,9 +96,7 @@ def _compared(
     first = _baseline(every, baseline) if baseline else None
     chosen = [
         every[at]
-        for at in selection.select(
-            [run.record for run in every], [selection.parse(condition) for condition in conditions]
-        )
+        for at in compare.select([run.record for run in every], [compare.parse(condition) for condition in conditions])
     ]
     if first is not None and first not in chosen:
         chosen.insert(0, first)  # asked for by name: shown even where a condition leaves it out
@@ -111,7 +109,7 @@ def _compared(
 def _same_factors(runs: list[Run], first: Run) -> tuple[list[Run], Run]:
     from dataclasses import replace
 
-    from greenml.analysis.comparison.selection import with_factors_of
+    from greenml.analysis.comparison.compare import with_factors_of
 
     made = [replace(run, record=with_factors_of(run.record, first.record)) for run in runs]
     return made, next(two for run, two in zip(runs, made, strict=True) if run is first)
@@ -141,7 +139,7 @@ def _baseline(runs: list[Run], wanted: str) -> Run:
 
 
 def _some(runs: list[Run]) -> str:
-    from greenml.analysis.comparison.selection import named
+    from greenml.analysis.comparison.compare import named
 
     return named([f"{run.label} ({run.path})" for run in runs])
 

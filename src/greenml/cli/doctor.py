@@ -130,12 +130,12 @@ def _print_absent(absent: list[str]) -> None:
 
 def _print_place(sku: str, region: str) -> None:
     from greenml.accounting.check import check
-    from greenml.run import cloud_metadata, job
+    from greenml.run import environment, membership
     from greenml.settings import Settings
 
-    me = job.current()
+    me = membership.current()
     cloud = {"azure": "an Azure VM", "aws": "an AWS VM", "gcp": "a Google VM"}.get(
-        cloud_metadata.cloud(), "no cloud VM that its DMI data names"
+        environment.cloud(), "no cloud VM that its DMI data names"
     )
     click.echo("\nWhere this is")
     click.echo(f"  machine: {cloud}; nothing was asked over a network")

@@ -42,12 +42,12 @@ def command(  # noqa: PLR0917  options
     From a machine: greenml estimate --sku ND40rs_v2 --gpu-hours 8 --region westus2. From the record of a short run of
     the same training: greenml estimate probe.json --steps 10000. Every figure has an interval, and none is measured.
     """
-    from greenml.analysis.estimation import estimate
+    from greenml.analysis import estimation
 
     units = {name: value for name in UNITS if (value := place.pop(name)) is not None}
     if probe is None:
         _only(not units, f"--{next(iter(units), '')} needs a probe: greenml estimate probe.json --steps 10000")
-        made = estimate.of_machine(
+        made = estimation.of_machine(
             place, hours=hours, gpu_hours=gpu_hours, gpus=gpus, gpu_model=gpu_model, utilization_ratio=utilization
         )
     else:
@@ -60,9 +60,9 @@ def command(  # noqa: PLR0917  options
     if as_json:
         from pydantic import TypeAdapter
 
-        _terminal.echo_json(TypeAdapter(estimate.Estimate).dump_json(made, indent=2).decode())
+        _terminal.echo_json(TypeAdapter(estimation.Estimate).dump_json(made, indent=2).decode())
     else:
-        click.echo(estimate.render(made, _terminal.width(100)), nl=False)
+        click.echo(estimation.render(made, _terminal.width(100)), nl=False)
 
 
 def _only(right: bool, message: str) -> None:
@@ -74,10 +74,10 @@ def _only(right: bool, message: str) -> None:
 
 def _from_probe(path: Path, changes: dict[str, Any], unit: str, units: float) -> Any:  # noqa: ANN401  an Estimate
     from greenml.accounting import assumptions
-    from greenml.analysis.estimation import probe
+    from greenml.analysis import estimation
     from greenml.run import opening
 
     record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
-    return probe.of_probe(record, unit, units)
+    return estimation.of_probe(record, unit, units)

@@ -16,7 +16,7 @@ def command(path: Path) -> None:
     """
     from greenml.errors import RecordError
     from greenml.run import finish
-    from greenml.trace.folder import run_dir_of, trace_paths
+    from greenml.trace import run_dir_of, trace_paths
 
     run_dir = path.resolve() if path.is_dir() else run_dir_of(path)
     output = run_dir.with_suffix(".json") if path.is_dir() else path

@@ -24,15 +24,15 @@ def command(sources: tuple[Path, ...], output: Path, skew: tuple[str, ...], forc
     The nodes' trace folders were copied to this machine. Each RUN.TRACE is a folder of traces, a folder that holds
     one, or a single trace. They are only read.
     """
-    from greenml.run import merge
-    from greenml.trace.folder import run_dir_of
+    from greenml.run import gather
+    from greenml.trace import run_dir_of
 
     if output.suffix != ".json":
         raise RecordError(f"output {output}: must end in .json")
     for taken in (output, run_dir_of(output)):
         if taken.exists() and not force:
             raise RecordError(f"output {taken} exists; give another --output, or --force to replace it")
-    record = merge.merge(list(sources), output, skew_seconds=dict(map(_skew, skew)), replace=force)
+    record = gather.merge(list(sources), output, skew_seconds=dict(map(_skew, skew)), replace=force)
     nodes = f"{len(record.hosts)} node{'s' if len(record.hosts) != 1 else ''}"
     attempts = f"{len(record.attempts)} attempt{'s' if len(record.attempts) != 1 else ''}"
     names = ", ".join(host.name for host in record.hosts)

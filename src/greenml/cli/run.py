@@ -1,4 +1,7 @@
-"""``greenml run -- COMMAND``: measures a command from its parent process."""
+"""``greenml run -- COMMAND``: measures a command from its parent process.
+
+``--beside codecarbon`` is another meter, in a process of its own, over the same time.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from greenml.cli._options import assumed, intensity
+from greenml.errors import GreenMLError, SettingsError
 
 if TYPE_CHECKING:
-    from greenml.cli._beside import CodeCarbon
     from greenml.cli._live import LiveCommand
+    from greenml.record.schema import RunRecord
     from greenml.run.track import Run
+
 
 # What a terminal or a scheduler sends to the parent goes to the command.
 _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT")
@@ -54,7 +61,6 @@ def command(
     its phases and results.
     """
     from greenml.accounting.check import check
-    from greenml.cli import _beside
     from greenml.redaction import redact_command
     from greenml.run.membership import RUN_DIR_VARIABLE
     from greenml.run.track import Run
@@ -67,13 +73,13 @@ def command(
     settings = check(resolve(options))
     check_gpus(settings.gpus)
     check_sinks(settings.sinks)
-    _beside.check(beside)
+    check_beside(beside)
     code, reason = _missing(words[0])
     if code:
         click.echo(f"greenml: {words[0]}: {reason}", err=True)
         return code
     run = Run(settings, resume=resume, watches=True, command=[Path(words[0]).name, *redact_command(list(words[1:]))])
-    other = _beside.CodeCarbon() if beside else None
+    other = CodeCarbon() if beside else None
     with _held_back():
         run.start()
         view = _view(run.run_dir) if live else None
@@ -108,7 +114,7 @@ def command(
             nl=False,
             err=True,
         )
-    _beside.show(other, record)
+    show_beside(other, record)
     click.echo(f"greenml: {run.output}", err=True)
     return code if code >= 0 else 128 - code
 
@@ -236,3 +242,110 @@ def _why(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+BESIDE_FILE = "codecarbon-emissions.csv"
+READY_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+# The country changes its emissions, not its energy; only its energy is compared.
+_CODECARBON = """
+import logging, sys
+from pathlib import Path
+from codecarbon import OfflineEmissionsTracker
+path = Path(sys.argv[1])
+tracker = OfflineEmissionsTracker(
+    country_iso_code="USA", output_dir=str(path.parent), output_file=path.name, log_level="critical",
+    allow_multiple_runs=True,
+)
+tracker.start()
+print("ready", flush=True)
+sys.stdin.read()
+tracker.stop()
+"""
+
+
+class CodeCarbon:
+    """CodeCarbon, at its defaults, from before the command starts until it has ended.
+
+    It is a process of its own, in a session of its own: no signal for the command reaches it, and its faults are not
+    the command's.
+
+    Args:
+        program: of Python, given the path of its file: it writes "ready" once it measures, and ends with its input.
+        ready_seconds: how long the command waits for that.
+    """
+
+    def __init__(self, program: str = _CODECARBON, ready_seconds: float = READY_SECONDS) -> None:
+        self.path: Path | None = None  # of its file, once the run has a folder and it has written one
+        self._folder = tempfile.TemporaryDirectory(prefix="greenml-beside-")  # the run has no folder yet
+        self._written = Path(self._folder.name, BESIDE_FILE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program, str(self._written)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        )  # fmt: skip
+        self.ready, heard = False, threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        self._listener.start()
+        heard.wait(ready_seconds)
+        if not self.ready:
+            self._process.kill()  # or it would begin to measure at any time
+
+    def _listen(self, heard: threading.Event) -> None:
+        """Read what it says to its end, so that it never waits to be read."""
+        assert self._process.stdout is not None  # noqa: S101  for the types: it is a pipe
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.strip() == "ready":
+                    self.ready = True
+                    heard.set()
+        heard.set()
+
+    def end(self) -> None:
+        """Let it take its last reading; it is not waited for."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # it ended before
+                self._process.stdin.close()
+
+    def stop(self, folder: Path | None) -> None:
+        """Wait a bounded time for its file, and put it into the folder; without one it is thrown away."""
+        self.end()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join(STOP_SECONDS)
+        if folder is not None and self._written.exists() and folder.is_dir():
+            self.path = folder.absolute() / BESIDE_FILE
+            shutil.move(self._written, self.path)
+        self._folder.cleanup()
+
+    def table(self, record: RunRecord) -> str:
+        """Return both meters side by side, or why there is none."""
+        from greenml.analysis.reconcile import compare, meters
+        from greenml.cli.reconcile import rendered
+
+        if not self.ready or self.path is None:
+            return "CodeCarbon did not measure; nothing is beside this run"
+        try:
+            results = [compare.reconcile([record], meter) for meter in meters.read(f"codecarbon:{self.path}", [record])]
+        except GreenMLError as error:
+            return str(error)
+        return "\n\n".join(rendered(result, markdown=False) for result in results)
+
+
+def check_beside(name: str | None) -> None:
+    """Check what is to measure beside, before the command runs.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    if name == "codecarbon" and find_spec("codecarbon") is None:
+        raise SettingsError("--beside codecarbon needs a package: pip install codecarbon")
+
+
+def show_beside(beside: CodeCarbon | None, record: RunRecord | None) -> None:
+    """Print the table, if there is one."""
+    if beside is not None and record is not None:
+        click.echo(f"\n{beside.table(record)}", err=True)

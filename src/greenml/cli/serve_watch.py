@@ -139,7 +139,7 @@ def _rows() -> Sequence[Row]:
         return f"{value:,.0f}" + (f"  {_format.number(value / seconds, 3)}/s" if rate and seconds > 0 else "")
 
     def scaled(quantity: Quantity, units: float | None, many: float, write: Callable[[float], str]) -> str:
-        from greenml.accounting.per_unit import per
+        from greenml.accounting.totals import per
 
         return with_interval(per(quantity, units / many), write) if units and quantity.value is not None else "-"
 

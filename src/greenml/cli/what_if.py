@@ -50,28 +50,28 @@ def command(
     With --region, --sku, --tier and the like the run is first accounted again with those.
     """
     from greenml.accounting import assumptions
-    from greenml.analysis.what_if import ranking, ranking_text
+    from greenml.analysis import what_if
     from greenml.errors import SettingsError
     from greenml.run import opening
 
-    asked = [name for name in ranking.SECTIONS if changes.pop(name)]
+    asked = [name for name in what_if.SECTIONS if changes.pop(name)]
     if start_times and not intensity:
         raise SettingsError("--start-times needs hourly figures: give --intensity with a provider or a CSV file")
     record = opening.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
-    sections = asked if asked or start_times else ranking.SECTIONS
-    result = ranking.what_if(record, sections, every=every)
+    sections = asked if asked or start_times else what_if.SECTIONS
+    result = what_if.what_if(record, sections, every=every)
     if intensity:
-        result = ranking.with_starts(result, record, _intensity_series(record, intensity))
+        result = what_if.with_starts(result, record, _intensity_series(record, intensity))
     if as_json:
         from pydantic import TypeAdapter
 
-        echo_json(TypeAdapter(ranking.WhatIf).dump_json(result, indent=2).decode())
+        echo_json(TypeAdapter(what_if.WhatIf).dump_json(result, indent=2).decode())
     else:
         columns = shutil.get_terminal_size((100, 24)).columns
         room = columns if sys.stdout.isatty() else None
-        click.echo(ranking_text.render(result, by, top, min(columns, 100), room), nl=False)
+        click.echo(what_if.render(result, by, top, min(columns, 100), room), nl=False)
 
 
 def _intensity_series(record: Any, intensity: str) -> Any:  # noqa: ANN401  RunRecord, IntensitySeries: loaded when needed
@@ -80,12 +80,12 @@ def _intensity_series(record: Any, intensity: str) -> Any:  # noqa: ANN401  RunR
     from datetime import datetime, timezone
 
     from greenml.accounting import assumptions
-    from greenml.analysis.what_if import ranking
+    from greenml.analysis import what_if
     from greenml.factors import intensity_providers
     from greenml.factors.types import Place
 
     place = Place(**{field.name: getattr(record.place, field.name) for field in fields(Place)})
-    span = ranking.span(record, SLACK_HOURS)
+    span = what_if.span(record, SLACK_HOURS)
     if Path(intensity).is_file():
         span = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2200, 1, 1, tzinfo=timezone.utc)
     return intensity_providers.series(intensity, place, *span, assumptions.basis_of(record))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from greenml.energy import integrate
-from greenml.energy.curve import EnergyCurve
+from greenml.energy.integrate import EnergyCurve
 from greenml.record.schema import PhaseRecord, Series, Timeline, UncertaintyBudget, Usage
 from greenml.trace.types import Device, Rollup
 

@@ -16,8 +16,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any
 
-from greenml.run.serving.meter import Request, RequestResult, ServingMeter
-from greenml.run.serving.serve import serve
+from greenml.run.serving.meter import Request, RequestResult, ServingMeter, serve
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

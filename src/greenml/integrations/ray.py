@@ -22,7 +22,7 @@ from greenml.factors.prices import tier_name
 from greenml.integrations._callback import environment
 from greenml.integrations._trainer_run import PATIENCE_SECONDS, Budget
 from greenml.run.assembly import DatedCurve, DeviceKey, dated_curves
-from greenml.trace.folder import run_dir_of
+from greenml.trace import run_dir_of
 
 log = logging.getLogger("greenml")
 COUNTED = ("gpu", "cpu", "dram")  # whose energy makes up a record's

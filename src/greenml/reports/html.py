@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from greenml.record.schema import RunRecord
-from greenml.reports.page import background, breakdown, shell, summary, time_charts
+from greenml.reports.page import background, shell, summary, time_charts
 
 
 def render(record: RunRecord) -> str:
@@ -22,8 +22,8 @@ def render(record: RunRecord) -> str:
         remarks=summary.remarks(record),
         shown_notes=summary.SHOWN_NOTES,
         over_time=over_time,
-        by_phase=breakdown.by_phase(record),
-        by_device=breakdown.by_device(record),
+        by_phase=summary.by_phase(record),
+        by_device=summary.by_device(record),
         idle=background.idle(record),
         intensity=intensity,
         equivalents=background.equivalents(emissions.value, emissions.low, emissions.high) if emissions else [],

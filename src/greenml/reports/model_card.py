@@ -7,7 +7,8 @@ from typing import Literal
 
 from greenml.record.schema import RunRecord
 from greenml.reports import markdown
-from greenml.reports.card import front_matter, hub_style, metadata, sections
+from greenml.reports.card import metadata, sections
+from greenml.reports.card import text as card_text
 from greenml.reports.card.metadata import Conflict
 from greenml.reports.card.text import Marks, headings, without_code
 
@@ -57,7 +58,7 @@ def insert(card: str, record: RunRecord) -> str:
     there = MARKS.find(card)
     kind = there.kind if there is not None else ""
     text = _body(record, _own_sections(card)) if kind == CARD else markdown.render(record)
-    return MARKS.put(card, text, kind, front_matter.line_break(card))
+    return MARKS.put(card, text, kind, card_text.line_break(card))
 
 
 def update(card: str, record: RunRecord, *, style: Style = "full", folder: str = "", force: bool = False) -> Update:
@@ -73,13 +74,13 @@ def update(card: str, record: RunRecord, *, style: Style = "full", folder: str =
     Raises:
         SettingsError: the card's markers are damaged, its metadata does not load, or huggingface_hub is missing.
     """
-    front_matter.metadata(card)
+    card_text.metadata(card)
     metadata.check(card)
     if not card and (record.name or folder):
         card = f"# {markdown.escape(record.name or folder)}\n"
     made = _hub(card, record, force=force) if style == "hub" else _full(card, record, force=force)
-    result = metadata.of(record, front_matter.metadata(card), folder=folder, force=force)
-    made.text = front_matter.with_metadata(made.text, result.changes)
+    result = metadata.of(record, card_text.metadata(card), folder=folder, force=force)
+    made.text = card_text.with_metadata(made.text, result.changes)
     made.conflicts[:0] = result.conflicts
     made.left_out[:0] = result.left_out
     metadata.check(made.text)
@@ -88,17 +89,17 @@ def update(card: str, record: RunRecord, *, style: Style = "full", folder: str =
 
 def _full(card: str, record: RunRecord, *, force: bool) -> Update:
     own_titles = _own_sections(card)
-    text = MARKS.put(card, _body(record, set() if force else own_titles), CARD, front_matter.line_break(card))
+    text = MARKS.put(card, _body(record, set() if force else own_titles), CARD, card_text.line_break(card))
     kept = [] if force else [title for title, write in SECTIONS.items() if title in own_titles and write(record)]
     return Update(text, left_out=[f"{title}: the card has a section of its own" for title in kept])
 
 
 def _hub(card: str, record: RunRecord, *, force: bool) -> Update:
     if HUB_MARKS.find(card) is None:
-        filled = hub_style.fill(card, without_code(_foreign(card)), record, force=force)
+        filled = sections.fill(card, without_code(_foreign(card)), record, force=force)
         if filled.has_fields:
             return Update(filled.text, [Conflict(*conflict) for conflict in filled.conflicts], filled.left_out)
-    return Update(HUB_MARKS.put(card, hub_style.section(record), "", front_matter.line_break(card)))
+    return Update(HUB_MARKS.put(card, sections.section(record), "", card_text.line_break(card)))
 
 
 def _body(record: RunRecord, own_titles: set[str]) -> str:

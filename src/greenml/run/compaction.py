@@ -21,7 +21,7 @@ from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from greenml.energy import integrate
-from greenml.energy.curve import EnergyCurve
+from greenml.energy.integrate import EnergyCurve
 from greenml.trace.file import TraceWriter, read_lines
 from greenml.trace.lines import Line, device_of, rollups_of, sample_line, share_late
 from greenml.trace.types import Device, Rollup, Span

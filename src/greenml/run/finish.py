@@ -17,10 +17,10 @@ from greenml.errors import FactorError, RecordError, SettingsError
 from greenml.record import file as record_file
 from greenml.record.schema import Factors, Note, RunRecord
 from greenml.reports import model_card
-from greenml.run import assembly, attempts, intensity_poller
+from greenml.run import assembly, intensity_poller
 from greenml.run.serving import records
 from greenml.settings import Settings
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.types import Trace
 
 log = logging.getLogger("greenml")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def traces(run_dir: Path) -> list[Trace]:
     """Read every trace of a run directory that can be read."""
-    return attempts.load(run_dir)[0]
+    return assembly.load(run_dir)[0]
 
 
 def finish(run_dir: Path, output: Path, cards: Iterable[Path] = ()) -> RunRecord:

@@ -24,12 +24,12 @@ from greenml.accounting import hourly
 from greenml.accounting.status import DeviceStatus, Forecast, RunningTotals, RunStatus
 from greenml.factors.types import IntensitySeries
 from greenml.record.schema import Factors
-from greenml.run import attempts, finish
+from greenml.run import assembly, finish
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
+from greenml.trace.file import BIN_SECONDS, COUNTED, Tail, TailedDevice
 from greenml.trace.lines import Line
-from greenml.trace.tail import BIN_SECONDS, COUNTED, Tail, TailedDevice
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
 STALE_SECONDS = 5.0  # a device that has not been read for longer is not taken to go on as before
@@ -455,6 +455,6 @@ def _status(tails: Sequence[Tail]) -> tuple[str, str | None]:
     """Return the status of the last attempt, as the record would have it."""
     if not tails:
         return "running", None
-    return attempts.status_of(
-        [attempts.ProcessEnd(tail.header, tail.status, tail.so_far, tail.error, tail.alive()) for tail in tails]
+    return assembly.status_of(
+        [assembly.ProcessEnd(tail.header, tail.status, tail.so_far, tail.error, tail.alive()) for tail in tails]
     )

@@ -4,6 +4,10 @@ Processes share a run where their launcher says so: the ranks of one launch of t
 Slurm or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a run of
 its own. An output that belongs to another run is never written over: the new run takes the next free name
 (``run-2.json``), unless it resumes the old one.
+
+What a process is (rank, world size, launcher, launch, machine, and the names that a scheduler gives) is read from the
+process and its environment; no other machine is asked. The launch is what processes of one run have in common: the name
+that their launcher gives it, where it gives one, and the process that started them.
 """
 
 from __future__ import annotations
@@ -11,17 +15,19 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from greenml import files
 from greenml.errors import RecordError, SettingsError
-from greenml.run.job import SERVER, Job
 from greenml.trace import file as trace_file
-from greenml.trace.file import TraceWriter
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
+from greenml.trace.file import TraceWriter, boot_id
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
 _LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch
@@ -227,3 +233,227 @@ def _is_parent(header: Mapping[str, Any], job: Job) -> bool:
 
 def _is_child(header: Mapping[str, Any], job: Job) -> bool:
     return str(header.get("parent", "")).partition("@")[0] == str(job.pid)
+
+
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+ANCESTORS = 8  # between a rank and its launcher lie a shell or two at the most
+SERVER = "server"  # the launcher of a server's workers
+_PROXIES = ("--control-port", "--upstream-port")  # options of MPICH's and Intel MPI's proxies: they name their mpirun
+
+
+@dataclass(frozen=True, slots=True)
+class _Launcher:
+    """The environment variables by which a launcher is known.
+
+    Attributes:
+        name: as the record has it.
+        marker: the variable that only this launcher sets.
+        rank, world_size, local_rank: the variables of these.
+        launch: the variables that together name one launch.
+        restarts: the variable that counts how often the launcher started its processes again.
+    """
+
+    name: str
+    marker: str
+    rank: str
+    world_size: str
+    local_rank: str
+    launch: tuple[str, ...] = ()
+    restarts: str = ""
+
+
+# The first whose marker is there counts: torchrun inside a Slurm step is torchrun.
+_LAUNCHERS = (
+    _Launcher("torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK",
+              ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"), "TORCHELASTIC_RESTART_COUNT"),
+    _Launcher("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+              "OMPI_COMM_WORLD_LOCAL_RANK", ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")),
+    _Launcher("mpirun", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", ("I_MPI_HYDRA_UUID",)),
+    _Launcher("deepspeed", "CROSS_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK", ("MASTER_ADDR", "MASTER_PORT")),
+    _Launcher("srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID",
+              ("SLURM_JOB_ID", "SLURM_STEP_ID"), "SLURM_RESTART_COUNT"),
+    _Launcher("distributed", "RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK", ("RAY_JOB_ID", "MASTER_ADDR", "MASTER_PORT")),
+)  # fmt: skip
+
+# The name in the record: the variables that may hold it, the first that is set counts.
+_JOBS: Mapping[str, tuple[str, ...]] = {
+    "azureml_run": ("AZUREML_RUN_ID",),
+    "azureml_experiment": ("AZUREML_ARM_PROJECT_NAME", "AZUREML_EXPERIMENT_NAME"),
+    "azureml_workspace": ("AZUREML_ARM_WORKSPACE_NAME",),
+    "slurm_job": ("SLURM_JOB_ID",),
+    "slurm_job_name": ("SLURM_JOB_NAME",),
+    "slurm_cluster": ("SLURM_CLUSTER_NAME",),
+    "slurm_account": ("SLURM_JOB_ACCOUNT",),
+    "slurm_partition": ("SLURM_JOB_PARTITION",),
+    "slurm_qos": ("SLURM_JOB_QOS",),
+    "slurm_array_job": ("SLURM_ARRAY_JOB_ID",),
+    "slurm_array_task": ("SLURM_ARRAY_TASK_ID",),
+    "slurm_restarts": ("SLURM_RESTART_COUNT",),
+    "kubernetes_pod": ("POD_NAME", "KUBERNETES_POD_NAME"),
+    "kubernetes_namespace": ("POD_NAMESPACE", "KUBERNETES_NAMESPACE"),
+    "kubernetes_job": ("JOB_NAME",),
+    "sagemaker_job": ("TRAINING_JOB_NAME", "SM_TRAINING_JOB_NAME"),
+    "lsf_job": ("LSB_JOBID",),
+    "pbs_job": ("PBS_JOBID",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The identity of a process.
+
+    Attributes:
+        boot_id: tells this boot of this machine from all others, whatever the machine's host names are.
+        pid_namespace: tells process ids of one container from those of another on the same machine.
+        rank, world_size, local_rank: None for a process that no launcher started.
+        launcher: torchrun, deepspeed, mpirun, srun, distributed, server, or "".
+        launch: the launcher's name for this launch, the same on all its hosts; "" where it gives none.
+        restarts: how often the launcher started its processes again.
+        parent: the launcher's process on this machine, as pid and start time; of a process without a launcher, the
+            process that started it.
+        nodes: the number of machines, where the scheduler gives it.
+        names: the scheduler's names: ``slurm_job``, ``azureml_run`` ...
+    """
+
+    host: str
+    boot_id: str
+    pid: int
+    rank: int | None = None
+    world_size: int | None = None
+    local_rank: int | None = None
+    launcher: str = ""
+    launch: str = ""
+    restarts: int = 0
+    parent: str = ""
+    nodes: int | None = None
+    pid_namespace: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def _integer(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def current(environment: Mapping[str, str] | None = None) -> Job:
+    """Return the identity of this process.
+
+    Args:
+        environment: its environment variables; ``os.environ`` by default.
+    """
+    environment = os.environ if environment is None else environment
+    launcher = _launcher(environment)
+    rank = world_size = local_rank = None
+    launch, restarts = "", 0
+    if launcher is not None:
+        rank, world_size = _integer(environment, launcher.rank), _integer(environment, launcher.world_size)
+        local_rank = _integer(environment, launcher.local_rank)
+        restarts = _integer(environment, launcher.restarts) or 0
+        launch_names = [environment[name] for name in launcher.launch if environment.get(name)]
+        if launch_names:
+            launch = ":".join([launcher.name, *launch_names])
+    else:
+        rank, world_size, launch = _process_group(environment)
+    parent, proxy = _parent(launcher)
+    if launcher is not None and launcher.marker == "PMI_RANK" and not launch and proxy:
+        launch = f"{launcher.name}:{proxy}"
+    return Job(
+        host=socket.gethostname(),
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        launcher=launcher.name if launcher is not None else ("distributed" if rank is not None else ""),
+        launch=launch,
+        restarts=restarts,
+        parent=parent,
+        nodes=_integer(environment, "SLURM_JOB_NUM_NODES") or _integer(environment, "AZUREML_NODE_COUNT"),
+        pid_namespace=_pid_namespace(),
+        names=_scheduler_names(environment),
+    )
+
+
+def of_server() -> Job:
+    """Return the identity of this process as a server's: the workers of one server have one launch.
+
+    Workers are known by what starts them: ``multiprocessing`` (uvicorn, hypercorn) or gunicorn, which says so in
+    ``SERVER_SOFTWARE``. The launch is the server's main process. Any other process is a server of its own.
+    """
+    job = current({})
+    multiprocessing: Any = sys.modules.get("multiprocessing")
+    spawned = multiprocessing is not None and multiprocessing.parent_process() is not None
+    if not spawned and not os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
+        return replace(job, names=_scheduler_names(os.environ))
+    launch = f"{SERVER}:{job.boot_id}:{job.pid_namespace}:{job.parent}"
+    return replace(job, launcher=SERVER, launch=launch, names=_scheduler_names(os.environ))
+
+
+def _launcher(environment: Mapping[str, str]) -> _Launcher | None:
+    """Return the launcher of a process; a rank without a world size, or outside of it, is a left-over variable."""
+    for launcher in _LAUNCHERS:
+        rank, world_size = _integer(environment, launcher.rank), _integer(environment, launcher.world_size)
+        if launcher.marker in environment and rank is not None and world_size is not None and rank < world_size:
+            return launcher
+    return None
+
+
+def _process_group(environment: Mapping[str, str]) -> tuple[int | None, int | None, str]:
+    """Return rank, world size and launch by an initialised torch.distributed, as under ``torch.multiprocessing``."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    try:
+        if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+            return None, None, ""
+        rank, world_size = int(distributed.get_rank()), int(distributed.get_world_size())
+    except Exception:  # noqa: BLE001  a process group in any state is no reason to fail a training
+        return None, None, ""
+    address = [environment[name] for name in ("MASTER_ADDR", "MASTER_PORT") if environment.get(name)]
+    return rank, world_size, ":".join(["distributed", *address]) if address else ""
+
+
+def _scheduler_names(environment: Mapping[str, str]) -> dict[str, str]:
+    names = {
+        name: next(environment[variable] for variable in variables if environment.get(variable))
+        for name, variables in _JOBS.items()
+        if any(environment.get(variable) for variable in variables)
+    }
+    if "KUBERNETES_SERVICE_HOST" in environment and "kubernetes_pod" not in names:
+        names["kubernetes_pod"] = environment.get("HOSTNAME", socket.gethostname())
+    elif "KUBERNETES_SERVICE_HOST" not in environment:
+        names = {name: value for name, value in names.items() if not name.startswith("kubernetes")}
+    return names
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(PID_NAMESPACE.readlink())
+    except OSError:  # not Linux
+        return ""
+
+
+def _parent(launcher: _Launcher | None) -> tuple[str, str]:
+    """Return the process that started this one, and the launch that an MPI proxy above it names.
+
+    A launcher may start each rank through a shell script. The launcher's process is the nearest ancestor that has not
+    got the rank variable in its environment itself.
+    """
+    pid, proxy = os.getppid(), ""
+    try:
+        import psutil
+
+        process = psutil.Process(pid)
+        if launcher is None:
+            return f"{pid}@{process.create_time():.2f}", ""
+        for _ in range(ANCESTORS):
+            above = process.parent() if launcher.rank in process.environ() else None
+            if above is None:
+                break
+            process = above
+        parent = f"{process.pid}@{process.create_time():.2f}"
+        words = process.cmdline()
+        proxy = next((value for word, value in pairwise(words) if word in _PROXIES), "")
+        if proxy and "--upstream-host" in words[:-1]:
+            proxy = f"{words[words.index('--upstream-host') + 1]}:{proxy}"
+    except Exception:  # noqa: BLE001  gone already, of another user, or a container without /proc
+        return str(pid), ""
+    return parent, proxy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from greenml.record import file as record_file
 from greenml.record.schema import RunRecord
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 
 
 def open_record(path: str | os.PathLike[str]) -> RunRecord:

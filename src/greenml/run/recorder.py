@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenml.files import ProcessLock
-from greenml.run import cloud_metadata, environment, intensity_poller, job, membership
+from greenml.run import environment, intensity_poller, membership
 from greenml.run.membership import Membership
 from greenml.sensors.sampler import Sampler
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
 from greenml.trace.lines import Line, device_line, sample_line
 from greenml.trace.types import Device, Rollup, Sensor, Wanted
 
@@ -106,7 +106,7 @@ class Recorder:
         origin_seconds: float | None = None,
     ) -> None:
         self._settings, self._membership, self._writer = settings, run_membership, writer
-        self._job, self._size_bytes = job.current(), 0
+        self._job, self._size_bytes = membership.current(), 0
         self._claims = DeviceClaims(f"{run_membership.run_id}:{run_membership.run_dir.resolve()}")
         self._compactor: Compactor | None = None
         self._sampler = Sampler(
@@ -217,7 +217,7 @@ class Recorder:
         """Collect the environment and the place in the background, and load what ending the run will need."""
         findings: dict[str, Any] = {"environment": environment.environment(self._folder)}
         if self._settings.region == "auto":
-            findings["place"] = cloud_metadata.ask(cloud_metadata.cloud(), self.note)
+            findings["place"] = environment.ask(environment.cloud(), self.note)
         self.place = findings.get("place") or {}
         self.write({"facts": findings})
 

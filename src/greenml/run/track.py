@@ -1,39 +1,43 @@
 """The Python interface, track() and Run, which connects the stages of a measurement.
 
 ``track()`` raises on misuse. Once it has started, nothing here raises into training code: trouble becomes a note.
+Phases nest by thread and by asyncio task. A function that is tracked is measured at every call, of whatever kind it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import ContextVar
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenml.accounting.status import RunningTotals
 from greenml.errors import SettingsError
 from greenml.redaction import RedactingFilter, redact_text
-from greenml.run import cloud_metadata, environment, exit_hooks, job, membership
+from greenml.run import environment, exit_hooks, membership
 from greenml.run.exit_hooks import outcome
-from greenml.run.phases import OpenPhases, Phase
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
-from greenml.trace.folder import run_dir_of
+from greenml.trace import run_dir_of
 from greenml.trace.lines import Line, to_jsonable
 
 if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
     from greenml.run.live import BackgroundTotals
     from greenml.sinks import Delivery
+
 
 log = logging.getLogger("greenml")
 log.addFilter(RedactingFilter())
@@ -173,7 +177,7 @@ class Run:
         resume: bool = False,
         watches: bool = False,
         command: list[str] | None = None,
-        identity: Callable[[], job.Job] = job.current,
+        identity: Callable[[], membership.Job] = membership.current,
         origin_seconds: float | None = None,
         join: Path | None = None,
     ) -> None:
@@ -232,7 +236,7 @@ class Run:
             "start_seconds": begun, "unix_seconds": time.time() - (now - begun), "watches": self._watches,
             "name": to_jsonable(self.settings.name), "settings": to_jsonable(self.settings.as_header()),
             "command": to_jsonable(self._command or environment.command()),
-            "host_facts": {**environment.host(), "cloud": cloud_metadata.cloud()},
+            "host_facts": {**environment.host(), "cloud": environment.cloud()},
         }  # fmt: skip
         named = os.environ if self._join is None else {membership.RUN_DIR_VARIABLE: str(self._join)}
         self._membership, writer = membership.join_run(
@@ -439,9 +443,7 @@ class Run:
         A coroutine, a generator or an asynchronous generator is measured from its first step until it ends, is closed
         or raises; calls that run at the same time are runs of their own.
         """
-        from greenml.run import calls
-
-        return calls.tracked(function, lambda: Run(self.settings, resume=self._resume))
+        return tracked(function, lambda: Run(self.settings, resume=self._resume))
 
     def phase(self, name: str) -> Phase:
         """Mark a stretch of the run, such as ``train``; nests (``train/eval``) and repeats.
@@ -722,3 +724,176 @@ def finish_elsewhere(output: Path) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return done.returncode == 0
+
+
+# The phases that this thread or task began, outermost first: which run's, and its number. A task begins with those of
+# the code that created it; what it begins itself is seen by no other task.
+_begun: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("greenml_phases", default=())
+
+# The same of ``with`` blocks: which Phase, and the number that it began.
+_entered: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("greenml_phase_blocks", default=())
+
+
+class OpenPhases:
+    """Begins and ends phases, from any thread or task.
+
+    Args:
+        write: takes the line of a phase that begins or ends.
+    """
+
+    def __init__(self, write: Callable[[Line], None]) -> None:
+        self._write = write
+        self._lock = threading.RLock()  # a signal's handler may begin a phase while this thread does
+        self._paths: dict[int, str] = {}
+        self._last = 0
+
+    def begin(self, name: str, since_seconds: float | None = None) -> int:
+        """Begin a phase within the last one that this thread or task began and that is open; returns its number."""
+        begun = {} if since_seconds is None else {"t": float(since_seconds)}
+        with self._lock:
+            numbers = [number for run, number in _begun.get() if run == id(self) and number in self._paths]
+            path = segment(name)
+            if numbers:
+                path = f"{self._paths[numbers[-1]]}/{path}"
+            self._last += 1
+            number = self._last
+            self._paths[number] = path
+            others = [entry for entry in _begun.get() if entry[0] != id(self)]
+            _begun.set((*others, *((id(self), open_number) for open_number in numbers), (id(self), number)))
+            self._write({"phase": path, "begin": number, **begun})
+            return number
+
+    def end(self, number: int, until_seconds: float | None = None) -> None:
+        """End a phase, from any thread or task; a second time does nothing."""
+        with self._lock:
+            self._close(number, until_seconds)
+
+    def end_all(self) -> None:
+        """End what is open, the last begun first."""
+        with self._lock:
+            for number in reversed(list(self._paths)):
+                self._close(number)
+
+    def _close(self, number: int, until_seconds: float | None = None) -> None:
+        if self._paths.pop(number, None) is not None:
+            ended = {} if until_seconds is None else {"t": float(until_seconds)}
+            self._write({"end": number, **ended})
+
+
+class Phase:
+    """A phase for ``with``, as often as one likes, and for a function, of which every call is the phase.
+
+    Args:
+        begin: begins it, and returns its number.
+        end: takes that number.
+    """
+
+    def __init__(self, begin: Callable[[], int], end: Callable[[int], None]) -> None:
+        self._begin, self._end = begin, end
+        self._open: list[int] = []
+
+    def __enter__(self) -> None:
+        """Begin it, also within itself."""
+        number = self._begin()
+        self._open.append(number)
+        _entered.set((*_entered.get(), (id(self), number)))
+
+    def __exit__(self, *_: object) -> None:
+        """End the last one that this thread or task began."""
+        mine = [number for phase, number in _entered.get() if phase == id(self) and number in self._open]
+        number = mine[-1] if mine else self._open[-1]
+        self._open.remove(number)
+        _entered.set(tuple(entry for entry in _entered.get() if entry != (id(self), number)))
+        self._end(number)
+
+    def __call__(self, function: Function) -> Function:
+        """Return the function with every call of it in the phase, until its coroutine or generator ends."""
+        return tracked(function, lambda: Phase(self._begin, self._end))
+
+
+def segment(name: object) -> str:
+    """Return a phase's name as it can stand in a path."""
+    text = to_jsonable(name)
+    return (text if isinstance(text, str) else str(text)).strip().replace("/", "-")[:200] or "phase"
+
+
+Begin = Callable[[], AbstractContextManager[Any]]  # makes the run of one call
+
+
+def tracked(function: Function, begin: Begin) -> Function:
+    """Return a function of the same kind whose every call is measured, as a run of its own.
+
+    Args:
+        function: of any kind. A plain one that returns a coroutine or a generator is measured until that ends.
+        begin: makes the run of a call.
+    """
+    method = getattr(type(function), "__call__", function)  # noqa: B004  of an object that is called like a function
+    kinds: tuple[tuple[Callable[[Any], bool], Callable[[Any, Begin], Callable[..., Any]]], ...] = (
+        (inspect.isasyncgenfunction, _of_async_generators),
+        (inspect.iscoroutinefunction, _of_coroutines),
+        (inspect.isgeneratorfunction, _of_generators),
+    )
+    wrap = next((wrap for is_kind, wrap in kinds if is_kind(function) or is_kind(method)), _of_results)
+    return cast("Function", functools.wraps(function)(wrap(function, begin)))
+
+
+def _of_results(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    def measured(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        with ExitStack() as stack:
+            stack.enter_context(begin())
+            result = function(*arguments, **keywords)
+            if inspect.iscoroutine(result):
+                return _coroutine(result, stack.pop_all())
+            if inspect.isgenerator(result):
+                return _generator(result, stack.pop_all())
+            return result
+
+    return measured
+
+
+def _of_coroutines(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    async def measured(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        with begin():
+            return await function(*arguments, **keywords)
+
+    return measured
+
+
+def _of_generators(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    def measured(*arguments: Any, **keywords: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
+        with begin():
+            return (yield from function(*arguments, **keywords))
+
+    return measured
+
+
+def _of_async_generators(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    async def measured(*arguments: Any, **keywords: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401
+        with begin():
+            generator = function(*arguments, **keywords)
+            step = anext(generator)
+            try:
+                while True:  # what "yield from" does for other generators
+                    item = await step
+                    try:
+                        step = generator.asend((yield item))
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001  the reader threw it in, for the generator to handle
+                        step = generator.athrow(error)
+            except StopAsyncIteration:
+                return
+            finally:
+                await generator.aclose()
+
+    return measured
+
+
+async def _coroutine(result: Awaitable[Any], stack: ExitStack) -> Any:  # noqa: ANN401
+    with stack:
+        return await result
+
+
+def _generator(result: Generator[Any, Any, Any], stack: ExitStack) -> Generator[Any, Any, Any]:
+    with stack:
+        return (yield from result)

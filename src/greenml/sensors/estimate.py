@@ -41,19 +41,21 @@ DEFAULT_WATTS_PER_THREAD = 3.75
 # Judged, not published: turbo exceeds the TDP and most code stays below it. The default's interval holds two thirds
 # of the table's models; those above it are processors of few cores, desktop or old.
 # Half busy, where no CPU time can be read, stands for anything between idle and full.
-CPU_GAIN_RATIO = 0.5
-ESTIMATED_CPU_GAIN_RATIO = 0.6  # the TDP itself is an estimate, of a cloud's own part or of a maker who publishes none
-DEFAULT_CPU_GAIN_RATIO = 0.7
-UNREAD_CPU_GAIN_RATIO = 0.8
+CPU_CALIBRATION_RATIO = 0.5
+ESTIMATED_CPU_CALIBRATION_RATIO = (
+    0.6  # the TDP itself is an estimate, of a cloud's own part or of a maker who publishes none
+)
+DEFAULT_CPU_CALIBRATION_RATIO = 0.7
+UNREAD_CPU_CALIBRATION_RATIO = 0.8
 # Green Algorithms 2.0 (Lannelongue, Grealey, Inouye 2021, doi 10.1002/advs.202100707) says 0.3725 W/GB; Cloud
 # Carbon Footprint (as above) says 0.392. Modules are sold by the binary gigabyte. Others measured far less on
 # an idle machine (https://github.com/GreenAlgorithms/green-algorithms-tool/issues/14), hence the interval.
 WATTS_PER_GIB = 0.3725
-DRAM_GAIN_RATIO = 0.5
+DRAM_CALIBRATION_RATIO = 0.5
 # Larger hosts have larger modules: CodeCarbon 3 takes 5 W a module, 0.04 to 0.16 W/GiB at 32 to 128 GiB each
 # (docs/explanation/methodology.md, commit 0924792b4d1c).
 LARGE_BYTES = 128 * BYTES_PER_GIB
-LARGE_DRAM_GAIN_RATIO = 0.8
+LARGE_DRAM_CALIBRATION_RATIO = 0.8
 # CPU time comes in ticks of 10 ms; this forgives them without letting a counter's leap count.
 _TICK_SECONDS = 0.1
 
@@ -157,7 +159,7 @@ class EstimateSensor:
 def _cpu(cpu: Cpu, limits: Cgroup, clock: Callable[[], float]) -> Sensor:
     cpus, scope, busy_seconds = _share(cpu, limits)
     rating = _rating(cpu)
-    watts_per_thread, source, gain = thread_watts(rating, cpu.threads_per_core, virtual=cpu.virtual)
+    watts_per_thread, source, calibration = thread_watts(rating, cpu.threads_per_core, virtual=cpu.virtual)
     watts = watts_per_thread * cpus
     device = Device(
         kind="cpu",
@@ -165,7 +167,7 @@ def _cpu(cpu: Cpu, limits: Cgroup, clock: Callable[[], float]) -> Sensor:
         name=cpu.model or "CPU",
         method="estimate",
         sensor="estimate",
-        calibration_ratio=gain,
+        calibration_ratio=calibration,
         power_limit_watts=watts,
         detail={"cpus": f"{cpus:g}"},
         note=f"modelled from {source}, for {cpus:g} {scope}; {IDLE_RATIO:.0%} of it when idle",
@@ -174,7 +176,7 @@ def _cpu(cpu: Cpu, limits: Cgroup, clock: Callable[[], float]) -> Sensor:
         busy_seconds()
     except (OSError, RuntimeError):  # a container without /proc/stat
         note = device.note + "; taken as half busy, as the CPU time cannot be read"
-        device = replace(device, calibration_ratio=UNREAD_CPU_GAIN_RATIO, note=note)
+        device = replace(device, calibration_ratio=UNREAD_CPU_CALIBRATION_RATIO, note=note)
         return EstimateSensor(device, watts * (1 + IDLE_RATIO) / 2, clock=clock)
     idle_watts, busy_watts = watts * IDLE_RATIO, watts * (1 - IDLE_RATIO) / cpus
     return EstimateSensor(device, idle_watts, busy_watts, cpus=cpus, busy_seconds=busy_seconds, clock=clock)
@@ -192,18 +194,18 @@ def thread_watts(
     """
     if rating is None or not rating.watts_per_core:
         source = f"{DEFAULT_WATTS_PER_THREAD} W a thread, as this CPU's own TDP or number of cores is not known"
-        return DEFAULT_WATTS_PER_THREAD, source, DEFAULT_CPU_GAIN_RATIO
+        return DEFAULT_WATTS_PER_THREAD, source, DEFAULT_CPU_CALIBRATION_RATIO
     if rating.kind == "generation":
         threads = rating.threads_per_core if virtual and rating.threads_per_core else threads_per_core
         source = (
             f"{rating.watts_per_core:g} W a core ({rating.low:g} to {rating.high:g} W), typical of its generation "
             f"({rating.generation}), with {threads:g} {'thread' if threads == 1 else 'threads'} each"
         )
-        return rating.watts_per_core / threads, source, math.hypot(CPU_GAIN_RATIO, rating.half_width_ratio)
+        return rating.watts_per_core / threads, source, math.hypot(CPU_CALIBRATION_RATIO, rating.half_width_ratio)
     source = f"{rating.tdp_watts:g} W TDP of {rating.cores} cores with {threads_per_core:g} threads each"
     if rating.kind == "estimate":
-        return rating.watts_per_core / threads_per_core, f"{source} ({rating.note})", ESTIMATED_CPU_GAIN_RATIO
-    return rating.watts_per_core / threads_per_core, source, CPU_GAIN_RATIO
+        return rating.watts_per_core / threads_per_core, f"{source} ({rating.note})", ESTIMATED_CPU_CALIBRATION_RATIO
+    return rating.watts_per_core / threads_per_core, source, CPU_CALIBRATION_RATIO
 
 
 def _rating(cpu: Cpu) -> CpuRating | None:
@@ -244,7 +246,7 @@ def _dram(limits: Cgroup, clock: Callable[[], float]) -> Sensor:
         name="DRAM",
         method="estimate",
         sensor="estimate",
-        calibration_ratio=DRAM_GAIN_RATIO if size_bytes <= LARGE_BYTES else LARGE_DRAM_GAIN_RATIO,
+        calibration_ratio=DRAM_CALIBRATION_RATIO if size_bytes <= LARGE_BYTES else LARGE_DRAM_CALIBRATION_RATIO,
         power_limit_watts=watts,
         memory_total_bytes=size_bytes,
         note=f"modelled as {WATTS_PER_GIB} W/GiB of {size_bytes / BYTES_PER_GIB:.1f} GiB {scope}",

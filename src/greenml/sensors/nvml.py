@@ -17,9 +17,8 @@ import pynvml
 from greenml.errors import SensorError, SensorLostError, SettingsError
 from greenml.factors import tables
 from greenml.sensors import _gpus
-from greenml.sensors._driver import FieldCall, Library, MemoryCall, SampleCall
+from greenml.sensors._driver import FieldCall, Library, MemoryCall, SampleBuffer, SampleCall, Stamped
 from greenml.sensors._gpus import ARCHITECTURES, Answers, Card, Mig, Selected, declare, select
-from greenml.sensors._sample_buffer import SampleBuffer, Stamped
 from greenml.trace.types import Device, Reading, Sensor, Wanted
 from greenml.units import JOULES_PER_MILLIJOULE, WATTS_PER_MILLIWATT
 

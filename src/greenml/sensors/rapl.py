@@ -38,12 +38,12 @@ RARE_SECONDS = 10.0  # a counter that cannot wrap twice in this time may be read
 BURST_RATIO = 2.0  # of the long-term power limit
 # Intel since Haswell measures, to a few per cent (Hackenberg et al. 2015, doi 10.1109/IPDPSW.2015.70;
 # Khan et al. 2018, "RAPL in Action", doi 10.1145/3177754).
-INTEL_GAIN_RATIO = 0.05
+INTEL_CALIBRATION_RATIO = 0.05
 # AMD models from activity and misses what depends on the data (Schöne et al. 2021, arXiv 2108.00808).
-AMD_GAIN_RATIO = 0.10
+AMD_CALIBRATION_RATIO = 0.10
 # DRAM follows the truth with an offset that differs from system to system, smaller under load and on servers
 # (Desrochers, Paradis, Weaver 2016, doi 10.1145/2989081.2989088).
-DRAM_GAIN_RATIO = 0.10
+DRAM_CALIBRATION_RATIO = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +201,14 @@ def _mirror(zone: _Zone, other: _Zone) -> bool:
 
 
 def _device(zone: _Zone, model: str, vendor: str, note: str) -> Device:
-    gain = AMD_GAIN_RATIO if vendor == "AuthenticAMD" else INTEL_GAIN_RATIO
+    calibration = AMD_CALIBRATION_RATIO if vendor == "AuthenticAMD" else INTEL_CALIBRATION_RATIO
     return Device(
         kind=zone.kind,
         id=zone.id,
         name=model or "CPU" if zone.kind == "cpu" else "DRAM",
         method="counter",
         sensor="rapl",
-        calibration_ratio=gain if zone.kind == "cpu" else DRAM_GAIN_RATIO,
+        calibration_ratio=calibration if zone.kind == "cpu" else DRAM_CALIBRATION_RATIO,
         step_seconds=STEP_SECONDS,
         power_limit_watts=_highest_watts(zone.folder),
         detail={"zone": zone.folder.name, **({"includes": "dram"} if zone.id == "psys" else {})},

@@ -16,9 +16,8 @@ from rich.text import Text
 
 from greenml import redaction
 from greenml.analysis import _prose
-from greenml.analysis.comparison.columns import Column
+from greenml.analysis.comparison.columns import Cell, Column, Difference
 from greenml.analysis.comparison.compare import Comparison, Row
-from greenml.analysis.comparison.differences import Cell, Difference
 from greenml.reports import _format
 from greenml.reports import markdown as record_markdown
 from greenml.units import BYTES_PER_GB, GRAMS_PER_KG, JOULES_PER_KWH

@@ -15,7 +15,7 @@ from greenml.analysis.disclosure.model import Model, Run, added, json_text, roun
 from greenml.errors import SettingsError
 from greenml.record.schema import DeviceRecord, Quantity, RunRecord
 from greenml.reports import _format, _parts
-from greenml.reports.card import facts as card_facts
+from greenml.reports.card import sections as card_facts
 from greenml.units import JOULES_PER_KWH
 
 SPECIFICATION = "https://github.com/Boavizta/BoAmps/tree/main/model"

@@ -15,7 +15,7 @@ from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot7
 
-from greenml.analysis.disclosure import text
+from greenml.analysis.disclosure import model as disclosure
 from greenml.analysis.disclosure.model import Model, added, json_text, kilowatt_hours, rounded
 from greenml.record.schema import Quantity
 
@@ -35,7 +35,7 @@ def render(model: Model) -> str:
     content = json.loads(JsonV1Dot7(bom).output_as_string())
     consumptions = [
         _consumption(model, stage, joules, grams)
-        for stage, _, joules, grams in text.by_stage(model)
+        for stage, _, joules, grams in disclosure.by_stage(model)
         if joules.value is not None
     ]
     card: dict[str, Any] = {"properties": _properties(model)}
@@ -48,12 +48,12 @@ def render(model: Model) -> str:
 def _consumption(model: Model, stage: str, joules: Quantity, grams: Quantity) -> dict[str, Any]:
     energy = {"value": kilowatt_hours(joules), "unit": "kWh"}
     runs = model.of([stage])
-    properties = {"stage": stage, "runs": str(len(runs)), "boundary": text.boundary(runs)}
+    properties = {"stage": stage, "runs": str(len(runs)), "boundary": disclosure.boundary(runs)}
     if joules.at_least:
         properties["lower_bound"] = joules.why
     if grams.at_least:
         properties["co2_lower_bound"] = grams.why
-    if stated := text.interval(joules, "kWh"):
+    if stated := disclosure.interval(joules, "kWh"):
         properties["energy_interval_95_percent"] = stated
     made: dict[str, Any] = {
         "activity": ACTIVITIES.get(stage, stage),
@@ -78,6 +78,6 @@ def _properties(model: Model) -> list[dict[str, str]]:
         "parameters": model.answer("parameters"),
         "training_flops": model.answer("flops"),
         "training_tokens": model.answer("training_tokens"),
-        "method": text.method(model.runs, energy),
+        "method": disclosure.method(model.runs, energy),
     }
     return [{"name": f"greenml:{name}", "value": value} for name, value in known.items() if value is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from greenml.analysis.disclosure import text
+from greenml.analysis.disclosure import model as disclosure
 from greenml.analysis.disclosure.model import (
     SECONDS_PER_DAY,
     TRAINING_STAGES,
@@ -29,26 +29,27 @@ def render(model: Model) -> str:
     """Write the fields as a Markdown table, with the method and the figures of each stage."""
     runs = model.of(TRAINING_STAGES)
     energy = added([run.energy_joules for run in runs])
-    stated = text.interval(energy)
+    stated = disclosure.interval(energy)
     fields = [
         ("Model", printable_line(model.name)),
         ("Number of parameters", _count(model.number("parameters"), "")),
         (
             "Amount of energy used for training",
-            text.megawatt_hours(energy) + (f" (95 % interval: {stated})" if stated else ""),
+            disclosure.megawatt_hours(energy) + (f" (95 % interval: {stated})" if stated else ""),
         ),
         ("Computation used for training", _count(model.number("flops"), " FLOP")),
         *_times(runs),
     ]
     rows = "\n".join(f"| {name} | {value} |" for name, value in fields)
     stages = "\n".join(
-        f"| {stage} | {count} | {text.megawatt_hours(joules)} | {text.interval(joules) or 'not known'} |"
-        for stage, count, joules, _ in text.by_stage(model)
+        f"| {stage} | {count} | {disclosure.megawatt_hours(joules)} | {disclosure.interval(joules) or 'not known'} |"
+        for stage, count, joules, _ in disclosure.by_stage(model)
     )
+    how = disclosure.method(runs, energy) if runs else "No run of training was given."
     return (
         "# Model Documentation Form: computation and energy\n\n"
         f"| Field | Value |\n| --- | --- |\n{rows}\n\n"
-        f"## Measurement methodology\n\n{text.method(runs, energy) if runs else 'No run of training was given.'}\n\n"
+        f"## Measurement methodology\n\n{how}\n\n"
         f"## What each stage used\n\n| Stage | Runs | Energy | 95 % interval |\n| --- | --- | --- | --- |\n{stages}\n"
     )
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from greenml.analysis.disclosure import text
+from greenml.analysis.disclosure import model as disclosure
 from greenml.analysis.disclosure.model import TRAINING_STAGES, Model, Run, added, json_text, kilowatt_hours, rounded
 from greenml.record.schema import Quantity
 
@@ -33,7 +33,7 @@ def render(model: Model) -> str:
             "model": model.name,
             "boundary": {
                 "persona": "provider",
-                "energy": text.boundary(runs) if runs else "no run",
+                "energy": disclosure.boundary(runs) if runs else "no run",
                 "values": "gross: nothing is subtracted for offsets or certificates",
                 "runs": [
                     {"run_id": run.record.run_id, "stage": run.stage, "status": run.record.status,

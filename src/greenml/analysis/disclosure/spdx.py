@@ -14,7 +14,7 @@ from typing import Any
 
 from spdx_python_model import v3_0_1 as spdx
 
-from greenml.analysis.disclosure import text
+from greenml.analysis.disclosure import model as disclosure
 from greenml.analysis.disclosure.model import Model, Run, added, kilowatt_hours
 
 NAMESPACE = "https://spdx.org/spdxdocs/greenml-"
@@ -47,7 +47,7 @@ def render(model: Model) -> str:
         software_primaryPurpose=spdx.software_SoftwarePurpose.model,
         releaseTime=ended.replace(microsecond=0),
         suppliedBy=supplier,
-        ai_informationAboutTraining=text.method(runs, added([run.energy_joules for run in runs])),
+        ai_informationAboutTraining=disclosure.method(runs, added([run.energy_joules for run in runs])),
         ai_hyperparameter=_entries({"parameters": model.answer("parameters"), **_hyperparameters(runs[-1])}),
         ai_metric=_entries({key: value for key, value in runs[-1].record.metrics.items() if _is_number(value)}),
     )
@@ -75,7 +75,7 @@ def _energy(model: Model) -> Any:  # noqa: ANN401  the bindings' class
     """Return the energy by stage; None where none is known."""
     energy = spdx.ai_EnergyConsumption()
     known = False
-    for stage, _, joules, _ in text.by_stage(model):
+    for stage, _, joules, _ in disclosure.by_stage(model):
         kwh = kilowatt_hours(joules)
         if kwh is not None:
             described = spdx.ai_EnergyConsumptionDescription(

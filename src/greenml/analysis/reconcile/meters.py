@@ -291,7 +291,7 @@ def _azure(spec: Specification, records: Sequence[RunRecord]) -> list[Meter]:
 
 
 def _asked_azure(spec: Specification, records: Sequence[RunRecord]) -> dict[str, Any]:
-    from greenml.analysis.reconcile import azure
+    from greenml.record.importers import azure_monitor
 
     run = spec.options.get("run") or next(
         (name for record in records if (name := record.environment.jobs.get("azureml_run"))), None
@@ -305,7 +305,7 @@ def _asked_azure(spec: Specification, records: Sequence[RunRecord]) -> dict[str,
         )
     windows = [window for record in records for window in record.windows]
     start, end = min(start for start, _ in windows), max(end for _, end in windows)
-    return azure.ask(azure.client(region), spec.path, run, start, end)
+    return azure_monitor.ask(azure_monitor.client(region), spec.path, run, start, end)
 
 
 def _impact_tracker(spec: Specification, _: Sequence[RunRecord]) -> list[Meter]:

@@ -24,7 +24,7 @@ from greenml.analysis.study.folder import OUT_OF_MEMORY, RECORD_FILE, STOPPED, T
 from greenml.analysis.study.plan import check_command, environment, words
 from greenml.errors import GreenMLError, SettingsError
 from greenml.run.membership import RUN_DIR_VARIABLE
-from greenml.trace.folder import run_dir_of
+from greenml.trace import run_dir_of
 
 STOP_FILE = "stop"
 POLL_SECONDS = 0.2

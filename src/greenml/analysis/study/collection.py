@@ -25,7 +25,7 @@ from greenml.record import file as record_file
 from greenml.record.schema import RunRecord
 from greenml.run import finish
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of, trace_paths
+from greenml.trace import run_dir_of, trace_paths
 
 
 @dataclass(frozen=True, slots=True)

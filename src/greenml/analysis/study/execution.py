@@ -23,7 +23,7 @@ from greenml.analysis.study.folder import BUDGET, RECORD_FILE, STOPPED, TO_RUN, 
 from greenml.errors import SettingsError
 from greenml.run import exit_hooks
 from greenml.run.live import LiveRun
-from greenml.trace.folder import run_dir_of
+from greenml.trace import run_dir_of
 
 POLL_SECONDS = 0.2
 BUDGET_SECONDS = 1.0  # between two looks at what the running cells have used

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from greenml.accounting import assumptions
 from greenml.accounting.check import check
-from greenml.analysis.estimation import estimate
+from greenml.analysis import estimation
 from greenml.analysis.study.folder import TO_RUN, Spent, Study, spent
 from greenml.analysis.study.plan import Plan, StudyFile, Variant
 from greenml.errors import GreenMLError, SettingsError
@@ -169,7 +169,7 @@ def _of_machine(file: StudyFile, variant: Variant) -> Expected:
     seconds = (variant.expected_minutes or 0.0) * 60.0
     given = {name: getattr(file, name) for name in _PLACE}
     try:
-        made = estimate.of_machine(given, hours=seconds / SECONDS_PER_HOUR, gpus=variant.gpus or None)
+        made = estimation.of_machine(given, hours=seconds / SECONDS_PER_HOUR, gpus=variant.gpus or None)
     except GreenMLError as error:
         usd = None if file.price_per_hour is None else file.price_per_hour * seconds / SECONDS_PER_HOUR
         return Expected(seconds=seconds, cost_usd=usd, how=f"expected_minutes; energy not known: {error}")

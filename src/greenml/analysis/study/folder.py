@@ -28,13 +28,13 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from greenml import files
-from greenml.analysis.study import order
+from greenml.analysis.study import plan as study_plan
 from greenml.analysis.study.plan import Plan, StudyFile, Variant, folder_name, make
 from greenml.errors import RecordError, SettingsError
 from greenml.record.schema import Quantity, RunRecord
 from greenml.run.opening import open_record
 from greenml.trace import file as trace_file
-from greenml.trace.folder import run_dir_of
+from greenml.trace import run_dir_of
 
 VERSION = 1
 CELLS_LOG_FILE = "cells.log"  # what the processes that run cells say beside their commands' output
@@ -308,7 +308,7 @@ def _order(plan: Plan) -> list[tuple[int, str, int]]:
     names = [variant.name for variant in plan.variants]
     return [
         (block, names[index], seed)
-        for block, (seed, positions) in enumerate(order.blocks(len(names), plan.seeds, plan.file.order_seed), 1)
+        for block, (seed, positions) in enumerate(study_plan.blocks(len(names), plan.seeds, plan.file.order_seed), 1)
         for index in positions
     ]
 

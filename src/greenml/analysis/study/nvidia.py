@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from greenml.analysis.comparison import differences
-from greenml.analysis.comparison.columns import Figure, number
-from greenml.analysis.comparison.differences import mean
+from greenml.analysis.comparison import columns
+from greenml.analysis.comparison.columns import Figure, mean, number
 from greenml.analysis.study.tables import Entry, Heading, Raw, Table, count, word
 from greenml.record.importers.published_table import PublishedRow, PublishedTable
 from greenml.record.schema import RunRecord, Totals
@@ -210,7 +209,7 @@ def _others(record: RunRecord) -> str:
     """Return the parameters that the other columns do not show, as text."""
     kept = {
         name: value
-        for name, value in differences.configuration(record.params).items()
+        for name, value in columns.configuration(record.params).items()
         if name not in SHOWN and not name.startswith("dataset/")
     }
     return json.dumps(kept, sort_keys=True, default=str)
@@ -299,7 +298,7 @@ def _grouped(results: Iterable[Result]) -> dict[Setup, list[Result]]:
             groups[setup] = members
             continue
         for result in members:  # whether they repeat one another, their names alone can tell
-            groups.setdefault(replace(setup, name=differences.stem(result.label)), []).append(result)
+            groups.setdefault(replace(setup, name=columns.stem(result.label)), []).append(result)
     return dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
 
 
@@ -348,7 +347,7 @@ def _known(results: Sequence[Result], name: str) -> float | None:
 
 def _first(setup: Setup, results: Sequence[Result], *, with_length: bool = True) -> tuple[Entry, ...]:
     labels = dict.fromkeys(result.label for result in results if result.label)
-    name = setup.system if setup.published or not labels else differences.common(list(labels))
+    name = setup.system if setup.published or not labels else columns.common(list(labels))
     where = f"{setup.gpus} GPU{'s' if setup.gpus > 1 else ''}" if setup.gpus else "CPU"
     batch = f"batch {setup.batch_size}" if setup.batch_size else ""
     return (

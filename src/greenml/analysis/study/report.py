@@ -10,125 +10,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greenml.analysis import _prose, statistics
-from greenml.analysis.comparison import differences
-from greenml.analysis.comparison.columns import Better, Figure, number
-from greenml.analysis.comparison.differences import Cell as MeanCell
-from greenml.analysis.comparison.differences import front, mean
-from greenml.analysis.statistics import LEVEL, Effect
-from greenml.analysis.study.figures import Measure, Reached, history, measures, reached, with_share
+from greenml.analysis import _prose
+from greenml.analysis.comparison.columns import Better, Figure, mean, number
+from greenml.analysis.comparison.columns import Cell as MeanCell
+from greenml.analysis.statistics import Effect
 from greenml.analysis.study.folder import Cell, CellAttempt, Spent, Study, spent
 from greenml.analysis.study.plan import Variant
+from greenml.analysis.study.results import (
+    VERDICTS,
+    Difference,
+    Measure,
+    Target,
+    VariantResult,
+    Winner,
+    compared_measures,
+    differences,
+    judged_by,
+    known_mean,
+    measures,
+    pareto_fronts,
+    result_of,
+    target_of,
+    winner_of,
+    with_share,
+)
 from greenml.analysis.study.tables import Entry, Heading, Raw, Style, Table, count, word
 from greenml.errors import SettingsError, did_you_mean, nearest
 from greenml.record.schema import RunRecord
 from greenml.reports import _format, _parts
 from greenml.units import GRAMS_PER_KG, JOULES_PER_KWH
 
-VERDICTS = {
-    "apart": "told apart",
-    "seeds": "not told apart",
-    "instrument": "not told apart: sensors",
-    "unknown": "not judged: sensors' uncertainty not known",
-    "single": "one seed: not judged",
-    "same": "same",
-}
 LEGEND = {
     "seeds": "Not told apart: the spread of the seeds does not carry the difference (adjusted p-value from 0.05 on).",
     "instrument": "Not told apart, sensors: what the sensors or factors may be off by is more than the difference.",
     "unknown": "Not judged, sensors: what they may be off by is not known.",
     "single": "One seed: how far a repeat would differ is not known. Give seeds at least three values, better five.",
 }
-COMPARED = (  # what is compared with the baseline, beside the quality
-    "duration_seconds", "host_memory_peak_bytes", "gpu_memory_peak_bytes", "energy_joules", "emissions_grams",
-)  # fmt: skip
-CLOSE_RATIO = (
-    0.99  # of the baseline's quality, where no target is given: that of MLPerf Inference against its reference
-)
-TAKES = ("duration_seconds", "energy_joules", "emissions_grams")  # and the costs: what a Pareto front is drawn against
-
-
-@dataclass(frozen=True, slots=True)
-class VariantResult:
-    """A variant and what its cells gave.
-
-    Attributes:
-        variant: of the study.
-        cells: of each seed.
-        records: of the cells that completed, by seed, each with its share of the machine.
-        means: over those seeds, by the measure's key.
-    """
-
-    variant: Variant
-    cells: tuple[Cell, ...]
-    records: Mapping[int, RunRecord]
-    means: Mapping[str, MeanCell]
-
-    @property
-    def name(self) -> str:
-        """Of the variant."""
-        return self.variant.name
-
-    def values(self, measure: Measure) -> dict[int, float]:
-        """Return a figure by seed, of the seeds that know it."""
-        figures = {seed: measure.column.figure(record).value for seed, record in self.records.items()}
-        return {seed: value for seed, value in figures.items() if value is not None}
-
-    def outcome(self) -> str:
-        """Say how many of the cells completed, and why the others did not."""
-        reasons = dict.fromkeys(_reason(cell) for cell in self.cells if not cell.usable)
-        text = f"{len(self.records)} of {len(self.cells)}"
-        return f"{text}: {', '.join(reasons)}" if reasons else text
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A variant against the baseline, in one figure.
-
-    Attributes:
-        effect: the difference, and its interval by the spread of the seeds.
-        p_adjusted: its p-value, adjusted for the number of comparisons; None without repeats.
-        instrument: interval of the relative change that sensors and factors allow; None where they leave nothing open
-            (calibration cancels, or the figure is of no sensor), or where it is not known.
-        verdict: key of ``VERDICTS``.
-    """
-
-    effect: Effect
-    p_adjusted: float | None
-    instrument: tuple[float, float] | None
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A quality, and what it took to reach it.
-
-    Attributes:
-        metric, value, better: what is reached.
-        source: where the value comes from.
-        by_variant: of each variant's seeds that reached it.
-    """
-
-    metric: str
-    value: float
-    better: Better
-    source: str
-    by_variant: Mapping[str, Mapping[int, Reached]]
-
-
-@dataclass(frozen=True, slots=True)
-class Winner:
-    """The best run of a study.
-
-    Attributes:
-        cell: its cell.
-        times: the study's energy over the run's; None where one is not known.
-        text: what the study took beside the run, a sentence.
-    """
-
-    cell: Cell
-    times: float | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +118,11 @@ def build(
         for cell in study.cells
         if cell.usable and cell.record is not None
     }
-    judged, better, remark = _judged(study, list(records.values()), metric, better)
+    judged, better, remark = judged_by(study, list(records.values()), metric, better)
     remarks += [remark] if remark else []
     every = measures(list(records.values()), judged, better)
-    results = tuple(_result(study, variant, records, every) for variant in study.plan.variants)
-    shown = tuple(measure for measure in every if any(_known(result, measure) is not None for result in results))
+    results = tuple(result_of(study, variant, records, every) for variant in study.plan.variants)
+    shown = tuple(measure for measure in every if any(known_mean(result, measure) is not None for result in results))
     quality = next((measure for measure in shown if measure.group == "quality"), None)
     if quality is not None and quality.column.better is None:
         named = quality.key.removeprefix("metrics.")
@@ -218,10 +135,10 @@ def build(
     elif quality is None and target is not None:
         raise SettingsError("--target: no run that completed logged a metric")
     chosen = baseline or study.plan.baseline
-    compared = _differences(results, chosen, _compared(shown, quality))
-    reached_target = _target(study, results, quality, target, chosen)
-    fronts = _fronts(results, shown, quality)
-    winner = _winner(study, results, quality)
+    compared = differences(results, chosen, compared_measures(shown, quality))
+    reached_target = target_of(study, results, quality, target, chosen)
+    fronts = pareto_fronts(results, shown, quality)
+    winner = winner_of(study, results, quality)
     unknown = [measure for measure in every if measure not in shown]
     tables = [
         _benchmark(results, shown, unknown, chosen),
@@ -244,205 +161,6 @@ def build(
 def way(*, higher: bool, lower: bool) -> Better | None:
     """Return which way a metric is better, as it was asked for."""
     return "higher" if higher else "lower" if lower else None
-
-
-# -- what is judged ---------------------------------------------------------------------------------------------------
-
-
-def _judged(
-    study: Study, records: Sequence[RunRecord], metric: str, better: Better | None
-) -> tuple[str, Better | None, str]:
-    """Return the metric by which the study is judged, which way is better, and what must be said of it."""
-    asked = study.plan.file.quality
-    if metric or asked is None:
-        same = asked is not None and asked.metric == metric
-        return metric, better or (asked.direction if asked is not None and same else None), ""
-    if not any(number(record.metrics.get(asked.metric)) is not None for record in records):
-        return "", None, f"No run that completed logged {asked.metric}, by which the study file judges."
-    return asked.metric, better or asked.direction, ""
-
-
-def _result(
-    study: Study, variant: Variant, records: Mapping[str, RunRecord], every: Sequence[Measure]
-) -> VariantResult:
-    cells = tuple(study.of_variant(variant.name))
-    own = {cell.seed: records[cell.name] for cell in cells if cell.name in records}
-    means = {
-        measure.key: mean([measure.column.figure(record) for record in own.values()])
-        if own
-        else MeanCell(Figure(None, why=", ".join(dict.fromkeys(_reason(cell) for cell in cells))), 0)
-        for measure in every
-    }
-    return VariantResult(variant, cells, own, means)
-
-
-def _known(result: VariantResult, measure: Measure) -> float | None:
-    return result.means[measure.key].figure.value
-
-
-def _reason(cell: Cell) -> str:
-    if cell.state == "pending":
-        return cell.reason or "not run"
-    if cell.state == "completed":
-        return "no record"
-    return cell.reason or cell.state
-
-
-def _compared(shown: Sequence[Measure], quality: Measure | None) -> list[Measure]:
-    """Return what is compared: the quality, the loss, and what a run takes."""
-    judged = [measure for measure in shown if measure is quality or measure.key.endswith("loss")]
-    costs = [measure for measure in shown if measure.group == "cost"]
-    return [*judged, *(measure for measure in shown if measure.key in COMPARED), *costs]
-
-
-def _differences(
-    results: Sequence[VariantResult], baseline: str, compared: Sequence[Measure]
-) -> dict[str, dict[str, Difference]]:
-    first = next(result for result in results if result.name == baseline)
-    others = [result for result in results if result is not first]
-    made: dict[str, dict[str, Difference]] = {result.name: {} for result in others}
-    for measure in compared:
-        effects = [
-            statistics.effect(first.values(measure), result.values(measure), relative=measure.relative)
-            for result in others
-        ]
-        adjusted = statistics.holm([None if effect is None else effect.p_value for effect in effects])
-        for result, effect, p_value in zip(others, effects, adjusted, strict=True):
-            if effect is not None:
-                made[result.name][measure.key] = _judge(first, result, measure, effect, p_value)
-    return made
-
-
-def _judge(
-    first: VariantResult, other: VariantResult, measure: Measure, effect: Effect, p_adjusted: float | None
-) -> Difference:
-    baseline, figure = first.means[measure.key].figure, other.means[measure.key].figure
-    instrument = differences.measured(baseline, figure) if measure.relative else None
-    exact = instrument is not None and instrument[0] == instrument[1]
-    if p_adjusted is None:
-        verdict = "same" if effect.change == 0 and not _has_sensors(figure) else "single"
-    elif effect.change == 0 and effect.low == effect.high:
-        verdict = "same"
-    elif p_adjusted >= LEVEL:
-        verdict = "seeds"
-    elif measure.relative and instrument is None:
-        verdict = "unknown"
-    elif instrument is not None and not exact and instrument[0] <= 0 <= instrument[1]:
-        verdict = "instrument"
-    else:
-        verdict = "apart"
-    return Difference(effect, p_adjusted, None if exact else instrument, verdict)
-
-
-def _has_sensors(figure: Figure) -> bool:
-    return figure.terms != ()
-
-
-# -- target, fronts, winner -------------------------------------------------------------------------------------------
-
-
-def _target(
-    study: Study, results: Sequence[VariantResult], quality: Measure | None, given: float | None, baseline: str
-) -> Target | None:
-    better = quality.column.better if quality is not None else None
-    if quality is None or better is None:
-        return None
-    judged = quality.key.removeprefix("metrics.")
-    metric = _followed(results, judged)
-    asked = study.plan.file.quality
-    if given is not None:
-        value, source = given, "as asked for"
-    elif asked is not None and asked.target is not None and asked.metric == judged:
-        value, source = asked.target, "the study file's"
-    else:
-        records = next(result for result in results if result.name == baseline).records.values()
-        finals = [final for record in records if (final := number(record.metrics.get(metric))) is not None]
-        if not finals:
-            return None
-        middle = math.fsum(finals) / len(finals)
-        margin = (1 - CLOSE_RATIO) * abs(middle)  # of a metric below 0 as well
-        value = middle - margin if better == "higher" else middle + margin
-        share = value / middle if middle else 1.0
-        source = f"{share * 100:.0f} % of the baseline's mean"
-    by_variant = {
-        result.name: {
-            seed: took
-            for seed, record in result.records.items()
-            if (took := reached(record, metric, value, better)) is not None
-        }
-        for result in results
-    }
-    return Target(metric, value, better, source, by_variant)
-
-
-def _followed(results: Sequence[VariantResult], metric: str) -> str:
-    """Return the metric that is followed over time: that of the validation split, where the test's came at the end."""
-    records = [record for result in results for record in result.records.values()]
-    bare = metric.removeprefix("predict_").removeprefix("test_")
-    names = (metric, f"eval_{bare}")
-    return next((name for name in names if any(history(record, name) for record in records)), metric)
-
-
-def _fronts(
-    results: Sequence[VariantResult], shown: Sequence[Measure], quality: Measure | None
-) -> dict[str, tuple[str, ...]]:
-    """Return the variants that no other beats both in quality and in what it takes."""
-    if quality is None or quality.column.better is None:
-        return {}
-    made = {}
-    for takes in shown:
-        if takes.key not in TAKES and takes.group != "cost":
-            continue
-        known = [
-            (result.name, (first, second))
-            for result in results
-            if (first := _known(result, takes)) is not None and (second := _known(result, quality)) is not None
-        ]
-        best = front([point for _, point in known], higher=quality.column.better == "higher")
-        made[takes.key] = tuple(known[place][0] for place in sorted(best))
-    return made
-
-
-def _winner(study: Study, results: Sequence[VariantResult], quality: Measure | None) -> Winner | None:
-    if quality is None or quality.column.better is None:
-        return None
-    sign = 1.0 if quality.column.better == "higher" else -1.0
-    known = [(value, result) for result in results if (value := _known(result, quality)) is not None]
-    if not known:
-        return None
-    best = max(known, key=lambda pair: sign * pair[0])[1]
-    values = best.values(quality)
-    seed = max(values, key=lambda place: sign * values[place])
-    cell = next(cell for cell in best.cells if cell.seed == seed)
-    whole, own = study.spent, spent(cell.attempts[-1:])
-    times = whole.it_energy_joules / own.it_energy_joules if own.it_energy_joules > 0 else None
-    return Winner(cell, times, _search_cost(study, cell, whole, own, times))
-
-
-def _search_cost(study: Study, cell: Cell, whole: Spent, own: Spent, times: float | None) -> str:
-    """Say what the study took in all, and how many times the winner's own run that is."""
-    parts = [f"{_format.duration(whole.seconds)} of runs"]
-    if whole.known.get("energy"):
-        parts.append(_format.energy(whole.it_energy_joules))
-    if whole.known.get("emissions"):
-        parts.append(_format.mass(whole.emissions_grams))
-    parts += [f"{_format.money(usd)} ({_format.tier(tier)})" for tier, usd in whole.cost_usd.items()]
-    least = "at least " if whole.unknown or whole.running else ""
-    cells = sum(1 for cell in study.cells if cell.attempts)
-    ratio = (
-        f"The search cost {least}{_format.number(times, 3)} times the energy of this run."
-        if times is not None
-        else f"The search took {_format.number(whole.seconds / own.seconds, 3)} times as long as this run."
-        if own.seconds
-        else ""
-    )
-    if (share := cell.attempts[-1].shared_ratio) < 1:
-        part = _format.percent(share)
-        ratio += f" Others ran beside it: {part} of the machine's CPU and DRAM energy and of its price is counted."
-    return (
-        f"This run was chosen by the study {study.name}: {whole.attempts} runs of {cells} cells, failed ones included, "
-        f"took {least}{', '.join(parts)}. {ratio}"
-    ).strip()
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -658,7 +376,7 @@ def _front_table(
     titles = {measure.key: measure.title for measure in shown}
     headings = (Heading("against", "Against", is_figure=False), Heading("variants", "On the front", is_figure=False))
     rows = tuple((Entry(titles[key], key), word(", ".join(names))) for key, names in fronts.items())
-    left = [result.name for result in results if _known(result, quality) is None]
+    left = [result.name for result in results if known_mean(result, quality) is None]
     remarks = [f"No other variant has both a better {quality.title} and takes less; by the means, intervals aside."]
     remarks += [f"Not on it, because their quality is not known: {', '.join(left)}."] if left else []
     return Table("pareto", f"Pareto front of {quality.title}", headings, rows, tuple(remarks))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from greenml.analysis.study.figures import Measure, energy_ratio, history
-from greenml.analysis.study.report import StudyReport, VariantResult
+from greenml.analysis.study.report import StudyReport
+from greenml.analysis.study.results import Measure, VariantResult, energy_ratio, history
 from greenml.reports.page import shell
 from greenml.reports.page.shell import SERIES, Chart, plotly_text
 from greenml.units import JOULES_PER_KWH

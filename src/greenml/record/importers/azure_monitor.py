@@ -1,9 +1,11 @@
-"""Azure Monitor's metrics of an Azure ML run, as ``az monitor metrics list`` prints them.
+"""Azure Monitor's metrics of an Azure ML run, as ``az monitor metrics list`` prints them, or asked of it by name.
 
 Energy is summed over points and series. Utilization and mean memory are means over points, weighted by
 their count where Azure gives it, else equally. Peak memory is the mean over the series of each one's largest
 point: the mean over the GPUs of each one's peak, where the export is split by GPU. A point without a value
 was not sampled: it is left out. Azure's megabytes are taken for 1e6 bytes, as published cards do.
+
+Azure is asked for the GPU energy of a run of a workspace: by instance, of the run id alone.
 """
 
 from __future__ import annotations
@@ -14,12 +16,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from greenml.errors import RecordError
+from greenml.errors import RecordError, SettingsError
 from greenml.record.importers._part import Part, read_json
 from greenml.record.schema import DeviceRecord, Note, Usage
+from greenml.redaction import redact_text
 from greenml.units import BYTES_PER_MB
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+    from azure.monitor.querymetrics import MetricsClient
+
 
 GPU_ID = "azure-monitor-gpu"
 HOST_ID = "azure-monitor-host"
@@ -363,3 +371,85 @@ def _host(metrics: dict[str, _Metric], troubles: list[str]) -> DeviceRecord | No
         sensor="azure_monitor",
         usage=Usage(why="a node's energy is not counted here", utilization_ratio=ratio),
     )
+
+
+NAMESPACE = "Microsoft.MachineLearningServices/workspaces"
+MARGIN = timedelta(minutes=5)  # the figures are of the run id: a wider window adds nothing of others
+FINE_WINDOW = timedelta(days=1)  # up to this, in points of a minute, else of an hour
+MOST_SERIES = 1000  # 10 by default, which would leave instances out
+SECONDS = {"connection_timeout": 20, "read_timeout": 60, "retry_total": 2}
+SHOWN_LETTERS = 300
+
+
+def client(region: str, credential: TokenCredential | None = None) -> MetricsClient:
+    """Return a client of a region's metrics; by default with the credential that Azure's own tools would take.
+
+    Raises:
+        SettingsError: the packages are not installed, or there is no such region.
+    """
+    if not re.fullmatch(r"[a-z0-9]+", region):
+        raise SettingsError(f"--with azure: the region is a name such as westus2, not {region!r}")
+    try:
+        from azure.identity import DefaultAzureCredential
+        from azure.monitor.querymetrics import MetricsClient
+    except ImportError as error:
+        raise SettingsError(
+            f"--with azure:/subscriptions/... needs packages: pip install 'greenml[azure-monitor]' ({error})"
+        ) from None
+    credential = DefaultAzureCredential() if credential is None else credential
+    return MetricsClient(f"https://{region}.metrics.monitor.azure.com", credential, **SECONDS)
+
+
+def ask(client: MetricsClient, workspace: str, run: str, start: datetime, end: datetime) -> dict[str, Any]:
+    """Return a run's GPU energy as ``az monitor metrics list`` prints it.
+
+    Args:
+        client: of the workspace's region.
+        workspace: its resource id, ``/subscriptions/.../workspaces/NAME``.
+        run: its run id.
+        start: when it began.
+        end: when it ended.
+
+    Raises:
+        SettingsError: the run id is none.
+        RecordError: Azure Monitor does not answer, or refuses.
+    """
+    from azure.core.exceptions import AzureError
+
+    if not re.fullmatch(r"[\w.-]+", run):
+        raise SettingsError(f"--with azure: {run!r} is not a run id of Azure ML")
+    try:
+        results = client.query_resources(
+            resource_ids=[workspace], metric_namespace=NAMESPACE, metric_names=[ENERGY],
+            timespan=(start - MARGIN, end + MARGIN),
+            granularity=timedelta(minutes=1) if end - start <= FINE_WINDOW else timedelta(hours=1),
+            aggregations=["total"], filter=f"RunId eq '{run}' and InstanceId eq '*'", max_results=MOST_SERIES,
+        )  # fmt: skip
+    except (AzureError, KeyError, TypeError, ValueError) as error:
+        text = " ".join(redact_text(str(error)).split())[:SHOWN_LETTERS]
+        raise RecordError(f"Azure Monitor: {type(error).__name__}: {text}") from None
+    [result, *_] = results or [None]
+    if result is None:
+        raise RecordError("Azure Monitor: it answered without a result")
+    return {
+        "interval": str(result.granularity),
+        "timespan": result.timespan,
+        "value": [
+            {
+                "name": {"value": metric.name},
+                "unit": metric.unit,
+                "timeseries": [
+                    {
+                        "metadatavalues": [
+                            {"name": {"value": name}, "value": value} for name, value in series.metadata_values.items()
+                        ],
+                        "data": [
+                            {"timeStamp": point.timestamp.isoformat(), "total": point.total} for point in series.data
+                        ],
+                    }
+                    for series in metric.timeseries
+                ],
+            }
+            for metric in result.metrics
+        ],
+    }

@@ -12,7 +12,7 @@ from typing import Any
 from greenml import redaction
 from greenml.errors import SettingsError
 from greenml.record.schema import RunRecord
-from greenml.reports.card import facts, front_matter, sections
+from greenml.reports.card import sections, text
 
 KEY = "model-index"
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
@@ -258,7 +258,7 @@ def check(card: str) -> None:
         from huggingface_hub import ModelCard
     except ImportError:
         raise SettingsError("a card's metadata needs huggingface_hub: pip install 'greenml[card]'") from None
-    if front_matter.split(card).block is None:
+    if text.split(card).block is None:
         return  # the library would warn
     try:
         ModelCard(card.removeprefix("\ufeff"))
@@ -272,15 +272,15 @@ def emissions(record: RunRecord, theirs: Mapping[str, Any]) -> dict[str, Any]:
 
     Source: https://huggingface.co/docs/hub/model-cards-co2 (grams; what else may stand beside them).
     """
-    known = facts.emissions(record)
+    known = sections.emissions(record)
     if known.grams is None:
         return {}
     values = {
         "emissions": known.grams,
         "source": f"{known.source}, {known.scope}",
         "training_type": training_type(record, theirs),
-        "geographical_location": facts.geography(record),
-        "hardware_used": facts.hardware(record),
+        "geographical_location": sections.geography(record),
+        "hardware_used": sections.hardware_words(record),
     }
     words = {
         name: redaction.printable_line(value) if isinstance(value, str) else value for name, value in values.items()
@@ -305,7 +305,7 @@ def training_type(record: RunRecord, theirs: Mapping[str, Any]) -> str:
 def _settle_emissions(made: Metadata, record: RunRecord, theirs: Mapping[str, Any], *, force: bool) -> None:
     ours, before = emissions(record, theirs), theirs.get(CO2)
     if not ours:
-        made.left_out.append(f"{CO2}: {facts.emissions(record).why}")
+        made.left_out.append(f"{CO2}: {sections.emissions(record).why}")
         return
     whole = before if isinstance(before, Mapping) else {"emissions": before}  # the hub takes the number alone too
     known = {name: value for name, value in whole.items() if value is not None}

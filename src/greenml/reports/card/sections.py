@@ -1,4 +1,8 @@
-"""Renders a card's sections besides its tables: hyperparameters, DeepSpeed, results, and how it was measured."""
+"""Renders a card's facts and its sections besides its tables: hyperparameters, DeepSpeed, results, how it was measured.
+
+Facts are of one line: emissions, hardware, place. The "Environmental Impact" fields of the Hugging Face model card
+template are filled in where a card has them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from greenml.record.schema import Factor, RunRecord, SourceRef
-from greenml.reports import _format, markdown
-from greenml.reports.card import facts
+from greenml.errors import FactorError
+from greenml.factors import tables
+from greenml.record.schema import TRAINING_PATHS, Factor, RunRecord, SourceRef
+from greenml.reports import _format, _parts, markdown
+from greenml.units import SECONDS_PER_HOUR
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*\Z")
 _NOT_TEXT = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf", "infinity"})
@@ -205,7 +212,7 @@ def _devices(record: RunRecord) -> tuple[int, str]:
     for world in (world_size, record.params.get("world_size"), record.environment.world_size):
         if isinstance(world, int) and world > 0:
             return world, f"process{'es' if world > 1 else ''}"
-    count, known = facts.gpu_count(record)
+    count, known = gpu_count(record)
     return count, f"GPU{'s' if count > 1 else ''} ({known}; it is assumed that all of them trained)"
 
 
@@ -307,7 +314,7 @@ def _run(record: RunRecord) -> str:
 
 def _sensors(record: RunRecord) -> list[str]:
     """Say what each energy comes from; a reported row says so itself, and its tool's name stands for its sensors."""
-    lines = [f"Sensors: {facts.energy_sources(record, unknown=True)}."] if not record.reported else []
+    lines = [f"Sensors: {energy_sources(record, unknown=True)}."] if not record.reported else []
     for row in record.reported:
         tool = _format.SENSOR_NAMES.get(row.tool, row.tool)
         lines.append(
@@ -320,12 +327,12 @@ def _sensors(record: RunRecord) -> list[str]:
     )
     if imported:
         lines.append(f"Utilization, memory and energy in Resource Usage: as {', '.join(imported)} reports them.")
-    hardware = facts.hardware(record)
+    hardware = hardware_words(record)
     return [markdown.escape(line) for line in [*lines, f"Hardware: {hardware}." if hardware else ""] if line]
 
 
 def _scopes(record: RunRecord) -> str:
-    scope = facts.emissions(record).scope
+    scope = emissions(record).scope
     if not scope:
         return ""
     if scope == "the whole run":
@@ -382,3 +389,200 @@ def _intervals(record: RunRecord) -> str:
         "Intervals: from the lowest to the highest energy that sensors' errors and gaps between readings allow; "
         "those of the emissions hold the spread of the factors too."
     )
+
+
+# The words of huggingface_hub/templates/modelcard_template.md.
+HARDWARE, HOURS, PROVIDER = "Hardware Type", "Hours used", "Cloud Provider"
+REGION, CARBON = "Compute Region", "Carbon Emitted"
+_LINE = re.compile(
+    r"^([ \t]*[-*+] \*\*(" + "|".join((HARDWARE, HOURS, PROVIDER, REGION, CARBON)) + r"):\*\*)([^\r\n]*)", re.M
+)
+_UNFILLED = re.compile(r"\s*(?:|\[More Information Needed\]|\{\{.*\}\})\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A card with its fields filled; ``has_fields`` is False where it has none of them."""
+
+    text: str
+    has_fields: bool
+    conflicts: list[tuple[str, str, str]]
+    left_out: list[str]
+
+
+def fields(record: RunRecord) -> dict[str, str]:
+    """Return the template's fields in its order; empty where a field is not known."""
+    emitted = emissions(record)
+    grams = f"{emitted.grams:f} g CO2eq" if emitted.grams is not None else ""
+    details = ", ".join(part for part in (emitted.interval, emitted.scope, f"source: {emitted.source}") if part)
+    values = {
+        HARDWARE: hardware_words(record),
+        HOURS: _hours(record),
+        PROVIDER: cloud(record),
+        REGION: geography(record),
+        CARBON: f"{grams} ({details})" if grams else "",
+    }
+    return {name: markdown.escape(text) for name, text in values.items()}
+
+
+def section(record: RunRecord) -> str:
+    """Render the fields under their heading; what is not known is said in words."""
+    why = emissions(record).why
+    known = fields(record)
+    missing = {CARBON: markdown.escape(_format.missing(why, _format.NOT_KNOWN))}
+    lines = [f"- **{name}:** {text or missing.get(name, _format.NOT_KNOWN)}" for name, text in known.items()]
+    return "\n\n".join(["## Environmental Impact", "\n".join(lines)])
+
+
+def fill(card: str, hidden: str, record: RunRecord, *, force: bool) -> Filled:
+    """Fill the template's lines in a card; a line that somebody filled otherwise stays, unless forced.
+
+    Args:
+        card: the text.
+        hidden: the same text with what is not to be looked at (code, other sections of greenml's) blanked out.
+        record: of the run.
+        force: replace what is in conflict.
+    """
+    known = fields(record)
+    conflicts: list[tuple[str, str, str]] = []
+    left_out: list[str] = []
+    lines = list(_LINE.finditer(hidden))
+    for line in reversed(lines):
+        name, theirs = line[2], card[line.start(3) : line.end(3)]
+        ours = known[name]
+        unfilled = _UNFILLED.fullmatch(theirs)
+        if not ours and unfilled:
+            left_out.append(f"{name}: {_format.NOT_KNOWN}")
+        if not ours or theirs.strip() == ours:
+            continue
+        if not unfilled:
+            conflicts.append((name, theirs.strip(), ours))
+        if unfilled or force:
+            card = f"{card[: line.start(3)]} {ours}{card[line.end(3) :]}"
+    return Filled(card, bool(lines), conflicts[::-1], left_out[::-1])
+
+
+def _hours(record: RunRecord) -> str:
+    hours = _format.number(record.duration_seconds / SECONDS_PER_HOUR, 4)
+    count = gpu_count(record)[0]
+    return f"{hours} ({count} GPUs, the whole run)" if count > 1 else f"{hours} (the whole run)"
+
+
+CLOUD_NAMES = {"azure": "Azure", "aws": "AWS", "gcp": "Google Cloud", "coreweave": "CoreWeave", "lambda": "Lambda"}
+KILOGRAM_EXPONENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Emissions:
+    """The figure of the "Carbon Emissions" table, in grams as the hub wants it. ``grams`` None: ``why`` says why."""
+
+    grams: Decimal | None
+    scope: str = ""
+    source: str = ""
+    interval: str = ""
+    why: str = ""
+
+
+def emissions(record: RunRecord) -> Emissions:
+    """Return the emissions that the card's table shows.
+
+    A reported figure keeps every digit that its tool wrote: its kilograms are shifted by three places, not multiplied
+    as a binary number. A computed one has six significant digits, as in the table.
+    """
+    if record.reported:
+        return _reported(record)
+    total = markdown.measured_scope(record)
+    if total is None:
+        return Emissions(None, why="the record has no totals")
+    quantity = total.emissions_grams
+    if quantity.value is None:
+        return Emissions(None, why=quantity.why or "not known")
+    return Emissions(
+        Decimal(_format.number(quantity.value)),
+        _scope(total.scope),
+        f"greenml ({energy_sources(record)}{', marginal carbon intensity' if record.factors.marginal else ''})"
+        + (f", a lower bound: {quantity.why}" if quantity.at_least else ""),
+        _format.interval_of(quantity, lambda grams: f"{_format.number(grams, 4)} g"),
+    )
+
+
+def _reported(record: RunRecord) -> Emissions:
+    row = record.reported[0]
+    text, tool = row.row.get("emissions", ""), _format.SENSOR_NAMES.get(row.tool, row.tool)
+    try:
+        kilograms = Decimal(text)
+    except InvalidOperation:
+        kilograms = Decimal("NaN")
+    if not kilograms.is_finite():
+        return Emissions(None, why=f"{tool}'s row has no number of emissions")
+    grams = kilograms.scaleb(KILOGRAM_EXPONENT)
+    return Emissions(Decimal(f"{grams:f}"), _scope(row.scope), tool)
+
+
+def _scope(scope: str) -> str:
+    if scope in TRAINING_PATHS:
+        return "training only"
+    return "the whole run" if scope == "run" else f"the phase {scope} only"
+
+
+def energy_sources(record: RunRecord, *, unknown: bool = False) -> str:
+    """Say how each kind's energy is known: ``GPU measured (NVML counter), CPU modelled``.
+
+    Args:
+        record: of the run.
+        unknown: name the kinds that are not known too, with the reason.
+    """
+    total = markdown.measured_scope(record)
+    if total is None:
+        return "nothing was measured"
+    parts = []
+    for kind, quantity in (
+        ("gpu", total.gpu_energy_joules),
+        ("cpu", total.cpu_energy_joules),
+        ("dram", total.dram_energy_joules),
+    ):
+        if quantity.value is not None:
+            by = _format.sensors(record, kind)
+            parts.append(f"{kind.upper()} {quantity.basis}{f' ({by})' if by else ''}")
+        elif unknown:
+            parts.append(f"{kind.upper()} {_format.unknown(quantity)}")
+    return ", ".join(parts) or "nothing was measured"
+
+
+def hardware_words(record: RunRecord) -> str:
+    """Name the hardware: ``8 X Tesla V100-SXM2-32GB (ND40rs_v2)``; empty where nothing tells."""
+    place = record.place
+    if place.sku and _parts.mismatch(record):
+        return f"{_parts.seen(record)} (billed as {place.sku})"
+    ran_on = _parts.hardware(record)
+    if not ran_on and place.sku:
+        each = place.sku_label or place.sku
+        ran_on = f"{place.nodes} nodes of {each}" if place.nodes > 1 else each
+    return f"{ran_on} ({place.sku})" if place.sku and place.sku not in ran_on else ran_on
+
+
+def gpu_count(record: RunRecord) -> tuple[int, str]:
+    """Return the number of GPUs, and its source; 0 where it is not known."""
+    seen = sum(device.count for device in _parts.at_a_time(record, "gpu"))
+    if seen or markdown.has_no_gpu(record):
+        return seen, "seen by greenml"
+    place = record.place
+    try:
+        rows = tables.lookup("skus", place.cloud, place.sku.rpartition("/")[2]) if place.sku else []
+    except FactorError:
+        rows = []
+    each = float(rows[0]["gpu_count"] or 0) if rows else 0.0
+    return round(each * place.nodes), f"of {place.sku}" if each else ""
+
+
+def geography(record: RunRecord) -> str:
+    """Name the place, the narrowest name first: ``Washington, United States (azure westus2)``."""
+    place = record.place
+    named = ", ".join(dict.fromkeys(part for part in (place.state, place.country_name) if part))
+    code = f"{place.cloud} {place.region}".strip() if place.region else ""
+    return f"{named} ({code})" if named and code else named or code
+
+
+def cloud(record: RunRecord) -> str:
+    """Name the cloud provider; empty where none is known."""
+    return CLOUD_NAMES.get(record.place.cloud, record.place.cloud)

@@ -1,12 +1,16 @@
-"""Builds the head of a report page: run, headline figures, notes, and every figure with its interval."""
+"""The figures of a report page: run, headline figures, notes, every figure with its interval; then by phase and device.
+
+What is by phase and by device is bars with their intervals, and the tables of the same figures.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from greenml.record.schema import Note, RunRecord, Totals
+from greenml.record.schema import DeviceRecord, Note, PhaseRecord, Quantity, RunRecord, Totals
 from greenml.reports import _figures, _format, _parts
 
 SHOWN_NOTES = 8
@@ -204,3 +208,367 @@ def figures(record: RunRecord) -> list[Row]:
         )
         for figure in rows
     ]
+
+
+MOST_ROWS = 200  # of the table of phases
+MOST_BARS = 16
+TableRow = TypeVar("TableRow")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A value with its interval, in SI; None is not known. A rest is what no other bar stands for."""
+
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    is_rest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnBar:
+    """A bar as it is drawn: lengths in percent of the chart's width, and its figures in words.
+
+    Attributes:
+        low_percent, high_percent: ends of the interval's whisker; None where there is no interval.
+        is_rest: it stands for what is outside of phases, or for all other devices.
+    """
+
+    label: str
+    figure: str
+    interval: str
+    percent: float
+    low_percent: float | None
+    high_percent: float | None
+    is_rest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the bars of a chart measure, how a value is written, and the colour's CSS class."""
+
+    title: str
+    write: Callable[[float], str]
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A chart of horizontal bars."""
+
+    title: str
+    style: str
+    bars: tuple[DrawnBar, ...]
+
+
+ENERGY = Measure("Energy", _format.energy, "energy")
+CARBON = Measure("Carbon", _format.mass, "carbon")
+OUTSIDE = "outside phases"
+
+
+def cost(tier: str) -> Measure:
+    """Return the measure of a tier's cost."""
+    return Measure(f"Cost, {_format.tier(tier)}", _format.money, "cost")
+
+
+def draw_bars(measure: Measure, values: Sequence[Bar]) -> Bars | None:
+    """Return the chart of bars; None where no value is known, or all are zero."""
+    known = _largest([bar for bar in values if bar.value is not None])
+    most = max((max(bar.value or 0.0, bar.high or 0.0) for bar in known), default=0.0)
+    if most <= 0 or not any(bar.value for bar in known):
+        return None
+    return Bars(
+        measure.title,
+        measure.style,
+        tuple(
+            DrawnBar(
+                bar.label,
+                measure.write(bar.value or 0.0),
+                _format.interval(bar.low, bar.high, measure.write),
+                _percent(bar.value or 0.0, most),
+                None if bar.low is None or bar.high is None else _percent(bar.low, most),
+                None if bar.low is None or bar.high is None else _percent(bar.high, most),
+                bar.is_rest,
+            )
+            for bar in known
+        ),
+    )
+
+
+def _percent(value: float, most: float) -> float:
+    return round(100 * min(max(value / most, 0.0), 1.0), 3)
+
+
+def _largest(known: list[Bar]) -> list[Bar]:
+    """Return the largest values in their order, and the others as one, where they are too many to draw."""
+    if len(known) <= MOST_BARS:
+        return known
+    largest = sorted(known, key=lambda bar: bar.value or 0.0, reverse=True)[: MOST_BARS - 1]
+    others = [bar for bar in known if bar not in largest]
+    return [
+        *(bar for bar in known if bar in largest),
+        Bar(f"{len(others)} others", sum(bar.value or 0.0 for bar in others), is_rest=True),
+    ]
+
+
+# By phase
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRow:
+    """A row of the table of phases; ``depth`` is how many phases it is nested in."""
+
+    name: str
+    figures: Sequence[str]
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Generic[TableRow]):
+    """The section by phase or by device: charts, the table's columns with their CSS class, rows, what they mean."""
+
+    charts: Sequence[Bars]
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[TableRow]
+    words: str
+
+
+def by_phase(record: RunRecord) -> Section[PhaseRow] | None:
+    """Return the section; None for a run without phases."""
+    phases = _parts.phases(record)
+    run = record.total()
+    if not phases or run is None:
+        return None
+    rest = _parts.remainder(record)
+    tiers = list(run.cost_usd)
+    outer = [phase for phase in phases if "/" not in phase.path]
+    charts = [
+        draw_bars(
+            ENERGY,
+            _phase_bars(record, outer, lambda total: total.it_energy_joules, rest.energy_joules if rest else None),
+        ),
+        draw_bars(
+            CARBON,
+            _phase_bars(record, outer, lambda total: total.emissions_grams, rest.emissions_grams if rest else None),
+        ),
+    ]
+    for tier in tiers[:1]:
+        outside = rest.cost_usd.get(tier) if rest else None
+        bars = _phase_bars(record, outer, lambda total: total.cost_usd.get(tier), outside)  # noqa: B023
+        charts.append(draw_bars(cost(tier), bars))
+    words = "Energy is that of GPU, CPU and DRAM; carbon includes the PUE."
+    if any("/" in phase.path for phase in phases):
+        words += " A nested phase is part of the one above it; the charts show the outer ones."
+    if rest is None:
+        words += " Phases overlap in time, so that they add up to more than the run."
+    costs = [f"cost, {_format.tier(tier)}" for tier in tiers]
+    columns = ["time", "times", "energy", "of the run", "carbon", *costs, "GPU use"]
+    return Section(
+        [chart for chart in charts if chart],
+        [("phase", ""), *((name, "figure") for name in columns)],
+        _phase_rows(record, phases, rest, tiers),
+        words,
+    )
+
+
+def _phase_bars(
+    record: RunRecord, phases: Sequence[PhaseRecord], pick: Callable[[Totals], Quantity | None], outside: float | None
+) -> list[Bar]:
+    bars = []
+    for phase in phases:
+        total = record.total(phase.path)
+        quantity = pick(total) if total is not None else None
+        if quantity is not None:
+            bars.append(Bar(phase.path, quantity.value, quantity.low, quantity.high))
+    return [*bars, Bar(OUTSIDE, outside, is_rest=True)] if outside else bars
+
+
+def _phase_rows(
+    record: RunRecord, phases: Sequence[PhaseRecord], rest: _parts.Remainder | None, tiers: Sequence[str]
+) -> list[PhaseRow]:
+    run = record.total()
+    whole = run.it_energy_joules.value if run else None
+    rows = [
+        PhaseRow(
+            phase.path.rsplit("/", 1)[-1],
+            (
+                _format.duration(phase.seconds),
+                str(phase.count),
+                *_phase_figures(record.total(phase.path), whole, tiers),
+            ),
+            min(phase.path.count("/"), 4),
+        )
+        for phase in phases[:MOST_ROWS]
+    ]
+    if len(phases) > MOST_ROWS:
+        rows.append(PhaseRow(f"and {len(phases) - MOST_ROWS} more phases, see run.json", [""] * (6 + len(tiers))))
+    if rest is not None:
+        figures = (
+            _format.optional(rest.energy_joules, _format.energy, _format.NOT_KNOWN),
+            _share(rest.energy_joules, whole),
+            _format.optional(rest.emissions_grams, _format.mass, _format.NOT_KNOWN),
+            *(_format.optional(rest.cost_usd.get(tier), _format.money, _format.NOT_KNOWN) for tier in tiers),
+        )
+        rows.append(PhaseRow(OUTSIDE, (_format.duration(rest.seconds), "", *figures, "")))
+    rows.append(PhaseRow("run", (_format.duration(record.duration_seconds), "", *_phase_figures(run, whole, tiers))))
+    return rows
+
+
+def _phase_figures(total: Totals | None, whole: float | None, tiers: Sequence[str]) -> list[str]:
+    if total is None:
+        return [_format.NOT_KNOWN] * (4 + len(tiers))
+    return [
+        _known(total.it_energy_joules, _format.energy),
+        _share(total.it_energy_joules.value, whole),
+        _known(total.emissions_grams, _format.mass),
+        *(_known(total.cost_usd.get(tier), _format.money) for tier in tiers),
+        _format.optional(total.gpu_utilization_ratio, _format.percent, "-"),
+    ]
+
+
+def _known(quantity: Quantity | None, write: Callable[[float], str]) -> str:
+    return _format.NOT_KNOWN if quantity is None or quantity.value is None else write(quantity.value)
+
+
+def _share(value: float | None, whole: float | None) -> str:
+    return "-" if value is None or not whole else _format.percent(value / whole)
+
+
+# By device
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A row of the table of devices; ``model`` and ``interval`` stand small under the name and the energy."""
+
+    name: str
+    model: str = ""
+    energy: str = ""
+    interval: str = ""
+    figures: Sequence[str] = ()
+    basis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Figures of the run that are shared out to its devices by energy."""
+
+    measures: Sequence[tuple[Measure, Quantity]] = ()
+    whole_joules: float = 0.0
+
+    def of(self, joules: float | None) -> list[str]:
+        return [
+            measure.write(quantity.value * joules / self.whole_joules)
+            if joules and self.whole_joules and quantity.value is not None
+            else "-"
+            for measure, quantity in self.measures
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Energy:
+    """The energy of a group of devices and its interval, of those devices that are known."""
+
+    joules: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def by_device(record: RunRecord) -> Section[DeviceRow] | None:
+    """Return the section; None for a record without devices."""
+    groups = _parts.groups(record)
+    if not groups:
+        return None
+    labels = _parts.short_group_names(groups)
+    energies = [
+        (label, _device_energy(group))
+        for label, (_, group) in zip(labels, groups, strict=True)
+        if any(device.kind in ("gpu", "cpu", "dram") for device in group)
+    ]
+    charts = [draw_bars(ENERGY, [Bar(label, energy.joules, energy.low, energy.high) for label, energy in energies])]
+    run = record.total()
+    shared = _Shared()
+    if run is not None and run.it_energy_joules.value:
+        whole = run.it_energy_joules.value
+        costs = [(cost(tier), usd) for tier, usd in run.cost_usd.items()]
+        shared = _Shared([(CARBON, run.emissions_grams), *costs], whole)
+        for measure, quantity in shared.measures[:2]:
+            if quantity.value is not None:
+                shares = [
+                    Bar(label, energy.joules and quantity.value * energy.joules / whole) for label, energy in energies
+                ]
+                charts.append(draw_bars(measure, shares))
+    words = (
+        "A device's carbon and cost are the run's, shared out by energy: a machine's price is not that of its parts."
+    )
+    columns = [
+        "energy",
+        *(measure.title.lower() for measure, _ in shared.measures),
+        "mean power",
+        "use",
+        "memory peak",
+        "covered",
+    ]
+    return Section(
+        [chart for chart in charts if chart],
+        [("device", ""), *((name, "figure") for name in columns), ("known how", "")],
+        _device_rows(record, groups, shared),
+        words if shared.measures else "",
+    )
+
+
+def _device_energy(group: Sequence[DeviceRecord]) -> _Energy:
+    usages = [device.usage for device in group if device.usage.energy_joules is not None]
+    if not usages:
+        return _Energy()
+    known = all(usage.energy_low_joules is not None and usage.energy_high_joules is not None for usage in usages)
+    return _Energy(
+        sum(usage.energy_joules or 0.0 for usage in usages),
+        sum(usage.energy_low_joules or 0.0 for usage in usages) if known else None,
+        sum(usage.energy_high_joules or 0.0 for usage in usages) if known else None,
+    )
+
+
+def _device_rows(
+    record: RunRecord, groups: Sequence[tuple[str, list[DeviceRecord]]], shared: _Shared
+) -> list[DeviceRow]:
+    rows = []
+    labels = _parts.short_group_names(groups)
+    for label, (name, group), texts in zip(labels, groups, _parts.device_rows(record), strict=False):
+        _, energy, power, utilization, memory, method = texts
+        known = _device_energy(group)
+        model = group[0].name if len(group) == 1 else name
+        figures = (*shared.of(known.joules), power, utilization, memory, _covered(record, group))
+        rows.append(
+            DeviceRow(
+                label,
+                model if model != label else "",
+                energy,
+                _format.interval(known.low, known.high, _format.energy),
+                figures,
+                ", ".join(part for part in (method, _why(group)) if part) or "-",
+            )
+        )
+    if len(groups) > _parts.MOST_ROWS:
+        blank = [""] * (4 + len(shared.measures))
+        rows.append(DeviceRow(f"and {len(groups) - _parts.MOST_ROWS} more kinds, see run.json", figures=blank))
+    return rows
+
+
+def _why(group: Sequence[DeviceRecord]) -> str:
+    usages = [device.usage for device in group]
+    return "; ".join(dict.fromkeys(usage.why for usage in usages if usage.energy_joules is None and usage.why))
+
+
+def _covered(record: RunRecord, group: Sequence[DeviceRecord]) -> str:
+    """Write which share of the run's time the energy is known for, the least to the most of a group."""
+    seconds = record.duration_seconds
+    ratios = [
+        min(device.usage.covered_seconds / seconds, 1.0)
+        for device in group
+        if device.usage.covered_seconds and seconds > 0
+    ]
+    if not ratios:
+        return "-"
+    return _format.interval(min(ratios), max(ratios), _format.percent) or _format.percent(ratios[0])

@@ -20,11 +20,11 @@ from greenml.energy import integrate
 from greenml.energy.usage import Part, Span, usage
 from greenml.record.schema import DeviceRecord, Factor, Factors, Totals, Usage
 from greenml.run.live import LiveRun
-from greenml.run.serving.attribution import WindowEnergy
+from greenml.run.serving.ledger import WindowEnergy
 from greenml.trace import file as trace_file
-from greenml.trace.folder import trace_paths
+from greenml.trace import trace_paths
+from greenml.trace.file import COUNTED, Tail
 from greenml.trace.lines import Line, kind_of, rollups_of, share_late
-from greenml.trace.tail import COUNTED, Tail
 from greenml.trace.types import Device, Rollup
 from greenml.units import SECONDS_PER_HOUR
 

@@ -17,8 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from greenml.run.serving.attribution import Attributed
-from greenml.run.serving.ledger import Ended, InFlight, Settled, Totals
+from greenml.run.serving.ledger import Attributed, Ended, InFlight, Settled, Totals
 
 BUSY_SECONDS = 2.0  # how long a write waits for another worker's
 LEFT_SECONDS = 86_400.0  # a file that nobody has written to for so long is one of a server that was killed

@@ -3,6 +3,10 @@
 A request's path takes no lock and waits for nothing: it notes two times and appends to a list. A thread reads the
 devices' energy from the traces and shares it out, window by window. Of all workers of a server on one machine, one
 settles for all; where it dies, another goes on from its totals.
+
+``meter = greenml.serve()`` once, where the server starts; ``with meter.request(model="bart") as request:`` around each
+request, and ``request.tokens(input=212, output=40)`` within it. Some two seconds after its end, ``request.result`` says
+what it used. The integrations of web frameworks and engines do this by themselves (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -24,16 +28,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from greenml.run import exit_hooks, job
-from greenml.run.serving.attribution import Attributed, WindowEnergy
-from greenml.run.serving.ledger import Ended, Group, InFlight, Ledger, Settled, SettledWindow, Totals
-from greenml.run.track import Run, finish_elsewhere
+from greenml.errors import SettingsError
+from greenml.run import exit_hooks, membership
+from greenml.run.serving.ledger import (
+    Attributed,
+    Ended,
+    Group,
+    InFlight,
+    Ledger,
+    Settled,
+    SettledWindow,
+    Totals,
+    WindowEnergy,
+)
+from greenml.run.track import Run, checked_settings, finish_elsewhere
 
 if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
     from greenml.run.serving.devices import DeviceEnergies
     from greenml.run.serving.exchange import Exchange
     from greenml.settings import Settings
+
 
 log = logging.getLogger("greenml")
 WINDOW_SECONDS = 1.0
@@ -401,7 +416,7 @@ class ServingMeter:
         from greenml.run.serving.devices import DeviceEnergies
         from greenml.run.serving.exchange import Exchange
 
-        run = ServingRun(self._settings, identity=job.of_server, origin_seconds=0.0, join=self._join)
+        run = ServingRun(self._settings, identity=membership.of_server, origin_seconds=0.0, join=self._join)
         run.meter, self._run = self, run
         self._begin_seconds = self._clock()
         run.start()
@@ -791,3 +806,66 @@ def _count(value: object) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return count if 0 <= count < 10**15 and not isinstance(value, str | bytes) else None
+
+
+OUTPUT = "serving.json"
+SHORTEST_WINDOW_SECONDS, LONGEST_WINDOW_SECONDS = 0.5, 60.0
+
+
+def serve(
+    output: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    sku: str | None = None,
+    region: str | None = None,
+    tier: str | None = None,
+    gpus: str | list[int | str] | None = None,
+    carbon_intensity: float | None = None,
+    price_per_hour: float | None = None,
+    pue: float | None = None,
+    intensity: str | os.PathLike[str] | None = None,
+    market_intensity: float | None = None,
+    lifetime_years: float | None = None,
+    basis: str | None = None,
+    window_seconds: float = WINDOW_SECONDS,
+    record_minutes: float = RECORD_MINUTES,
+) -> ServingMeter:
+    """Begin to measure an endpoint, in each of its workers; returns within two seconds whatever the hardware does.
+
+    Args:
+        output: where the record goes; ``serving.json`` by default. Workers of one server write one record.
+        name: of the endpoint.
+        sku: the cloud's machine size, for the price; this and what follows as for ``greenml.track()``.
+        region: where it runs.
+        tier: which price is paid: ``dedicated``, ``low_priority`` or ``spot``.
+        carbon_intensity: g CO2e per kWh, in place of the tables.
+        price_per_hour: USD per machine and hour, in place of the tables.
+        pue: power usage effectiveness, in place of the tables.
+        intensity: the provider of the carbon intensity of each hour.
+        market_intensity: g CO2e per kWh of a contract.
+        lifetime_years: of the hardware.
+        basis: of the carbon intensity: ``direct`` or ``lifecycle``.
+        gpus: those that serve the model; those CUDA shows by default.
+        window_seconds: over which the devices' energy is shared among the requests in flight, 0.5 to 60.
+        record_minutes: between two writes of the record; it is written at the end too.
+
+    Raises:
+        SettingsError: a value is wrong, or the output cannot be written; one line says what would be right.
+    """
+    for label, value, low, high in (
+        ("window_seconds", window_seconds, SHORTEST_WINDOW_SECONDS, LONGEST_WINDOW_SECONDS),
+        ("record_minutes", record_minutes, 0.1, 24 * 60),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise SettingsError(f"{label} is {value!r}; it must be {low:g} to {high:g}")
+    settings = checked_settings(
+        {
+            "output": output, "name": name, "sku": sku, "region": region, "tier": tier, "gpus": gpus,
+            "carbon_intensity": carbon_intensity, "price_per_hour": price_per_hour, "pue": pue,
+            "intensity": None if intensity is None else str(intensity), "market_intensity": market_intensity,
+            "lifetime_years": lifetime_years, "basis": basis,
+        }
+    )  # fmt: skip
+    if "output" not in settings.known_from:
+        settings = replace(settings, output=Path(OUTPUT))
+    return ServingMeter(settings, window_seconds=window_seconds, record_minutes=record_minutes).start()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from greenml.accounting.per_unit import per
+from greenml.accounting.totals import per
 from greenml.errors import GreenMLError
 from greenml.record.schema import Basis, Quantity, RunRecord
 from greenml.run.live import LiveRun

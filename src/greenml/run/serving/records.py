@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterable
 
 from greenml.record.schema import Quantity, ServingGroup, ServingRecord
-from greenml.run.serving.attribution import Attributed
-from greenml.run.serving.ledger import Group, Totals
+from greenml.run.serving.ledger import Attributed, Group, Totals
 from greenml.trace import file as trace_file
 from greenml.trace.types import Trace
 

@@ -1,14 +1,18 @@
-"""Rules for advice on a run: GPU use, hardware, prices and regions, and the findings that they return."""
+"""Advice on saving energy, carbon or money in a run: rules, and their findings as text.
+
+A rule is one function, with its source.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from greenml import redaction
 from greenml.accounting import totals
-from greenml.analysis import _gpu_power
-from greenml.analysis.what_if import ranking
-from greenml.analysis.what_if.ranking import Option, what_if
+from greenml.analysis import _gpu_power, _prose
+from greenml.analysis.what_if import OLD_DAYS, Option, carbon_uncertainty, days_apart, ranked, what_if
 from greenml.errors import SettingsError
 from greenml.factors import prices as cloud_prices
 from greenml.factors import tables
@@ -632,7 +636,7 @@ def _cheapest(prices: dict[str, Factor]) -> str | None:
     """Return the cheapest other tier whose price is of the time of the dedicated one; of any time where none is."""
     dedicated = prices["dedicated"]
     others = {name: price for name, price in prices.items() if name != "dedicated" and price.value < dedicated.value}
-    near = {name: other for name, other in others.items() if ranking.days_apart(other, dedicated) <= ranking.OLD_DAYS}
+    near = {name: other for name, other in others.items() if days_apart(other, dedicated) <= OLD_DAYS}
     return min(near or others, key=lambda name: others[name].value, default=None)
 
 
@@ -654,8 +658,8 @@ def cleaner_region(record: RunRecord) -> Finding | Silence:
         return Silence(
             rule, "no region with the machine is cleaner by more than the uncertainty of the factors, on the same basis"
         )
-    best = ranking.ranked(better, "carbon")[0]
-    change, uncertainty = -(best.change_grams or 0.0), ranking.carbon_uncertainty(best, alternatives.run)
+    best = ranked(better, "carbon")[0]
+    change, uncertainty = -(best.change_grams or 0.0), carbon_uncertainty(best, alternatives.run)
     usd = None if best.change_usd is None else (-best.change_usd, -best.change_usd)
     return Finding(
         rule, f"Run in {best.name}", _places(alternatives.run, best),
@@ -687,7 +691,7 @@ def cheaper_region(record: RunRecord) -> Finding | Silence:
     if not dated:
         old = " at prices of the same time" if better else ""
         return Silence(rule, f"no region has the machine for at least {LEAST_SHARE:.0%} less{old}")
-    best = ranking.ranked(dated, "cost")[0]
+    best = ranked(dated, "cost")[0]
     grams = None if best.change_grams is None or not best.comparable else (-best.change_grams, -best.change_grams)
     usd = -(best.change_usd or 0.0)
     return Finding(
@@ -717,3 +721,125 @@ def _places(run: Option, other: Option) -> tuple[str, ...]:
 
 def _source(factor: Factor | None) -> str:
     return _format.source(factor.source) if factor is not None else ""
+
+
+# A rule says something only where the record holds what it needs, and is one function with its source.
+Rule = Callable[[RunRecord], Finding | Silence]
+RULES: tuple[Rule, ...] = (
+    idle_gpus,
+    small_batch,
+    input_bound,
+    evaluation,
+    preemptible,
+    cleaner_region,
+    cheaper_region,
+    power_limit,
+    mixed_precision,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The findings on a run.
+
+    Attributes:
+        name: of the run.
+        findings: the largest share of energy, carbon or money first. They overlap: their savings do not add up.
+        silent: the rules that have nothing to say, each with the reason.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    silent: tuple[Silence, ...]
+
+
+def _weighed(record: RunRecord, finding: Finding) -> Finding:
+    part, of = share(record, finding.saving)
+    return replace(finding, share=part, share_of=of)
+
+
+def advise(record: RunRecord) -> Advice:
+    """Apply every rule to a run and return the findings.
+
+    Args:
+        record: accounted.
+    """
+    answers = [rule(record) for rule in RULES]
+    findings = [_weighed(record, answer) for answer in answers if isinstance(answer, Finding)]
+    return Advice(
+        name=record.name or record.run_id,
+        findings=tuple(sorted(findings, key=lambda finding: -finding.share)),
+        silent=tuple(answer for answer in answers if isinstance(answer, Silence)),
+    )
+
+
+def render(advice: Advice, *, every: bool = False, width: int = 100) -> str:
+    """Render the findings; with ``every``, or without findings, also the reasons of the rules that have none.
+
+    Args:
+        advice: what was found.
+        every: also the rules that have nothing to say.
+        width: columns.
+    """
+    count = len(advice.findings)
+    name = redaction.printable_line(advice.name)
+    head = f"Advice for {name}: {count or 'no'} finding{'' if count == 1 else 's'} from {len(RULES)} rules."
+    lines = [head]
+    if count > 1:
+        text = "By the largest share of energy, carbon or cost. What they save overlaps: the figures do not add up."
+        lines += _prose.wrapped(text, width)
+    for number, finding in enumerate(advice.findings, 1):
+        lines += ["", *_finding(number, finding, width)]
+    if every or not count:
+        lines += ["", "Looked at, with nothing to say"]
+        lines += _prose.points([f"{silence.rule}: {silence.why}." for silence in advice.silent], width)
+    elif advice.silent:
+        lines += ["", f"{len(advice.silent)} rules have nothing to say of this run; --all says why."]
+    return redaction.printable_lines("\n".join(lines) + "\n")
+
+
+def _finding(number: int, finding: Finding, width: int) -> list[str]:
+    lines = [f"{number}. {finding.title} ({finding.rule})"]
+    rows = [
+        ("Saves", _saved(finding)),
+        *(("Seen", text) for text in finding.evidence),
+        ("Do", finding.advice),
+        *(("Assumed", text) for text in finding.assumes),
+        ("Source", finding.source),
+    ]
+    last = ""
+    for name, text in rows:
+        mark = f"{'' if name == last else name:<9}"
+        lines += _prose.wrapped(text, width, mark=mark, by=3)
+        last = name
+    return lines
+
+
+def _saved(finding: Finding) -> str:
+    saving = finding.saving
+    pairs: tuple[tuple[Range | None, Callable[[float], str]], ...] = (
+        (saving.usd, _format.money),
+        (saving.joules, _format.energy),
+        (saving.grams, _format.mass),
+    )
+    gains = [_saving_interval(*values, write) for values, write in pairs if values is not None and values[1] > 0]
+    costs = [
+        _saving_interval(-values[1], -values[0], write)
+        for values, write in pairs
+        if values is not None and values[1] < 0
+    ]
+    if not gains and not costs:
+        return "what it saves is not known"
+    text = ", ".join(gains)
+    if finding.share > 0:
+        text += f" (at mid-range {_format.percent(finding.share)} of the run's {finding.share_of})"
+    return "; ".join([text, *([f"but takes {', '.join(costs)} more"] if costs else [])])
+
+
+def _saving_interval(low: float, high: float, write: Callable[[float], str]) -> str:
+    """Write the interval of a saving: up to a value, from one to another, or between more and less."""
+    if low < 0:
+        return f"between {write(-low)} more and {write(high)} less"
+    if low == 0:
+        return f"up to {write(high)}"
+    return _format.interval(low, high, write) or write(high)

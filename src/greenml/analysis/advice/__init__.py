@@ -1,1 +1,0 @@
-"""Advice on saving energy, carbon or money in a run; each rule is one function."""

@@ -1,1 +1,0 @@
-"""Estimation of what a training will use, before it runs."""

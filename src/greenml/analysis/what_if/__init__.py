@@ -1,1 +1,0 @@
-"""Emissions and cost of a run elsewhere, or at another time."""
