@@ -15,10 +15,12 @@ from greenml.sensors._sample_buffer import Stamped
 
 RESTART_SECONDS = 5.0
 CODES = "dILQqiH"  # by nvmlValueType_t: double, unsigned int, long, long long, long long, int, unsigned short
-OTHER_VALUE = 1  # an unknown type of value is read as an unsigned int
-NUMBERS = [struct.Struct(f"@{code}") for code in CODES]
+NUMBERS = {value_type: struct.Struct(f"@{code}") for value_type, code in enumerate(CODES)}
 # nvmlSample_t: a time stamp, and a union of 8 bytes that holds a value.
-SAMPLE_LAYOUTS = [struct.Struct(f"@Q{code}{8 - struct.calcsize(code)}x") for code in CODES]
+SAMPLE_LAYOUTS = {
+    value_type: struct.Struct(f"@Q{code}{8 - struct.calcsize(code)}x") for value_type, code in enumerate(CODES)
+}
+OTHER_NUMBER, OTHER_SAMPLE = NUMBERS[1], SAMPLE_LAYOUTS[1]  # an unknown type of value is read as an unsigned int
 SAMPLE_BYTES = 16
 FIELD_LAYOUT = struct.Struct("@IIqqII8s")  # nvmlFieldValue_t: field, scope, time, latency, type, return code, value
 MEMORY_LAYOUT = struct.Struct("@I4xQQQQ")  # nvmlMemory_v2_t: version, total, reserved, free, used
@@ -107,7 +109,7 @@ class FieldCall:
         """
         _checked("nvmlDeviceGetFieldValues", handle, self._count, self._memory)
         return [
-            (code, float(NUMBERS[_value_type(value_type)].unpack_from(value)[0]))
+            (code, float(NUMBERS.get(value_type, OTHER_NUMBER).unpack_from(value)[0]))
             for _, _, _, _, value_type, code, value in FIELD_LAYOUT.iter_unpack(self._memory)
         ]
 
@@ -137,7 +139,7 @@ class SampleCall:
             if error.value == pynvml.NVML_ERROR_INSUFFICIENT_SIZE:
                 self._capacity = 0  # the driver's buffer has grown
             raise
-        layout = SAMPLE_LAYOUTS[_value_type(value_type.value)]
+        layout = SAMPLE_LAYOUTS.get(value_type.value, OTHER_SAMPLE)
         samples = memoryview(self._memory)[: SAMPLE_BYTES * min(count.value, self._capacity)]
         return list(layout.iter_unpack(samples))
 
@@ -157,10 +159,6 @@ class MemoryCall:
         _checked("nvmlDeviceGetMemoryInfo_v2", handle, self._memory)
         _, total, _, _, used = MEMORY_LAYOUT.unpack(self._memory)
         return total, used
-
-
-def _value_type(value_type: int) -> int:
-    return value_type if value_type < len(CODES) else OTHER_VALUE
 
 
 def _checked(function: str, *arguments: object) -> None:

@@ -43,14 +43,15 @@ class SampleBuffer:
     Args:
         fetch: returns (microseconds, value) later than a stamp, in any order; empty where nothing is new.
         clocks: the clocks, monotonic first, the wall clock second.
+        unit: by which values are multiplied.
 
     Attributes:
         depth_seconds: the longest time that the driver was seen to hold; 0 where not known.
         newest_value: of the last sample that was returned; None before the first.
     """
 
-    def __init__(self, fetch: Callable[[int], Stamped], clocks: Clocks = clocks) -> None:
-        self._fetch, self._clocks = fetch, clocks
+    def __init__(self, fetch: Callable[[int], Stamped], clocks: Clocks = clocks, unit: float = 1.0) -> None:
+        self._fetch, self._clocks, self._unit = fetch, clocks, unit
         self._since = 0  # the newest stamp seen, in the driver's clock
         self._seen_seconds = float("-inf")  # nothing at or before this is returned; monotonic
         self._wall_offset: float | None = None
@@ -100,9 +101,10 @@ class SampleBuffer:
             self.depth_seconds = last - first
             self._spacing_seconds = self.depth_seconds / (len(stamped) - 1)
         seen = max(self._since, _stamp(self._seen_seconds, offset))
-        self._newest_seconds, self._since, self.newest_value = last, *stamped[-1]
+        unit = self._unit
+        self._newest_seconds, self._since, self.newest_value = last, stamped[-1][0], stamped[-1][1] * unit
         self.pass_over(last)
-        return [(stamp * SECONDS_PER_MICROSECOND - offset, value) for stamp, value in stamped if stamp > seen]
+        return [(stamp * SECONDS_PER_MICROSECOND - offset, value * unit) for stamp, value in stamped if stamp > seen]
 
 
 def _stamp(seconds: float, offset: float) -> float:
