@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter, lt
 
 from greenml.units import SECONDS_PER_MICROSECOND
 
@@ -16,6 +17,7 @@ LEARNING_READS = 10
 TOGETHER_SECONDS = 0.0005  # clocks read further apart than this, by a thread held up in between, are read again
 CLOCK_READS = 5
 
+_STAMP = itemgetter(0)  # of a sample
 Stamped = Sequence[tuple[int, float]]
 Clocks = Callable[[], Sequence[float]]
 
@@ -86,7 +88,10 @@ class SampleBuffer:
             return []
         learn = self.depth_seconds < FULL_SECONDS and self._learning > 0
         self._learning -= learn
-        stamped = sorted(dict(self._fetch(0 if learn else self._since)).items())
+        stamped = self._fetch(0 if learn else self._since)
+        stamps = list(map(_STAMP, stamped))
+        if not all(map(lt, stamps, stamps[1:])):  # nearly always they ascend
+            stamped = sorted(dict(stamped).items())
         if not stamped:
             return []
         newest = stamped[-1][0]
