@@ -264,11 +264,6 @@ def _count_modules_once(gpus: list[_Gpu]) -> None:
                 gpu.counted_in(shared.device)
 
 
-def _spacing_seconds(buffer: SampleBuffer) -> float:
-    """Return after how long a driver's buffer is read again: at half its depth."""
-    return min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS) - EARLY_SECONDS
-
-
 def _sensor(library: Library | None, selected: Selected, driver: str, notes: list[str]) -> _Gpu | _Unreadable:
     """Open a GPU; one that cannot be opened is declared with the reason."""
     trouble = selected.card.trouble
@@ -329,7 +324,6 @@ class _Gpu:
         # The counter, since when it shows this, and whether it was seen to stand still since then.
         self._energy: tuple[float | None, float, bool] = (None, -math.inf, True)
         self._answers = self._counts = False  # energy or power was read the last time; the counter was
-        self._rest_seconds = -math.inf  # until then a read needs energy and power alone
         with library:
             self.device = self._described(selected, driver, notes)
         self._absent_codes = ABSENT
@@ -363,10 +357,7 @@ class _Gpu:
                 if self._generation != self._library.generation:
                     self._handle = self._looked_up()
                     self._generation = self._library.generation
-                now = time.monotonic()
-                if now < self._rest_seconds and not self._edge:
-                    return self._read_energy(now)
-                return self._read(now)
+                return self._read(time.monotonic())
             except pynvml.NVMLError as error:
                 if error.value == pynvml.NVML_ERROR_GPU_IS_LOST:
                     self._lost = _sentence(self._card.label, error)
@@ -416,14 +407,14 @@ class _Gpu:
             samples = self._power_buffer.new()
             self._fresh = bool(samples)
         energy, power = (None, None) if samples and not counter else self._energy_and_power()
+        self._energy = (energy, now, False) if energy != self._energy[0] else (energy, self._energy[1], True)
         power = samples[-1][1] if samples else power
-        self._keep(energy, power, now)
+        self._answers, self._counts = energy is not None or power is not None, energy is not None
         busy, memory_busy, rates = self._utilization(now, edge=edge)
         memory = None
         if self._elapsed("memory", now) >= (SLOW_FIELDS_SECONDS if edge or not self._counts else MEMORY_SECONDS):
             self._read_seconds["memory"] = now
             memory = self._memory()
-        self._rest_seconds = self._next_seconds(now)
         return Reading(
             energy,
             power,
@@ -437,46 +428,14 @@ class _Gpu:
             utilization_follows=not busy and self._sampled(now),
         )
 
-    def _read_energy(self, now: float) -> Reading:
-        """Read energy and power: nothing else is due. As ``_read`` does then, in a quarter of its time."""
-        energy, power = self._energy_and_power()
-        self._keep(energy, power, now)
-        if not self._counts or self._energy[2]:
-            self._rest_seconds = -math.inf
-        return Reading(
-            energy,
-            power,
-            power_follows=self._counts and self._fresh,
-            utilization_follows=self._sampled(now),
-        )
-
-    def _keep(self, energy: float | None, power: float | None, now: float) -> None:
-        """Keep what a read told of energy and power."""
-        stands = energy == self._energy[0]
-        self._energy = (energy, self._energy[1] if stands else now, stands)
-        self._answers, self._counts = energy is not None or power is not None, energy is not None
-
-    def _next_seconds(self, now: float) -> float:
-        """Return when a read has to ask for more than energy and power; a counter that fails or stands: the next."""
-        read = self._read_seconds
-        if not self._counts or self._energy[2] or (self._buffered and not self._fresh) or "rates" not in read:
-            return -math.inf
-        due = [read["memory"] + MEMORY_SECONDS, read["busy"] + _spacing_seconds(self._busy_buffer)]
-        if self._buffered:
-            due.append(read["power"] + _spacing_seconds(self._power_buffer))
-        if self._sampled(now):
-            due.append(read["busy samples"] + 2 * BUFFER_MOST_SECONDS)
-        else:
-            due.append(read["rates"] + RATES_SECONDS if self._buffered else -math.inf)
-        return min(due)
-
     def _elapsed(self, name: str, now: float) -> float:
         return now - self._read_seconds.get(name, -math.inf)
 
     def _due(self, name: str, buffer: SampleBuffer, now: float, *, edge: bool) -> bool:
         """Tell whether a buffer is to be read now, and note that it is."""
         elapsed = self._elapsed(name, now)
-        due = elapsed >= _spacing_seconds(buffer) or (edge and elapsed >= SLOW_FIELDS_SECONDS)
+        half = min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
+        due = elapsed >= half - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
         if name == "power" and not due:  # where the counter fails, power carries the energy
             _, moved_seconds, stands = self._energy
             due = not (self._counts and self._fresh) or (stands and now - moved_seconds >= STANDSTILL_SECONDS)

@@ -12,7 +12,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from greenml.errors import GreenMLError, SensorLostError
@@ -131,10 +131,7 @@ class Window:
             self._known_seconds |= dict.fromkeys(("utilization_ratio", "memory_utilization_ratio"), end)
         self._waiting.clear()
         self.power_joules, self.power_seconds, self.power_max_watts, self.swing_joules = held
-        return Reading(
-            reading.energy_joules, reading.power_watts, power, reading.utilization_ratio, reading.memory_bytes,
-            reading.memory_utilization_ratio, busy, memory_busy, reading.power_follows, reading.utilization_follows,
-        )  # fmt: skip
+        return replace(reading, power_samples=power, utilization_samples=busy, memory_utilization_samples=memory_busy)
 
     def _dated(self, at_seconds: float) -> bool:
         """Return whether the driver's buffer, which dates its samples, has the power that a gauge shows now."""
@@ -177,7 +174,7 @@ class Window:
         if self.begun_seconds is None or self.last_seconds is None:
             return None
 
-        means = {name: total / weights for name, (total, weights) in self._sums.items()} if self._sums else {}
+        means = {name: total / weights for name, (total, weights) in self._sums.items()}
         known = self.power_max_watts is not None or self._dated(self.last_seconds)
         last_power: tuple[float | None, float | None] = (None, None)
         if self._newest is not None:
