@@ -202,6 +202,7 @@ def _gpus() -> dict[frozenset[str], tables.Row]:
     return index
 
 
+@cache
 def _by_model(plain: str) -> CpuRating | None:
     """Return the model of exactly this name, spaces and hyphens aside.
 
@@ -209,7 +210,7 @@ def _by_model(plain: str) -> CpuRating | None:
     of the name's last number, or, as few have none, a maker's whose names need none.
     """
     numbers, key = re.findall(r"\d+", plain), _squash(plain)
-    texts = [numbers[-1][-2:]] if numbers else [f",{vendor}," for vendor in _WITHOUT_NUMBER]
+    texts = (numbers[-1][-2:],) if numbers else _WITHOUT_NUMBER
     rows = (row for text in texts for row in tables.rows_with("cpus", text))
     return next((_model(row) for row in rows if _model_key(row) == key), None)
 
