@@ -468,14 +468,19 @@ def faults(tables: Tables) -> list[str]:
 def _installed(tables: Tables) -> Iterator[None]:
     """Let ``greenml.factors.processors`` read these tables instead of the bundled ones."""
     caches = [function for function in vars(processors).values() if hasattr(function, "cache_clear")]
-    original, blank = bundled.rows, {"threads": "", "note": "", "power_scope": ""}  # which older tables lack
+    original, original_with, blank = (
+        bundled.rows,
+        bundled.rows_with,
+        {"threads": "", "note": "", "power_scope": ""},
+    )  # which older tables lack
     bundled.rows = lambda table: tuple(blank | row for row in tables.get(table, ()))  # type: ignore[assignment]
+    bundled.rows_with = lambda table, text: [row for row in bundled.rows(table) if text in "".join(row.values())]
     try:
         for cache in caches:
             cache.cache_clear()
         yield
     finally:
-        bundled.rows = original
+        bundled.rows, bundled.rows_with = original, original_with
         for cache in caches:
             cache.cache_clear()
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import SensorError
-from greenml.sensors import discover, host
+from greenml.sensors import _cpu, discover, host
+from greenml.sensors._cpu import host_seconds
 from greenml.trace.types import Device, Wanted
 
 HOST = Device(kind="host", id="host", name="host", method=None)
@@ -220,3 +221,26 @@ def test_without_parts_of_proc_nothing_raises_and_what_is_there_is_read(tmp_path
         assert ("memory is not known" in device.note) == ("meminfo" in told)
         assert (reading.utilization_ratio is None) == ("stat" in told)
     assert ("dram" in readings) == ("meminfo" not in told)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat is Linux's")
+def test_the_host_s_cpu_seconds_are_psutil_s():
+    before, seconds, after = psutil.cpu_times(), host_seconds(), psutil.cpu_times()
+    busy = ("user", "nice", "system", "irq", "softirq")
+    for told, kinds in zip(seconds, (busy, (*busy, "idle", "iowait", "steal")), strict=True):
+        least, most = (sum(getattr(times, kind) for kind in kinds) for times in (before, after))
+        assert least - 0.01 <= told <= most + 0.01  # the kernel's ticks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat is Linux's")
+def test_a_program_that_closes_or_takes_every_descriptor_leaves_the_host_readable(tmp_path):
+    first = host_seconds()
+    descriptor = _cpu._opened[f"{psutil.PROCFS_PATH}/stat"]
+    other = os.open(tmp_path / "its own file", os.O_RDWR | os.O_CREAT)
+    os.dup2(other, descriptor)
+    assert host_seconds()[1] >= first[1]
+    os.close(descriptor)
+    os.close(_cpu._opened[f"{psutil.PROCFS_PATH}/stat"])
+    assert host_seconds()[1] >= first[1]
+    assert os.fstat(other).st_size == 0
+    os.close(other)

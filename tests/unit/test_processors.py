@@ -49,6 +49,12 @@ def test_a_model_is_found_under_the_name_that_the_kernel_gives(name, tdp_watts, 
     assert rating.watts_per_core == pytest.approx(tdp_watts / cores)
 
 
+def test_a_name_is_looked_up_in_a_part_of_the_table_with_the_result_of_the_whole():
+    names = [*STRINGS, *list(RATINGS)[::20]]
+    for plain in {processors._plain(text) for name in names for text in (name, name.replace("-", " "), name.lower())}:
+        assert processors._by_model(plain) == processors._models().get(processors._squash(plain)), plain
+
+
 @pytest.mark.parametrize(
     ("name", "generation", "watts_per_core"),
     [

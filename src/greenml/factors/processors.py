@@ -54,6 +54,7 @@ _TELLING = re.compile(
     r"(xeon|epyc|ryzen|threadripper|opteron|core|ultra \d|pentium|celeron|atom|platinum|gold|silver|bronze|altra)\b"
     r"|graviton *\d|grace$|m\d (pro|max|ultra)$|(i\d|e[357]?|w\d?|d|m\d|fx)[ -]\d|[xl]\d{4}$|n\d{2,3}$"
 )
+_WITHOUT_NUMBER = ("NVIDIA", "AWS")  # whose models may have names without a number
 SAME_RATIO = 1.05  # models that share a short name are one where their TDPs and watts a core are this near
 
 
@@ -110,13 +111,12 @@ def cpu(name: str) -> CpuRating | None:
     Args:
         name: of ``/proc/cpuinfo``, ``lscpu``, ``sysctl`` or a price list.
     """
-    patterns, models = _patterns(), _models()
-    whole, plain = _whole(name), _plain(name)
+    patterns, whole, plain = _patterns(), _whole(name), _plain(name)
     if whole in patterns:
         return patterns[whole]
     # A Ryzen PRO has the TDP of its namesake; an Intel Core without graphics ("F") that of the one with them.
     for variant in (plain, re.sub(r"\b(ryzen \d) pro\b", r"\1", plain), re.sub(r"\b(i\d[ -]\d+k?)f$", r"\1", plain)):
-        if model := models.get(_squash(variant)) or _by_short_name(variant):
+        if model := _by_model(variant) or _by_short_name(variant):
             typical = None if model.watts_per_core else _by_generation(name, plain)
             return replace(typical, name=model.name, tdp_watts=model.tdp_watts) if typical else model
     core = plain.removeprefix("arm ")
@@ -203,13 +203,31 @@ def _gpus() -> dict[frozenset[str], tables.Row]:
 
 
 @cache
+def _by_model(plain: str) -> CpuRating | None:
+    """Return the model of exactly this name, spaces and hyphens aside.
+
+    Reducing every name of the table takes 40 ms, which a run's start would wait for: only those are that have the end
+    of the name's last number, or, as few have none, a maker's whose names need none.
+    """
+    numbers, key = re.findall(r"\d+", plain), _squash(plain)
+    texts = (numbers[-1][-2:],) if numbers else _WITHOUT_NUMBER
+    rows = (row for text in texts for row in tables.rows_with("cpus", text))
+    return next((_model(row) for row in rows if _model_key(row) == key), None)
+
+
+@cache
 def _models() -> dict[str, CpuRating]:
     index: dict[str, CpuRating] = {}
     for row in tables.rows("cpus"):
-        key = _squash(_plain(row["cpu_model"]))
-        if re.search(r"\d", key) or row["vendor"] in {"NVIDIA", "AWS"}:  # "Intel Xeon" alone is a family
+        if key := _model_key(row):
             index.setdefault(key, _model(row))
     return index
+
+
+def _model_key(row: tables.Row) -> str:
+    """Return a row's name without spaces and hyphens; empty where it names no model: "Intel Xeon" is a family."""
+    key = _squash(_plain(row["cpu_model"]))
+    return key if row["vendor"] in _WITHOUT_NUMBER or re.search(r"\d", key) else ""
 
 
 @cache

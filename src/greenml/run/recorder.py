@@ -230,11 +230,15 @@ class Recorder:
         return pids
 
     def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
-        for device in rollups.keys() - self._keys.keys():
-            key = str(len(self._keys))
-            if self.write(device_line(key, device)):  # else again next time: without it no sample can be read
+        declared: dict[str, Rollup] = {}
+        for device, rollup in rollups.items():
+            key = self._keys.get(device)
+            if key is None:
+                key = str(len(self._keys))
+                if not self.write(device_line(key, device)):
+                    continue  # again next time: without it no sample can be read
                 self._keys[device] = key
-        declared = {self._keys[device]: rollup for device, rollup in rollups.items() if device in self._keys}
+            declared[key] = rollup
         self.write(sample_line(now, declared, edge=edge))
 
     def _tick(self) -> None:

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter, lt
 
 import pynvml
 
@@ -18,10 +19,12 @@ from greenml.units import SECONDS_PER_MICROSECOND
 
 RESTART_SECONDS = 5.0
 CODES = "dILQqiH"  # by nvmlValueType_t: double, unsigned int, long, long long, long long, int, unsigned short
-OTHER_VALUE = 1  # an unknown type of value is read as an unsigned int
-NUMBERS = [struct.Struct(f"@{code}") for code in CODES]
+NUMBERS = {value_type: struct.Struct(f"@{code}") for value_type, code in enumerate(CODES)}
 # nvmlSample_t: a time stamp, and a union of 8 bytes that holds a value.
-SAMPLE_LAYOUTS = [struct.Struct(f"@Q{code}{8 - struct.calcsize(code)}x") for code in CODES]
+SAMPLE_LAYOUTS = {
+    value_type: struct.Struct(f"@Q{code}{8 - struct.calcsize(code)}x") for value_type, code in enumerate(CODES)
+}
+OTHER_NUMBER, OTHER_SAMPLE = NUMBERS[1], SAMPLE_LAYOUTS[1]  # an unknown type of value is read as an unsigned int
 SAMPLE_BYTES = 16
 FIELD_LAYOUT = struct.Struct("@IIqqII8s")  # nvmlFieldValue_t: field, scope, time, latency, type, return code, value
 MEMORY_LAYOUT = struct.Struct("@I4xQQQQ")  # nvmlMemory_v2_t: version, total, reserved, free, used
@@ -110,7 +113,7 @@ class FieldCall:
         """
         _checked("nvmlDeviceGetFieldValues", handle, self._count, self._memory)
         return [
-            (code, float(NUMBERS[_value_type(value_type)].unpack_from(value)[0]))
+            (code, float(NUMBERS.get(value_type, OTHER_NUMBER).unpack_from(value)[0]))
             for _, _, _, _, value_type, code, value in FIELD_LAYOUT.iter_unpack(self._memory)
         ]
 
@@ -140,7 +143,7 @@ class SampleCall:
             if error.value == pynvml.NVML_ERROR_INSUFFICIENT_SIZE:
                 self._capacity = 0  # the driver's buffer has grown
             raise
-        layout = SAMPLE_LAYOUTS[_value_type(value_type.value)]
+        layout = SAMPLE_LAYOUTS.get(value_type.value, OTHER_SAMPLE)
         samples = memoryview(self._memory)[: SAMPLE_BYTES * min(count.value, self._capacity)]
         return list(layout.iter_unpack(samples))
 
@@ -162,10 +165,6 @@ class MemoryCall:
         return total, used
 
 
-def _value_type(value_type: int) -> int:
-    return value_type if value_type < len(CODES) else OTHER_VALUE
-
-
 def _checked(function: str, *arguments: object) -> None:
     """Call a function of the library that ``pynvml`` loaded; an older one may lack it."""
     try:
@@ -185,6 +184,7 @@ LEARNING_READS = 10
 TOGETHER_SECONDS = 0.0005  # clocks read further apart than this, by a thread held up in between, are read again
 CLOCK_READS = 5
 
+_STAMP = itemgetter(0)  # of a sample
 Stamped = Sequence[tuple[int, float]]
 Clocks = Callable[[], Sequence[float]]
 
@@ -212,14 +212,15 @@ class SampleBuffer:
     Args:
         fetch: returns (microseconds, value) later than a stamp, in any order; empty where nothing is new.
         clocks: the clocks, monotonic first, the wall clock second.
+        unit: by which values are multiplied.
 
     Attributes:
         depth_seconds: the longest time that the driver was seen to hold; 0 where not known.
         newest_value: of the last sample that was returned; None before the first.
     """
 
-    def __init__(self, fetch: Callable[[int], Stamped], clocks: Clocks = clocks) -> None:
-        self._fetch, self._clocks = fetch, clocks
+    def __init__(self, fetch: Callable[[int], Stamped], clocks: Clocks = clocks, unit: float = 1.0) -> None:
+        self._fetch, self._clocks, self._unit = fetch, clocks, unit
         self._since = 0  # the newest stamp seen, in the driver's clock
         self._seen_seconds = float("-inf")  # nothing at or before this is returned; monotonic
         self._wall_offset: float | None = None
@@ -254,7 +255,10 @@ class SampleBuffer:
             return []
         learn = self.depth_seconds < FULL_SECONDS and self._learning > 0
         self._learning -= learn
-        stamped = sorted(dict(self._fetch(0 if learn else self._since)).items())
+        stamped = self._fetch(0 if learn else self._since)
+        stamps = list(map(_STAMP, stamped))
+        if not all(map(lt, stamps, stamps[1:])):  # nearly always they ascend
+            stamped = sorted(dict(stamped).items())
         if not stamped:
             return []
         newest = stamped[-1][0]
@@ -269,9 +273,10 @@ class SampleBuffer:
             self.depth_seconds = last - first
             self._spacing_seconds = self.depth_seconds / (len(stamped) - 1)
         seen = max(self._since, _stamp(self._seen_seconds, offset))
-        self._newest_seconds, self._since, self.newest_value = last, *stamped[-1]
+        unit = self._unit
+        self._newest_seconds, self._since, self.newest_value = last, stamped[-1][0], stamped[-1][1] * unit
         self.pass_over(last)
-        return [(stamp * SECONDS_PER_MICROSECOND - offset, value) for stamp, value in stamped if stamp > seen]
+        return [(stamp * SECONDS_PER_MICROSECOND - offset, value * unit) for stamp, value in stamped if stamp > seen]
 
 
 def _stamp(seconds: float, offset: float) -> float:

@@ -7,8 +7,9 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ SCOPE_SECONDS = (0.25, 0.6)  # over how long a counter is compared with the powe
 
 
 Samples = list[tuple[float, float]]
+_VALUE = itemgetter(1)  # of a sample
 _ScopeWatts = tuple[float | None, float | None, float | None]  # of the GPU, of the module, the module's limit
 
 
@@ -504,7 +506,7 @@ class _Gpu:
         energy: float | None = None
         power: float | None = None
         errors: list[int] = []
-        for way, code, value in self._field_values():
+        for way, (code, value) in self._field_values():
             if code:
                 if code in self._absent_codes:
                     self._absent.add(way)
@@ -539,8 +541,8 @@ class _Gpu:
                 errors.append(error.value)
         return None
 
-    def _field_values(self) -> list[tuple[str, int, float]]:
-        """Ask for the fields that are there, in one call; (name, code, value) of each."""
+    def _field_values(self) -> Iterable[tuple[str, tuple[int, float]]]:
+        """Ask for the fields that are there, in one call; the name of each, its code and its value."""
         if self._fields is None or self._fields_for != (self._power, len(self._absent)):  # none comes back
             self._fields_for = self._power, len(self._absent)
             ways = [ENERGY[0]] if ENERGY[0] not in self._absent else []
@@ -549,15 +551,15 @@ class _Gpu:
             self._fields = ways, FieldCall([(FIELDS[way], scope) for way, scope in zip(ways, scopes, strict=True)])
         ways, call = self._fields
         if not ways:
-            return []
+            return ()
         try:
             values = call(self._handle)
         except pynvml.NVMLError as error:
             if error.value not in self._absent_codes:
                 raise
             self._absent |= set(FIELDS)
-            return []
-        return [(way, *value) for way, value in zip(ways, values, strict=True)]
+            return ()
+        return zip(ways, values, strict=True)
 
     def _buffer(self, kind: int, unit: float = 1.0) -> SampleBuffer:
         """Return the driver's buffer of one kind of samples, empty where it has none."""
@@ -565,11 +567,11 @@ class _Gpu:
 
         def fetch(since: int) -> Stamped:
             stamped = self._ask(call, since, key=key) or ()
-            if kind == pynvml.NVML_TOTAL_POWER_SAMPLES:  # 0 W: not known, as above
-                return [(stamp, value * unit) for stamp, value in stamped if value]
+            if kind == pynvml.NVML_TOTAL_POWER_SAMPLES and not all(map(_VALUE, stamped)):  # 0 W: not known, as above
+                return [sample for sample in stamped if sample[1]]
             return stamped
 
-        return SampleBuffer(fetch)
+        return SampleBuffer(fetch, unit=unit)
 
     def _memory(self) -> tuple[int, int] | None:
         """Return total and used bytes: without what the driver keeps for itself (v2), else with it."""

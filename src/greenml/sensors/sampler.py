@@ -20,8 +20,8 @@ from greenml.trace.types import Device, Reading, Rollup, Sensor
 
 PATIENCE_SECONDS = 1.0  # how long start() and stop() wait for the hardware
 FLUSH_SECONDS = 1.0  # a run that is killed while it is young loses no more than this
-CALM_SECONDS = 150.0  # from this age on, what adds up by itself is read every ``CALM_TICK_SECONDS``
-CALM_TICK_SECONDS = 3.0  # a killed run loses no more than this, and at most 2 % of its time
+CALM_RATIO = 0.02  # of a run's time may pass between two reads of what adds up by itself, in whole seconds
+CALM_SECONDS = 3.0  # and no more than this; a killed run loses no more either
 CLAIM_SECONDS = 1.0  # how often a device that another process measures is asked for
 SLOW_SECONDS = 2.0  # a read longer than this is noted
 GAP_INTERVALS = 5  # power is not integrated across more missed readings than these
@@ -153,14 +153,16 @@ class Window:
         for when, watts in samples:
             if watts > peak:  # noqa: PLR1730  max() costs as much as the rest
                 peak = watts
-            seconds = when - (then if then > opened else opened)
             if when <= then:
                 continue
+            seconds = when - (then if then > opened else opened)
             if 0 < seconds <= widest:
-                joules += (watts + before) / 2 * seconds
+                joules += (watts + before) * seconds
                 covered += seconds
-                swing += abs(watts - before) / 2 * seconds
+                if watts != before:
+                    swing += abs(watts - before) * seconds
             then, before = when, watts
+        joules, swing = joules / 2, swing / 2
         if covered:
             self.power_joules = (self.power_joules or 0.0) + joules
         self.power_seconds += covered
@@ -212,21 +214,18 @@ class _Watched:
     """A sensor, its window, and what is known of its health.
 
     Attributes:
+        due_seconds, interval_seconds: when it is read next on the schedule, and how long after the last time.
         declared: a rollup of it was written.
     """
 
     sensor: Sensor
     window: Window
     due_seconds: float
+    interval_seconds: float = 0.0
     claimed: bool = False
     lost: bool = False
     declared: bool = False
     failing_since: float | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether its figures stay right however far apart it is read."""
-        return getattr(self.sensor, "cumulative", False)
 
     @property
     def label(self) -> str:
@@ -283,8 +282,7 @@ class Sampler:
     ) -> None:
         self._discover, self._claim, self._write, self._note, self._tick = discover, claim, write, note, tick
         self._interval, self._clock, self._afterwards = interval_seconds, clock, afterwards
-        steady = origin_seconds is not None or interval_seconds is not None
-        self._calm_from = math.inf if steady else clock() + CALM_SECONDS
+        self._steady = origin_seconds is not None or interval_seconds is not None
         self._watched: list[_Watched] = []
         self._ready, self._done = _Latch(), _Latch()
         self._wake: SimpleQueue[None] = SimpleQueue()  # not an Event: a signal's handler may wake, too
@@ -421,16 +419,26 @@ class Sampler:
         """Return the next time on the common schedule that is due after now; ticks that were missed are gone."""
         return self._origin + ((now + EARLY_SECONDS - self._origin) // interval_seconds + 1) * interval_seconds
 
-    def _interval_seconds(self, watched: _Watched, now: float) -> float:
-        """Return how long after now a sensor is to be read again."""
-        calm = CALM_TICK_SECONDS if watched.waits and now >= self._calm_from else 0.0
-        return self._interval or max(watched.sensor.interval_seconds, calm)
+    def _calm_seconds(self, now: float) -> float:
+        """Return how far apart, at the least, what adds up by itself is read: the older the run, the further."""
+        return 0.0 if self._steady else min((now - self._origin) * CALM_RATIO // 1.0, CALM_SECONDS)
+
+    def _schedule(self, watched: _Watched, now: float, calm_seconds: float) -> None:
+        """Settle when a sensor is read after now."""
+        interval = self._interval
+        if not interval:
+            interval = watched.sensor.interval_seconds
+            if getattr(watched.sensor, "cumulative", False):
+                interval = max(interval, calm_seconds)
+        watched.interval_seconds, watched.due_seconds = interval, self._next(now, interval)
 
     def _flush_seconds(self, now: float) -> float:
         """Return how long after now the trace is to be written: each second while any sensor is read as often."""
-        read = [watched for watched in self._watched if watched.claimed and not watched.lost]
-        rare = all(self._interval_seconds(watched, now) >= CALM_TICK_SECONDS for watched in read)
-        return CALM_TICK_SECONDS if rare and now >= self._calm_from else FLUSH_SECONDS
+        calm = self._calm_seconds(now)
+        rare = all(
+            watched.interval_seconds >= calm for watched in self._watched if watched.claimed and not watched.lost
+        )
+        return max(calm, FLUSH_SECONDS) if rare else FLUSH_SECONDS
 
     def _sleep(self) -> None:
         """Wait for the next thing that is due, or to be woken."""
@@ -459,7 +467,7 @@ class Sampler:
     def _read_all(
         self, now: float, *, only_due: bool = False, only_new: bool = False, edge: bool = False, but_not: str = ""
     ) -> None:
-        read = False
+        read, calm = False, self._calm_seconds(now)
         for watched in self._watched:
             if not watched.claimed or watched.lost or (only_due and watched.due_seconds > now + EARLY_SECONDS):
                 continue
@@ -474,7 +482,7 @@ class Sampler:
             if self._abandoned and not but_not:
                 return
             if watched.due_seconds <= now + EARLY_SECONDS:
-                watched.due_seconds = self._next(now, self._interval_seconds(watched, now))
+                self._schedule(watched, now, calm)
         if read:
             self._last_read = now
 

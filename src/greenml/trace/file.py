@@ -43,7 +43,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MOUNTS = Path("/proc/self/mountinfo")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # A trace of another machine, on a file system that does not show that machine's locks, counts as alive while it was
-# written this recently. Every process writes once in two seconds.
+# written this recently. Every process writes at least once in three seconds.
 FRESH_SECONDS = 5.0
 FRESH_NFS_SECONDS = 30.0  # NFS without the server's locks: its clients keep writes back for as long
 
