@@ -1,9 +1,9 @@
 """What every test shares: a cache of its own, tiers, a seed for property tests, and quiet for what measures time.
 
 ``pytest`` runs everything; ``pytest -m "not slow"`` is the inner loop. Slow tests spend more than half of their time in
-waiting for programs, so there are two workers a processor where they run, and one where they do not. Tests marked
-``alone`` measure time or load: while one of them runs, the other workers wait. On busy processors a program may be too
-late for its test: ``.ci/run`` tries what failed once more, one test after the other.
+waiting for programs, so there are two workers a processor where they run, and one more than processors where they do
+not. Tests marked ``alone`` measure time or load: while one of them runs, the other workers wait. On busy processors a
+program may be too late for its test: ``.ci/run`` tries what failed once more, one test after the other.
 
 Property tests search for new examples at every commit: the seed is made of the commit's hash and printed at the top;
 ``--hypothesis-seed`` repeats a run.
@@ -48,7 +48,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "commit"))
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config):
     processors = os.cpu_count() or 1
-    return processors if config.option.markexpr == "not slow" else min(8, 2 * processors)
+    return processors + 1 if config.option.markexpr == "not slow" else min(8, 2 * processors)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -285,6 +285,7 @@ def times(run: Run, name: str) -> list[float]:
     return [row.end_seconds for row in run.of(name)][1:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sensor", "told", "age", "seconds"),
     [
@@ -318,6 +319,7 @@ def test_a_killed_run_loses_a_second_or_two_in_a_hundred_of_its_time():
         assert calm <= sampler.CALM_SECONDS
 
 
+@pytest.mark.slow
 def test_a_gauge_beside_it_keeps_the_trace_written_each_second():
     run = Run(Cumulative("counter", interval=1.0), Fake("gauge", interval=0.05))
     run.start()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import greenml
@@ -56,6 +56,7 @@ def pieces(drawn):
 
 
 @given(st.one_of(PIECES, KNOWN))
+@example([(0.0, 3.0, 1175), (0.0, 1.24e-78, 17592), (0.34375, -1.0, 463032832), (0.25, -1.4912128945449212, 60)])
 def test_the_shares_and_idle_time_add_up_to_the_window_and_none_is_negative(drawn):
     shares = share(0.0, 1.0, pieces(drawn))
     given_shares = [*shares.of.values(), shares.idle]

@@ -143,7 +143,7 @@ def from_power(device: Device, segments: Sequence[Sequence[Rollup]]) -> EnergyCu
                 gap, bridged = end - start - covered, (0.0, 0.0)
                 read = not first and rollup.power_max_watts is not None  # on both sides of the gap
                 if read and last_watts and watts and MISSED_SECONDS < gap <= BRIDGED_SECONDS:
-                    known = bool(rollup.power_joules and rollup.power_seconds)
+                    known = bool(rollup.power_joules) and rollup.power_seconds > SAME_SECONDS
                     read_watts = (rollup.power_joules or 0.0) / rollup.power_seconds if known else watts
                     at_end = gap >= FLUSHED_SECONDS >= rollup.power_seconds
                     mean_watts = (

@@ -202,7 +202,6 @@ def _gpus() -> dict[frozenset[str], tables.Row]:
     return index
 
 
-@cache
 def _by_model(plain: str) -> CpuRating | None:
     """Return the model of exactly this name, spaces and hyphens aside.
 
@@ -211,14 +210,14 @@ def _by_model(plain: str) -> CpuRating | None:
     """
     numbers, key = re.findall(r"\d+", plain), _squash(plain)
     texts = (numbers[-1][-2:],) if numbers else _WITHOUT_NUMBER
-    rows = (row for text in texts for row in tables.rows_with("cpus", text))
-    return next((_model(row) for row in rows if _model_key(row) == key), None)
+    return next((model for text in texts if (model := _models(text).get(key))), None)
 
 
 @cache
-def _models() -> dict[str, CpuRating]:
+def _models(text: str = "") -> dict[str, CpuRating]:
+    """Return the models by their names, spaces and hyphens aside; of rows that hold a text."""
     index: dict[str, CpuRating] = {}
-    for row in tables.rows("cpus"):
+    for row in tables.rows_with("cpus", text):
         if key := _model_key(row):
             index.setdefault(key, _model(row))
     return index

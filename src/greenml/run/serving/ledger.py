@@ -143,11 +143,11 @@ def share(start_seconds: float, end_seconds: float, pieces: Iterable[Piece]) -> 
         given = shares.of.setdefault(within[at][2].key, Share())
         given.mean += (rates[at] * by_rate + equally) / window
         given.square += (rates[at] ** 2 * by_rate_squared + equally_squared) / window
-    for given in shares.of.values():  # sums of very unlike rates lose digits; the law of a share does not
-        given.square = min(max(given.square, given.mean**2), given.mean)
     company.advance(end_seconds)
     shares.idle.mean = shares.idle.square = company.idle_seconds / window
     _close(shares)
+    for given in shares.of.values():  # sums of very unlike rates lose digits; the law of a share does not
+        given.square = min(max(given.square, given.mean**2), given.mean)
     known = {piece.key for _, _, piece in within if piece.tokens is not None}
     known -= {piece.key for _, _, piece in within if piece.tokens is None}
     shares.with_tokens = sum(given.mean for key, given in shares.of.items() if key in known)
