@@ -22,7 +22,7 @@ from greenml.record.schema import (
     SciScore,
     Totals,
     Usage,
-    never_answered,
+    gpus_never_answered,
 )
 from greenml.units import JOULES_PER_KWH, SECONDS_PER_HOUR
 
@@ -38,7 +38,6 @@ _BASIS: dict[str | None, Basis] = {
 _NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
 PUE, INTENSITY, WUE = "PUE", "carbon intensity", "WUE"  # as terms of an uncertainty budget
 UNCOVERED_SECONDS = 2.0  # a GPU that misses more than this of a scope makes its total "at least"
-GPU_SENSOR = "nvml"  # as notes call it
 COUNTED_IN = "counted_in"  # in a device's detail: the device whose counter holds its energy
 SERVER = "server"  # the code of an embodied figure that is not of a GPU's model
 
@@ -329,7 +328,7 @@ def _used_gpus(used: Used) -> Used:
 def totals_of(record: RunRecord, factors: Factors, nodes: int) -> list[Totals]:
     """Return the totals of the run and of each phase."""
     whole = [(device, device.usage) for device in record.devices]
-    text = never_answered(record, GPU_SENSOR)
+    text = gpus_never_answered(record)
     silent = f"without GPUs: {text}" if text else ""
     made = [totals("run", record.duration_seconds, whole, factors, nodes, silent=silent)]
     by_id = {device.id: device for device in record.devices}

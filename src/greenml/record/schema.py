@@ -459,7 +459,7 @@ class RunRecord(Model):
         return next((phase for phase in self.phases if phase.path == path), None)
 
 
-def never_answered(record: RunRecord, sensor: str) -> str:
-    """Return what says that a sensor hung from the start, so that nobody knows what it has; else an empty text."""
+def gpus_never_answered(record: RunRecord) -> str:
+    """Return the note that the GPUs' driver hung from the start, so that nobody knows which there are; else nothing."""
     hung = (note.text for note in record.notes if note.code == "sensor-hung")
-    return next((text for text in hung if text.startswith(f"{sensor} never answered")), "")
+    return next((text for text in hung if text.startswith("nvml never answered")), "")

@@ -6,7 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 
 from greenml import redaction
-from greenml.record.schema import TRAINING_PATHS, Factor, Quantity, ReportedEmissions, RunRecord, Totals, never_answered
+from greenml.record.schema import (
+    TRAINING_PATHS,
+    Factor,
+    Quantity,
+    ReportedEmissions,
+    RunRecord,
+    Totals,
+    gpus_never_answered,
+)
 from greenml.reports import _figures, _format, _parts
 from greenml.units import GRAMS_PER_KG
 
@@ -283,7 +291,7 @@ def _resource_rows(record: RunRecord) -> list[Row]:
 def has_no_gpu(record: RunRecord) -> bool:
     """Tell whether greenml looked at the machine and saw no GPU; silence of an import is not that."""
     looked = any(not _format.is_imported(device) for device in record.devices)
-    return looked and not any(device.kind == "gpu" for device in record.devices) and not never_answered(record, "nvml")
+    return looked and not any(device.kind == "gpu" for device in record.devices) and not gpus_never_answered(record)
 
 
 def _kilojoules(quantity: Quantity | None) -> str:

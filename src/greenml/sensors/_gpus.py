@@ -88,7 +88,7 @@ def _family(model: str) -> str:
 
 
 # NVIDIA: "accurate to within +/- 5% of current power draw" (NVML API reference, nvmlDeviceGetPowerUsage).
-GAIN_RATIO = 0.05
+CALIBRATION_RATIO = 0.05
 AVERAGE_DRIVER = 530  # from this driver on nvmlDeviceGetPowerUsage averages on some models (same source)
 NAMES = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing", "Ampere", "Ada Lovelace", "Hopper", "Blackwell")
 ARCHITECTURES = dict(enumerate(NAMES, 2))  # nvmlDeviceArchitecture_t
@@ -349,7 +349,7 @@ def declare(selected: Selected, answers: Answers, notes: Sequence[str] = ()) -> 
         card.name or f"GPU {card.index}",
         "counter" if answers.energy else "gauge" if answers.power else None,
         "nvml",
-        calibration_ratio=GAIN_RATIO if known else 0.0,
+        calibration_ratio=CALIBRATION_RATIO if known else 0.0,
         step_seconds=timing.step_seconds if known else 0.0,
         sampled_ratio=timing.sampled_ratio if known else 1.0,
         lag_seconds=timing.lag_seconds(gauge=not answers.energy, dated=dated) if known else 0.0,
