@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import SensorError
-from greenml.sensors import _cpu, discover, host
+from greenml.sensors import discover, host
 from greenml.sensors._cpu import host_seconds
 from greenml.trace.types import Device, Wanted
 
@@ -233,14 +234,11 @@ def test_the_host_s_cpu_seconds_are_psutil_s():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat is Linux's")
-def test_a_program_that_closes_or_takes_every_descriptor_leaves_the_host_readable(tmp_path):
-    first = host_seconds()
-    descriptor = _cpu._opened[f"{psutil.PROCFS_PATH}/stat"]
-    other = os.open(tmp_path / "its own file", os.O_RDWR | os.O_CREAT)
-    os.dup2(other, descriptor)
-    assert host_seconds()[1] >= first[1]
-    os.close(descriptor)
-    os.close(_cpu._opened[f"{psutil.PROCFS_PATH}/stat"])
-    assert host_seconds()[1] >= first[1]
-    assert os.fstat(other).st_size == 0
-    os.close(other)
+@pytest.mark.parametrize("text", ["", "cpu  1 2 3", "cpu0 1 2 3 4 5 6 7 8", "cpu a b c d e f g h"])
+def test_a_file_that_holds_no_cpu_time_is_an_error_and_leaves_nothing_open(text, tmp_path, monkeypatch):
+    (tmp_path / "stat").write_text(text)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="holds no CPU time"):
+        host_seconds()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

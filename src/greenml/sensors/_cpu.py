@@ -135,30 +135,27 @@ def host_seconds() -> tuple[float, float]:
     return _busy_and_total(psutil_answer(psutil.cpu_times))
 
 
-_opened: dict[str, int] = {}  # descriptors, by path: opening the file takes longer than reading it
-
-
 def _proc_stat_seconds(path: str) -> tuple[float, float]:
-    """Return the (busy, total) CPU seconds of ``/proc/stat``, read each second, in a third of psutil's time.
+    """Return the (busy, total) CPU seconds of ``/proc/stat``, read each second, in two thirds of psutil's time.
 
     Raises:
         OSError: it cannot be read, or is not what it should be.
     """
-    for _ in range(2):
-        if path not in _opened:
-            _opened[path] = os.open(path, os.O_RDONLY)
-        try:
-            name, *ticks = os.pread(_opened[path], _LINE_BYTES, 0).partition(b"\n")[0].split()
-            user, nice, system, idle, iowait, irq, softirq, steal = map(int, ticks[:8])
-            if name != b"cpu":
-                raise ValueError(name)
-        except (OSError, ValueError):  # somebody closed the descriptor, and may have opened another file under it
-            _opened.pop(path, None)
-            continue
-        # As in _busy_and_total.
-        busy = user + nice + system + irq + softirq
-        return busy / _TICKS_PER_SECOND, (busy + idle + iowait + steal) / _TICKS_PER_SECOND
-    raise OSError(f"{path} holds no CPU time")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        line = os.read(descriptor, _LINE_BYTES).partition(b"\n")[0]
+    finally:
+        os.close(descriptor)
+    try:
+        name, *ticks = line.split()
+        user, nice, system, idle, iowait, irq, softirq, steal = map(int, ticks[:8])
+        if name != b"cpu":
+            raise ValueError(name)
+    except ValueError:
+        raise OSError(f"{path} holds no CPU time") from None
+    # As in _busy_and_total.
+    busy = user + nice + system + irq + softirq
+    return busy / _TICKS_PER_SECOND, (busy + idle + iowait + steal) / _TICKS_PER_SECOND
 
 
 def cpuset_seconds(cpus: Sequence[int]) -> float:
