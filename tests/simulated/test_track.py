@@ -71,6 +71,7 @@ def test_square_waves(start):
     counter = start(cards(Gpu()), SECONDS)
     gauge_20 = start(cards(Gpu(counter=False, window_seconds=0.02)), SECONDS)
     gauge_100 = start(cards(dataclasses.replace(T4, counter=False)), SECONDS)
+    bare_100 = start(cards(dataclasses.replace(T4, counter=False, sample_capacity=0)), SECONDS)  # polled
     said = counter.said()
     both = errors(counter, said)
     for joules, truth, usage in both:
@@ -81,9 +82,7 @@ def test_square_waves(start):
     truth, late = sum(one[1] for one in both), sum(one[2].uncertainty.interpolation_joules for one in both)
     assert sum(one[0] for one in both) == pytest.approx(truth, abs=0.001 * truth + late)
     assert {one.method for one in counter.gpus()} == {"counter"}
-    ended = [(program, program.said()) for program in (gauge_20, gauge_100)]
-    bare_100 = start(cards(dataclasses.replace(T4, counter=False, sample_capacity=0)), SECONDS)  # polled
-    for program, said in [*ended, (bare_100, bare_100.said())]:
+    for program, said in [(program, program.said()) for program in (gauge_20, gauge_100, bare_100)]:
         for at, (joules, truth, usage) in enumerate(errors(program, said)):
             missed = missed_joules(program, at) if program is bare_100 else 0.0
             late = usage.uncertainty.interpolation_joules
