@@ -126,14 +126,22 @@ def test_units(text: str, expected: str) -> None:
     assert text == expected
 
 
-def test_band_says_its_unit_once() -> None:
-    quantity = Quantity(value=100.0, low=95.0, high=105.0, basis="measured")
-    assert _format.interval_of(quantity, _format.energy) == "95.00 to 105.0 J"
-    assert (
-        _format.interval_of(Quantity(value=1e3, low=900.0, high=1100.0, basis="measured"), _format.mass)
-        == "900.0 g CO2e to 1.100 kg CO2e"
-    )
-    assert _format.interval_of(Quantity(value=1.0, basis="measured"), _format.energy) == ""
+@pytest.mark.parametrize(
+    ("value", "low", "high", "write", "expected"),
+    [
+        (100.0, 95.0, 105.0, _format.energy, "95.00 to 105.0 J"),
+        (270.0, 150.0, 390.0, _format.energy, "150.0 to 390.0 J"),
+        (3.6e5, 3.4e5, 3.8e5, _format.energy, "0.09444 to 0.1056 kWh"),
+        (1e3, 900.0, 1100.0, _format.mass, "0.9000 to 1.100 kg CO2e"),
+        (1918.0, 54.86, 2944.0, _format.mass, "0.05486 to 2.944 kg CO2e"),
+        (5.0, 0.001, 10.0, _format.mass, "1.000 mg CO2e to 10.00 g CO2e"),
+        (5.0, 0.0, 1e4, _format.energy, "0 to 2.778 Wh"),
+        (1.0, None, None, _format.energy, ""),
+    ],
+)
+def test_an_interval_has_the_unit_of_its_value_unless_it_reaches_far(value, low, high, write, expected) -> None:
+    quantity = Quantity(value=value, low=low, high=high, basis="measured")
+    assert _format.interval_of(quantity, write) == expected
 
 
 def test_unknown_is_said_with_its_reason() -> None:

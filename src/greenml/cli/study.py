@@ -286,7 +286,7 @@ def _totals(study: Study, expected: Mapping[str, Expected]) -> list[str]:
     from greenml.analysis.study.folder import TO_RUN
     from greenml.reports import _format
 
-    writers = {
+    writers: dict[str, Callable[[float], str]] = {
         "seconds": _format.duration,
         "facility_energy_joules": _format.energy,
         "emissions_grams": _format.mass,

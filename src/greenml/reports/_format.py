@@ -99,9 +99,9 @@ def seconds(value: float) -> str:
     return f"{at_least(value, 2)} s"
 
 
-def energy(joules: float) -> str:
-    """Write an energy in kWh, Wh or J, by its size."""
-    size = abs(joules)
+def energy(joules: float, beside: float | None = None) -> str:
+    """Write an energy in kWh, Wh or J, by its size, or by that of another that it stands beside."""
+    size = abs(joules if beside is None else beside)
     if size >= 0.1 * JOULES_PER_KWH:
         return f"{significant(joules / JOULES_PER_KWH)} kWh"
     if size >= 0.1 * JOULES_PER_WH:
@@ -109,9 +109,9 @@ def energy(joules: float) -> str:
     return f"{significant(joules)} J"
 
 
-def mass(grams: float) -> str:
-    """Write a mass of CO2e in t, kg, g or mg, by its size."""
-    size = abs(grams)
+def mass(grams: float, beside: float | None = None) -> str:
+    """Write a mass of CO2e in t, kg, g or mg, by its size, or by that of another that it stands beside."""
+    size = abs(grams if beside is None else beside)
     if size >= GRAMS_PER_TONNE:
         return f"{significant(grams / GRAMS_PER_TONNE)} t CO2e"
     if size >= GRAMS_PER_KG:
@@ -248,15 +248,24 @@ def optional(value: float | None, write: Callable[[float], str], words: str = NO
     return words if value is None else write(value)
 
 
-def interval(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
-    """Write an interval, a shared unit once: ``646.2 to 714.2 Wh``; empty where there is none."""
+FARTHEST_RATIO = 1000.0  # of a value and an end of its interval that are written in one unit
+
+
+def interval(low: float | None, high: float | None, write: Callable[[float], str], value: float | None = None) -> str:
+    """Write an interval, a shared unit once: ``646.2 to 714.2 Wh``; empty where there is none.
+
+    Energy and mass have the unit of the value, or without one that of the upper end, unless an end is far from it.
+    """
     if low is None or high is None:
         return ""
     first, last = write(low), write(high)
     if first == last:
         return ""
+    size = abs(high if value is None else value)
+    if write in (energy, mass) and all(size < FARTHEST_RATIO * end < FARTHEST_RATIO**2 * size for end in (low, high)):
+        first, last = write(low, size), write(high, size)
     number_text, _, unit = first.partition(" ")
-    if unit and last.endswith(f" {unit}"):
+    if unit and (last.endswith(f" {unit}") or low == 0):
         first = number_text
     return f"{first} to {last}"
 
@@ -267,7 +276,7 @@ def interval_of(quantity: Quantity | None, write: Callable[[float], str]) -> str
         return ""
     if quantity.at_least and quantity.low is not None and quantity.high is None:
         return f"{write(quantity.low)} or more"
-    return interval(quantity.low, quantity.high, write)
+    return interval(quantity.low, quantity.high, write, quantity.value)
 
 
 def span(quantity: Quantity | None, write: Callable[[float], str]) -> str:
