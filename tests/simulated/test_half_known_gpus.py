@@ -342,3 +342,29 @@ say(calls)
 """
     calls = child(Script(gpus=tuple(replace(gpu, power=200.0, uuid=f"GPU-{at}") for at, gpu in enumerate(gpus))), code)
     assert all(0 < count <= 3 * 15 for count in calls), calls
+    assert calls[1] < 2 * 15, calls  # a counter, and buffers that are many seconds deep
+
+
+def test_most_readings_ask_for_the_energy_alone_and_a_counter_that_stands_still_is_noticed(child):
+    gpu = replace(A100, power=200.0, uuid="GPU-0", counter_frozen_at=14.0)
+    code = """
+import os
+[s] = probe(); s.read(); begun = time.monotonic(); rows = []
+def names():
+    return [line.split()[2] for line in open(os.environ["SIMNVML_CALLS"])]
+for second in range(1, 22):
+    time.sleep(max(0, begun + second - time.monotonic()))
+    before = len(names()); reading = s.read()
+    rows.append([names()[before:], reading.energy_joules, bool(reading.power_samples)])
+say(rows)
+"""
+    rows = child(Script(gpus=(gpu,)), code)
+    stands = [number for number, (row, last) in enumerate(zip(rows[1:], rows, strict=False), 1) if row[1] == last[1]]
+    counts = [names for names, _, _ in rows[: stands[0]]]
+    alone = [names for names in counts if len(names) == 1]
+    assert len(counts) > 8
+    assert len(alone) > len(counts) / 2, counts
+    assert all("FieldValues" in name for [name] in alone)
+    assert {len(names) for names in counts} > {1}, "memory, utilization and the driver's samples come as well"
+    assert len(stands) > 4
+    assert all(sampled for _, _, sampled in rows[stands[2] :]), "then its power is read each time"

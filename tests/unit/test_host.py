@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import SensorError
-from greenml.sensors import discover, host
-from greenml.sensors._cpu import host_seconds
+from greenml.sensors import _cpu, discover, host
+from greenml.sensors._cpu import host_memory, host_seconds
 from greenml.trace.types import Device, Wanted
 
 HOST = Device(kind="host", id="host", name="host", method=None)
@@ -231,6 +231,30 @@ def test_the_host_s_cpu_seconds_are_psutil_s():
     for told, kinds in zip(seconds, (busy, (*busy, "idle", "iowait", "steal")), strict=True):
         least, most = (sum(getattr(times, kind) for kind in kinds) for times in (before, after))
         assert least - 0.01 <= told <= most + 0.01  # the kernel's ticks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/meminfo is Linux's")
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("MemTotal: 24696880 kB\nMemFree: 812340 kB\nMemAvailable: 20012340 kB\nBuffers: 1 kB\nCached: 5 kB\n", True),
+        ("MemTotal: 100 kB\nMemFree: 40 kB\nBuffers: 10 kB\nCached: 20 kB\nMemAvailable: 60 kB\n", False),
+        ("MemTotal: 100 kB\nMemFree: 40 kB\nBuffers: 10 kB\nCached: 20 kB\n", False),
+        ("MemTotal: 100 kB\nMemFree: 40 kB\nMemAvailable: 900 kB\nBuffers: 10 kB\nCached: 20 kB\n", False),
+    ],
+    ids=["a kernel of today", "another order", "an old kernel", "more available than there is"],
+)
+def test_the_host_s_memory_is_psutil_s(text, own, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text(f"{text}Active: 1 kB\nInactive: 1 kB\nShmem: 1 kB\n")
+    (tmp_path / "zoneinfo").symlink_to("/proc/zoneinfo")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    if own:
+        assert host_memory() == (24_696_880 * 1024, (24_696_880 - 20_012_340) * 1024)
+        monkeypatch.setattr(_cpu, "_meminfo_bytes", lambda _: None)
+        assert host_memory() == (24_696_880 * 1024, (24_696_880 - 20_012_340) * 1024)
+    else:
+        memory = psutil.virtual_memory()
+        assert host_memory() == (memory.total, memory.total - memory.available)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat is Linux's")

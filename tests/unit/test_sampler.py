@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -328,6 +329,24 @@ def test_a_gauge_beside_it_keeps_the_trace_written_each_second():
     run.stop()
     last = times(run, "counter")[-2:]
     assert len([at for at in times(run, "gauge") if last[0] < at <= last[1]]) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("beside", "seconds"), [("counter", 2.0), ("gauge", 1.0), (None, 1.0)])
+def test_what_is_modelled_is_read_every_other_second_beside_a_gpu_with_a_counter(beside: str | None, seconds: float):
+    modelled, gpu = Cumulative("cpu", interval=1.0), Cumulative("gpu", interval=1.0)
+    modelled.device = replace(modelled.device, kind="cpu", method="estimate")
+    gpu.device = replace(gpu.device, kind="gpu", method=beside)
+    run = Run(modelled, *([gpu] if beside else []))
+    run.start()
+    eventually(lambda: len(times(run, "cpu")) >= 4)
+    run.stop()
+    shortest = min(after - before for before, after in pairwise(times(run, "cpu")[1:]))
+    assert seconds - 0.5 < shortest < seconds + 0.5
+    if beside:
+        assert len(times(run, "gpu")) >= 4 * seconds - 2
+        ends = [rows[-1].end_seconds for rows in (run.of("cpu"), run.of("gpu"))]
+        assert abs(ends[0] - ends[1]) < 0.1, "both are read at the run's end"
 
 
 def test_an_interval_that_is_asked_for_overrides_the_sensors():

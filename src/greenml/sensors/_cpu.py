@@ -25,6 +25,7 @@ ARM = "0x41"  # the implementer number of Arm's own cores
 
 _SECONDS_PER_NANOSECOND = 1e-9
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_MEMINFO_BYTES = 256  # more than its first three lines have
 _LINE_BYTES = 512  # more than the first line of /proc/stat has: ten numbers of 64 bits
 # cgroup v1 writes "no limit" as the largest multiple of a page below 2^63; no machine has an exbibyte.
 _NO_MEMORY_LIMIT = 1 << 60
@@ -141,11 +142,7 @@ def _proc_stat_seconds(path: str) -> tuple[float, float]:
     Raises:
         OSError: it cannot be read, or is not what it should be.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        line = os.read(descriptor, _LINE_BYTES).partition(b"\n")[0]
-    finally:
-        os.close(descriptor)
+    line = _first_bytes(path, _LINE_BYTES).partition(b"\n")[0]
     try:
         name, *ticks = line.split()
         user, nice, system, idle, iowait, irq, softirq, steal = map(int, ticks[:8])
@@ -174,10 +171,29 @@ def host_memory() -> tuple[int, int]:
     Raises:
         OSError: the system does not tell, as in a container without ``/proc/meminfo``.
     """
+    if sys.platform == "linux" and (known := _meminfo_bytes(f"{psutil.PROCFS_PATH}/meminfo")):
+        return known
     memory = psutil_answer(psutil.virtual_memory)
     if not memory.total:
         raise OSError("the system tells a memory of 0 bytes")
     return memory.total, memory.total - memory.available
+
+
+def _meminfo_bytes(path: str) -> tuple[int, int] | None:
+    """Return the (total, used) bytes of ``/proc/meminfo``, in a third of psutil's time; None: they are not in it."""
+    text = _first_bytes(path, _MEMINFO_BYTES)
+    match = re.match(rb"MemTotal: +([1-9]\d*) kB\nMemFree: +\d+ kB\nMemAvailable: +(\d+) kB\n", text)
+    if match is None or int(match[2]) > int(match[1]):  # an older kernel, or a container's own file
+        return None
+    return int(match[1]) * 1024, (int(match[1]) - int(match[2])) * 1024
+
+
+def _first_bytes(path: str, count: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, count)
+    finally:
+        os.close(descriptor)
 
 
 def psutil_answer(call: Callable[[], Any]) -> Any:  # noqa: ANN401

@@ -189,10 +189,13 @@ class ProcessSensor:
         started, walked = time.perf_counter(), time.time()
         with contextlib.suppress(OSError):  # the list of processes cannot be read now: those known go on
             family = set(self._family.of({os.getpid(), *self._pids()}))
-            for process in family - self._seconds.keys():
-                born = _born_seconds(process) > self._walked - BOOT_TIME_STEP_SECONDS
-                self._seconds[process] = 0.0 if born else None
-            self._seconds = {process: spent for process, spent in self._seconds.items() if process in family}
+            known = {process.pid for process in self._seconds}
+            self._seconds = {process: spent for process, spent in self._seconds.items() if process.pid in family}
+            for pid in family - known:
+                with contextlib.suppress(Exception):  # it ended
+                    process = psutil.Process(pid)
+                    born = _born_seconds(process) > self._walked - BOOT_TIME_STEP_SECONDS
+                    self._seconds[process] = 0.0 if born else None
         self._walked = walked
         cost = time.perf_counter() - started
         self._next_walk = self._clock() + max(REFRESH_SECONDS, cost / WALK_RATIO)
@@ -204,8 +207,8 @@ class Family:
     def __init__(self) -> None:
         self._parents: dict[int, int] = {}
 
-    def of(self, roots: Iterable[int]) -> Iterator[psutil.Process]:
-        """Yield the roots and all their descendants that live."""
+    def of(self, roots: Iterable[int]) -> Iterator[int]:
+        """Yield the ids of the roots, and of all their descendants that live."""
         alive = {0, *psutil_answer(psutil.pids)}
         # One whose parent ended was given another.
         self._parents = {pid: above for pid, above in self._parents.items() if pid in alive and above in alive}
@@ -221,8 +224,7 @@ class Family:
             if pid not in seen:
                 seen.add(pid)
                 waiting += children.get(pid, [])
-                with contextlib.suppress(Exception):
-                    yield psutil.Process(pid)
+                yield pid
 
 
 def _parent(pid: int) -> int:

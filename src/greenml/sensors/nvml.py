@@ -49,7 +49,7 @@ BUFFER_MOST_SECONDS = 8.0  # a buffer is read at half its depth, but no rarer th
 EARLY_SECONDS = 0.05  # a tick that comes so much early is in time
 FIRST_READS = 3  # at the start, before a field that fails is given up
 SLOW_FIELDS_SECONDS = 0.5  # memory is asked for no oftener, however fast power is polled; buffers at edges too
-MEMORY_SECONDS = 1.5  # memory beside a counter: at every second tick, and at edges
+MEMORY_SECONDS = 3.5  # memory beside a counter: at every fourth tick, and at edges
 RATES_SECONDS = 1.5  # utilization without samples, beside power samples: every second tick; else every tick
 STANDSTILL_SECONDS = (
     1.5  # a counter that was seen to stand still for so long may have failed: power is read at each tick
@@ -330,6 +330,7 @@ class _Gpu:
         self._memory_busy_buffer = self._buffer(pynvml.NVML_MEMORY_UTILIZATION_SAMPLES)
         self._buffered = self._fresh = False  # power samples are read; the last read of them had some
         self._read_seconds: dict[str, float] = {}  # when what was last asked for
+        self._energy_alone_until = -math.inf  # nothing else is due before
         # The counter, since when it shows this, and whether it was seen to stand still since then.
         self._energy: tuple[float | None, float, bool] = (None, -math.inf, True)
         self._answers = self._counts = False  # energy or power was read the last time; the counter was
@@ -409,6 +410,8 @@ class _Gpu:
         return pynvml.nvmlDeviceGetHandleByIndex(self._card.index)
 
     def _read(self, now: float) -> Reading:
+        if now < self._energy_alone_until and not self._edge and (reading := self._energy_alone(now)):
+            return reading
         edge, self._edge = self._edge, False
         counter = ENERGY[0] not in self._absent or ENERGY[1] not in self._absent
         samples: list[tuple[float, float]] = []
@@ -419,11 +422,12 @@ class _Gpu:
         self._energy = (energy, now, False) if energy != self._energy[0] else (energy, self._energy[1], True)
         power = samples[-1][1] if samples else power
         self._answers, self._counts = energy is not None or power is not None, energy is not None
-        busy, memory_busy, rates = self._utilization(now, edge=edge)
+        busy, memory_busy, rates = self._utilization(now, edge=edge, beside_power=bool(samples))
         memory = None
         if self._elapsed("memory", now) >= (SLOW_FIELDS_SECONDS if edge or not self._counts else MEMORY_SECONDS):
             self._read_seconds["memory"] = now
             memory = self._memory()
+        self._energy_alone_until = self._next_due_seconds() if self._counts and self._sampled(now) else -math.inf
         return Reading(
             energy,
             power,
@@ -437,14 +441,41 @@ class _Gpu:
             utilization_follows=not busy and self._sampled(now),
         )
 
+    def _energy_alone(self, now: float) -> Reading | None:
+        """Read the counter, and the power beside it: most ticks ask for no more. None where the counter is in trouble.
+
+        Raises:
+            NVMLError: neither can be read now.
+        """
+        energy, power = self._energy_and_power()
+        if energy is None or energy == self._energy[0]:
+            return None
+        self._energy = energy, now, False
+        return Reading(energy, power, power_follows=self._fresh, utilization_follows=True)
+
+    def _next_due_seconds(self) -> float:
+        """Return when the buffers, or the memory, are to be read next beside a counter."""
+        read = self._read_seconds
+        due = [read["memory"] + MEMORY_SECONDS, read["busy"] + self._half_seconds(self._busy_buffer) - EARLY_SECONDS]
+        if self._buffered:
+            due.append(read["power"] + self._half_seconds(self._power_buffer) - EARLY_SECONDS)
+        return min(due) if self._fresh or not self._buffered else -math.inf
+
+    def _half_seconds(self, buffer: SampleBuffer) -> float:
+        return min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
+
     def _elapsed(self, name: str, now: float) -> float:
         return now - self._read_seconds.get(name, -math.inf)
 
-    def _due(self, name: str, buffer: SampleBuffer, now: float, *, edge: bool) -> bool:
-        """Tell whether a buffer is to be read now, and note that it is."""
-        elapsed = self._elapsed(name, now)
-        half = min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
-        due = elapsed >= half - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
+    def _due(self, name: str, buffer: SampleBuffer, now: float, *, edge: bool, beside_power: bool = False) -> bool:
+        """Tell whether a buffer is to be read now, and note that it is.
+
+        The samples of power have just been read ``beside_power``: a buffer that would be due before they are read again
+        is read now, since each read completes all the rows that were written since the last.
+        """
+        elapsed, half = self._elapsed(name, now), self._half_seconds(buffer)
+        soon = self._counts and beside_power and elapsed + self._half_seconds(self._power_buffer) > half
+        due = soon or elapsed >= half - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
         if name == "power" and not due:  # where the counter fails, power carries the energy
             _, moved_seconds, stands = self._energy
             due = not (self._counts and self._fresh) or (stands and now - moved_seconds >= STANDSTILL_SECONDS)
@@ -456,14 +487,14 @@ class _Gpu:
         """Tell whether the driver keeps samples of the utilization."""
         return self._elapsed("busy samples", now) < 2 * BUFFER_MOST_SECONDS
 
-    def _utilization(self, now: float, *, edge: bool) -> tuple[Samples, Samples, Any]:
+    def _utilization(self, now: float, *, edge: bool, beside_power: bool) -> tuple[Samples, Samples, Any]:
         """Return the samples of the GPU's and its memory's utilization that are new, and the driver's figures of now.
 
         The latter, means of the last second or less, are asked for where the driver keeps no samples, and at first.
         """
         busy: Samples = []
         memory_busy: Samples = []
-        if self._due("busy", self._busy_buffer, now, edge=edge):
+        if self._due("busy", self._busy_buffer, now, edge=edge, beside_power=beside_power):
             busy = [(at, percent / 100) for at, percent in self._busy_buffer.new() if percent <= 100]
             memory_busy = [(at, percent / 100) for at, percent in self._memory_busy_buffer.new() if percent <= 100]
         elif self._sampled(now) and "rates" in self._read_seconds:

@@ -22,6 +22,7 @@ PATIENCE_SECONDS = 1.0  # how long start() and stop() wait for the hardware
 FLUSH_SECONDS = 1.0  # a run that is killed while it is young loses no more than this
 CALM_RATIO = 0.02  # of a run's time may pass between two reads of what adds up by itself, in whole seconds
 CALM_SECONDS = 3.0  # and no more than this; a killed run loses no more either
+MODELLED_SECONDS = 2.0  # between two reads of what is modelled, beside a device with a counter
 CLAIM_SECONDS = 1.0  # how often a device that another process measures is asked for
 SLOW_SECONDS = 2.0  # a read longer than this is noted
 GAP_INTERVALS = 5  # power is not integrated across more missed readings than these
@@ -284,6 +285,7 @@ class Sampler:
         self._interval, self._clock, self._afterwards = interval_seconds, clock, afterwards
         self._steady = origin_seconds is not None or interval_seconds is not None
         self._watched: list[_Watched] = []
+        self._counts = False  # a GPU has a counter
         self._ready, self._done = _Latch(), _Latch()
         self._wake: SimpleQueue[None] = SimpleQueue()  # not an Event: a signal's handler may wake, too
         self._marked = self._stopping = self._abandoned = False
@@ -385,6 +387,7 @@ class Sampler:
                     watched.window = Window(gap, now)
                     watched.claimed = False
         self._watched.append(_Watched(sensor, Window(gap, now), due_seconds=now))
+        self._counts = self._counts or (sensor.device.kind == "gpu" and sensor.device.method == "counter")
 
     def _loop(self) -> None:
         now = self._clock()
@@ -428,6 +431,8 @@ class Sampler:
         interval = self._interval
         if not interval:
             interval = watched.sensor.interval_seconds
+            if watched.sensor.device.method == "estimate" and self._counts:
+                interval = max(interval, MODELLED_SECONDS)
             if getattr(watched.sensor, "cumulative", False):
                 interval = max(interval, calm_seconds)
         watched.interval_seconds, watched.due_seconds = interval, self._next(now, interval)
@@ -452,9 +457,8 @@ class Sampler:
         if seconds > 0 and not self._stopping:
             with contextlib.suppress(Empty):
                 self._wake.get(timeout=seconds)
-        with contextlib.suppress(Empty):
-            while True:
-                self._wake.get_nowait()
+        while not self._wake.empty():  # this thread alone takes from it
+            self._wake.get_nowait()
 
     def _claim_free(self, now: float) -> bool:
         took = False
