@@ -301,6 +301,24 @@ def test_many_devices_are_grouped() -> None:
     assert len(many.splitlines()) < 70
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("lines", [22, 28, 38, 48])  # terminals of 24, 30, 40 and 50 lines
+def test_a_summary_fits_the_screen(width: int, lines: int) -> None:
+    inner = [PhaseRecord(path=f"train/{name}", count=9, seconds=1.0, spans=[], usage={}) for name in "abcdefgh"]
+    run = measured(
+        devices=[gpu(i) for i in range(8)] + [cpu_device()],
+        notes=[Note(code=f"n{i}", text=f"note {i} " + "of a hundred words " * 20) for i in range(40)],
+    )
+    run = run.model_copy(update={"phases": [*run.phases, *inner]})
+    text = terminal.render(run, width=width, full=False, height=lines)
+    assert len(text.splitlines()) <= lines
+    for what in ("IT energy", "Emissions", "Cost", "Carbon intensity:", "PUE:", "Price", "note 0", "--full"):
+        assert what in text
+    assert ("8 X gpu NVIDIA H100" in text) == (lines > 28)
+    assert ("h" in [line.split()[0] for line in text.splitlines() if line]) == (lines > 38)  # the last inner phase
+    assert len(terminal.render(run, width=width, full=False).splitlines()) > 38  # no screen: nothing is left out for it
+
+
 def test_a_group_with_a_silent_device_says_so() -> None:
     devices = [gpu(i) for i in range(19)] + [gpu(19, joules=None)]
     assert "(1 not measured)" in terminal.render(measured(devices=devices), width=140)

@@ -112,6 +112,11 @@ def width(most: int, stream: TextIO | None = None) -> int:
     return min(shutil.get_terminal_size((100, 24)).columns, most)
 
 
+def height(stream: TextIO) -> int | None:
+    """Return the lines that a text may have to be seen whole, a prompt and a last line below it; None: no terminal."""
+    return shutil.get_terminal_size((100, 24)).lines - 2 if stream.isatty() else None
+
+
 def show(table: Table, plain_width: int = PLAIN_WIDTH) -> None:
     """Print a table: as wide as the terminal, long cells in several lines; elsewhere ``plain_width`` columns."""
     from rich.console import Console

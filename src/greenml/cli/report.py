@@ -138,7 +138,8 @@ def _text(record: RunRecord, style: str | None, *, footprint: bool, pounds: bool
     from greenml.reports import terminal
 
     colors = _terminal.has_colors(sys.stdout)
-    return terminal.render(record, width=_terminal.width(120), color=colors, pounds=pounds, full=full)
+    width, height = _terminal.width(120), _terminal.height(sys.stdout)
+    return terminal.render(record, width=width, color=colors, pounds=pounds, full=full, height=height)
 
 
 def _check_names(plot: Path | None, pdf: Path | None = None) -> None:

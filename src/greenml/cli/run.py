@@ -107,13 +107,9 @@ def command(
         from greenml.cli import _terminal
         from greenml.reports import terminal
 
-        click.echo(
-            terminal.render(
-                record, width=_terminal.width(120, sys.stderr), color=_terminal.has_colors(sys.stderr), full=False
-            ),
-            nl=False,
-            err=True,
-        )
+        width, height = _terminal.width(120, sys.stderr), _terminal.height(sys.stderr)
+        color = _terminal.has_colors(sys.stderr)
+        click.echo(terminal.render(record, width, color=color, full=False, height=height), nl=False, err=True)
     show_beside(other, record)
     click.echo(f"greenml: {run.output}", err=True)
     return code if code >= 0 else 128 - code

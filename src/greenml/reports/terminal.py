@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import Box
@@ -19,13 +20,42 @@ from greenml.reports._parts import device_rows, phases, remainder
 
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 Write = Callable[[float], str]
-SHORT_NOTES = 6
 SHORT_DEVICES = 6  # of more, those of one kind and name are one row
 WIDE_COLUMNS = 80  # from here on figures and their intervals have room beside what says how they are known
 STATUS_STYLES = {"completed": "green", "running": "cyan"}
 
 
-def render(record: RunRecord, width: int = 100, color: bool = False, pounds: bool = False, full: bool = True) -> str:
+@dataclass(frozen=True)
+class _Short:
+    """What a summary leaves out to fit a screen."""
+
+    notes: int = 6
+    nested_phases: bool = True
+    spaced: bool = True
+    devices: bool = True
+    phases: bool = True
+
+
+# The first that fits is taken.
+SHORTER = (
+    _Short(),
+    _Short(notes=2),
+    _Short(notes=2, nested_phases=False),
+    _Short(notes=2, nested_phases=False, spaced=False),
+    _Short(notes=2, nested_phases=False, spaced=False, devices=False),
+    _Short(notes=2, spaced=False, devices=False, phases=False),
+)
+
+
+def render(
+    record: RunRecord,
+    width: int = 100,
+    *,
+    color: bool = False,
+    pounds: bool = False,
+    full: bool = True,
+    height: int | None = None,
+) -> str:
     """Render the headline, the figures, phases, devices, factors and notes.
 
     Args:
@@ -33,9 +63,23 @@ def render(record: RunRecord, width: int = 100, color: bool = False, pounds: boo
         width: columns to fill, at least 60.
         color: with ANSI colours.
         pounds: masses in lb, in place of kg.
-        full: everything; else what fits a screen: the three factors that matter and each note on one line, and devices
-            of one kind together.
+        full: everything; else a summary: the three factors that matter and each note on one line, and devices of one
+            kind together.
+        height: lines of the screen that a summary is to fit; None for any number.
     """
+    mass = _format.pounds if pounds else _format.mass
+    narrow = width < WIDE_COLUMNS
+    if full:
+        return _text(_full_parts(record, mass, narrow=narrow), width, color=color)
+    text = ""
+    for short in SHORTER:
+        text = _text(_short_parts(record, mass, short, narrow=narrow), width, color=color)
+        if height is None or text.count("\n") <= height:
+            break
+    return text
+
+
+def _text(parts: list[RenderableType], width: int, *, color: bool) -> str:
     stream = io.StringIO()
     console = _Screen(
         file=stream,
@@ -49,9 +93,7 @@ def render(record: RunRecord, width: int = 100, color: bool = False, pounds: boo
         legacy_windows=False,
         _environ={},
     )
-    mass = _format.pounds if pounds else _format.mass
-    narrow = width < WIDE_COLUMNS
-    for part in _full_parts(record, mass, narrow=narrow) if full else _short_parts(record, mass, narrow=narrow):
+    for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).rstrip() + "\n"
 
@@ -77,21 +119,25 @@ def _full_parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[Rendera
     return parts
 
 
-def _short_parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[RenderableType]:
-    """Return what fits a screen, and how to see the rest."""
-    figures = _figure_table(record, mass, narrow=narrow, beyond_operation=False)
-    parts: list[RenderableType] = [*_headline(record), "", *_section("Totals of the whole run", figures)]
-    if record.phases:
-        parts += _section("Phases", _phases(record, mass))
-    if record.devices:
-        parts += _section("Devices", _devices(record, grouped=True))
-    parts += _section("Factors", _short_factors(record))
+def _short_parts(record: RunRecord, mass: Write, short: _Short, *, narrow: bool) -> list[RenderableType]:
+    """Return a summary, and how to see the rest; each section's title stands in the line of its columns' names."""
+    sections: list[RenderableType] = [
+        Group(*_headline(record)),
+        _figure_table(record, mass, narrow=narrow, brief="Totals"),
+    ]
+    if record.phases and short.phases:
+        sections.append(_phases(record, mass, brief="Phases", nested=short.nested_phases))
+    if record.devices and short.devices:
+        sections.append(_devices(record, brief="Devices"))
+    sections.append(_short_factors(record))
     if record.notes:
-        shown = [note.text for note in record.notes[:SHORT_NOTES]]
+        shown = [note.text for note in record.notes[: short.notes]]
         more = len(record.notes) - len(shown)
-        parts += _section("Notes", _cut_lines([*shown, *([f"and {more} more"] if more else ())]))
-    parts.append(Text("--full prints everything, --explain how each figure comes about", style="dim"))
-    return parts
+        sections.append(_cut_lines("Notes", [*shown, *([f"and {more} more"] if more else ())]))
+    sections.append(Text("--full prints everything, --explain how each figure comes about", style="dim"))
+    if not short.spaced:
+        return sections
+    return [part for section in sections for part in (section, "")]
 
 
 def _section(title: str, body: RenderableType) -> list[RenderableType]:
@@ -131,24 +177,35 @@ def _table(
     right: frozenset[int] = frozenset(),
     whole: frozenset[int] = frozenset(),
     header: bool = True,
+    brief: str = "",
 ) -> Table:
-    """Return an empty table; ``right`` columns are figures, ``whole`` ones never wrap."""
-    table = Table(box=RULE if header else None, show_header=header, show_edge=False, pad_edge=False, header_style="dim")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in whole)
+    """Return an empty table; ``right`` columns are figures, ``whole`` ones never wrap.
+
+    A ``brief`` title stands for the name of the first column, with no rule below it.
+    """
+    box = RULE if header and not brief else None
+    table = Table(box=box, show_header=header, show_edge=False, pad_edge=False, header_style="dim")
+    if brief:
+        table.padding = (0, 2, 0, 0)
+    names: list[str | Text] = [*columns]
+    if brief:
+        names[0] = Text(brief, style="bold not dim")
+    for index, name in enumerate(names):
+        table.add_column(name, justify="right" if index in right else "left", overflow="fold", no_wrap=index in whole)
     return table
 
 
-def _figure_table(record: RunRecord, mass: Write, *, narrow: bool, beyond_operation: bool = True) -> Table:
+def _figure_table(record: RunRecord, mass: Write, *, narrow: bool, brief: str = "") -> Table:
+    """Return the figures of the whole run; brief: without the use of devices, and what lies beyond the operation."""
     whole = frozenset[int]() if narrow else frozenset({0, 1, 2})  # what does not fit must wrap: a cut figure is wrong
-    table = _table("", "value", "interval", "known how", whole=whole)
+    table = _table("", "value", "interval", "known how", whole=whole, brief=brief)
     figures = _figures.figures(record, mass=mass)
     chosen = [figure for group in ("energy", "emissions", "cost") for figure in figures if figure.group == group]
     for figure in chosen:
         table.add_row(figure.label, figure.text, figure.interval, figure.brief)
-    for label, text in _use(record.total()):
+    for label, text in _use(record.total()) if not brief else ():
         table.add_row(label, text, "", "")
-    for group in ("serving", "reported", "footprint") if beyond_operation else ("serving", "reported"):
+    for group in ("serving", "reported") if brief else ("serving", "reported", "footprint"):
         for figure in (figure for figure in figures if figure.group == group):
             table.add_row(figure.label, figure.text, figure.interval, figure.brief)
     return table
@@ -170,10 +227,13 @@ def _use(total: Totals | None) -> list[tuple[str, str]]:
     ]
 
 
-def _phases(record: RunRecord, mass: Write) -> Table:
-    table = _table("phase", "time", "times", "IT energy", "emissions", "GPU use", right=frozenset({1, 2, 3, 4, 5}))
+def _phases(record: RunRecord, mass: Write, *, brief: str = "", nested: bool = True) -> Table:
+    columns = ("phase", "time", "times", "IT energy", "emissions", "GPU use")
+    table = _table(*columns, right=frozenset({1, 2, 3, 4, 5}), brief=brief)
     for phase in phases(record):
         depth = phase.path.count("/")
+        if depth and not nested:
+            continue
         total = record.total(phase.path)
         table.add_row(
             "  " * depth + phase.path.rsplit("/", 1)[-1],
@@ -212,9 +272,10 @@ def _add_remainder(table: Table, record: RunRecord, mass: Write) -> None:
     table.add_row("run", _format.duration(record.duration_seconds), "", *energies, style="bold")
 
 
-def _devices(record: RunRecord, *, grouped: bool = False) -> Table:
-    rows = device_rows(record, SHORT_DEVICES) if grouped else device_rows(record)
-    table = _table("device", "energy", "mean power", "use", "memory peak", "how", right=frozenset({1, 2, 3, 4}))
+def _devices(record: RunRecord, *, brief: str = "") -> Table:
+    rows = device_rows(record, SHORT_DEVICES) if brief else device_rows(record)
+    columns = ("device", "energy", "mean power", "use", "memory peak", "how")
+    table = _table(*columns, right=frozenset({1, 2, 3, 4}), brief=brief)
     for row in rows:
         table.add_row(*row)
     return table
@@ -238,13 +299,14 @@ def _short_factors(record: RunRecord) -> RenderableType:
     notes = [f"{_format.tier(tier)}: {price.note.rstrip('.')}" for tier, price in factors.prices.items() if price.note]
     known = f"{', '.join(prices)}; {', '.join([*codes, *notes])}"
     lines.append(f"Price of a node per hour: {known}" if prices else f"Price: {_format.NOT_KNOWN}")
-    return _cut_lines(lines)
+    return _cut_lines("Factors", lines)
 
 
-def _cut_lines(lines: list[str]) -> RenderableType:
-    """Return a line each, cut where the screen ends."""
+def _cut_lines(title: str, lines: list[str]) -> RenderableType:
+    """Return a title and a line each, cut where the screen ends."""
     texts = [redaction.printable_line(line) for line in lines]
-    return Group(*(Text(f"- {text}", no_wrap=True, overflow="ellipsis") for text in texts))
+    cut = [Text(f"- {text}", no_wrap=True, overflow="ellipsis") for text in texts]
+    return Group(Text(title, style="bold"), *cut)
 
 
 def _factors(record: RunRecord) -> RenderableType:
