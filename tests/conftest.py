@@ -14,6 +14,7 @@ from __future__ import annotations
 import compileall
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ HEAVY = {
     "test_summarization.py": 1, "test_study_smoke.py": 1,
     "test_ray.py": 2, "test_notebooks.py": 2, "test_serving_example.py": 2, "test_study_runs.py": 2,
 }  # fmt: skip
+ALONE = re.compile(r"^@pytest\.mark\.alone\b(?:(?!^def ).*\n)*?def (test_\w+)", re.MULTILINE)
 # Every other file is the work of one worker: the longest begin first. Any other order works too.
 LONGEST = (
     "test_search_strategies.py", "test_track.py", "test_half_known_gpus.py", "test_trainer.py", "test_watch.py",
@@ -60,11 +62,20 @@ def pytest_configure(config):
 
 
 class Scheduling(LoadFileScheduling):
-    """Each file is the work of one worker; the heavy ones are that of two."""
+    """Each file is the work of one worker; the heavy ones are that of two, and what runs alone that of one."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+        self._alone = {name: ALONE.findall(text) for name, text in files.items() if "pytest.mark.alone" in text}
 
     def _split_scope(self, nodeid):
-        name = nodeid.split("::", 1)[0]
-        return f"heavy {HEAVY[Path(name).name]}" if Path(name).name in HEAVY else name
+        path, test = nodeid.split("[", 1)[0].split("::", 1)
+        name = Path(path).name
+        if name in HEAVY:
+            return f"heavy {HEAVY[name]}"
+        marked = self._alone.get(name)  # empty: the file is marked as a whole
+        return path if marked is None or (marked and test not in marked) else "alone"
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -89,21 +100,20 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that start programs as slow; the long files go first, those with a test that runs alone go last.
+    """Mark the tests that start programs as slow; the long files go first, the tests that run alone go last.
 
     A test that waits to be alone lets no other begin: beside a file of minutes, it would hold up all workers.
     """
     for item in items:
         if item.path.relative_to(ROOT / "tests").parts[0] in SLOW_FOLDERS:
             item.add_marker("slow")
-    last = {item.path for item in items if item.get_closest_marker("alone") is not None and item.path.name not in HEAVY}
-    items.sort(key=lambda item: (item.path in last, *_turn(item)))
+    items.sort(key=_turn)
 
 
 def _turn(item):
     name = item.path.name
     return (
-        item.get_closest_marker("alone") is not None,
+        item.get_closest_marker("alone") is not None and name not in HEAVY,
         item.get_closest_marker("slow") is None,
         list(HEAVY).index(name) if name in HEAVY else len(HEAVY),
         LONGEST.index(name) if name in LONGEST else len(LONGEST),
