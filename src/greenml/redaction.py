@@ -35,7 +35,9 @@ _ALWAYS = _set(
     " contrase\u00f1a \u043f\u0430\u0440\u043e\u043b\u044c"
 )
 # Words that mean a secret as the last of a name.
-_LAST = _set("pwd pw auth oauth jwt bearer cookie cookies sas dsn connstr webhook psk otp totp")
+_LAST = _set(
+    "pwd pw auth oauth jwt bearer cookie cookies sas dsn connstr webhook psk otp totp pincode mnemonic cvv cvc"
+)
 # A name that ends so is of something about the secret: where it lies, how long it is.
 _ABOUT = _set(
     "name names file files filename path paths dir folder type kind length len size limit count policy field"
@@ -77,11 +79,12 @@ _PASS_OF = _set(
     " rabbitmq ssh ldap jdbc amqp mqtt imap my hf hub wandb"
 )
 _PAT_OF = _set("github gitlab gh git azure devops ado ext vsts")
+_PINNED = _set("cpu cpus core cores thread threads numa process memory version dependency gpio data clock socket node")
 _FLAGS = _set("use no needs require requires enable with skip has is")
 _COUNTS = _set("num n count has")  # as the first of a name: it tells how many, or whether
 # A last word that means a secret after some words, or unless it is after some.
 _AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_OF, "pat": _PAT_OF, "pem": _set("key")}
-_NOT_AFTER = {"token": _TEXT_TOKEN, "auth": _FLAGS, "oauth": _FLAGS}
+_NOT_AFTER = {"token": _TEXT_TOKEN, "auth": _FLAGS, "oauth": _FLAGS, "pin": _PINNED | _FLAGS}
 _COMPOUND = (
     r"\w*(?:password|passwd|passphrase|secret|apikey|credentials|connectionstring)|passw(?:or)?d\w+"
     r"|(?:db|my|mysql|pg|postgres|root|admin|user)pwd|(?:http|basic|proxy|api)auth"
@@ -90,7 +93,7 @@ _PAIRS = frozenset(
     [("connection", "string"), ("conn", "string"), ("connection", "str"), ("conn", "str"), ("auth", "header"),
      ("connection", "strings"), ("webhook", "url"), ("webhook", "uri"), ("sas", "url"), ("sas", "uri"),
      ("auth", "data"), ("pass", "word"), ("pass", "phrase"), ("recovery", "code"), ("recovery", "codes"),
-     ("backup", "codes"), ("seed", "phrase"), ("recovery", "phrase")]
+     ("backup", "codes"), ("pin", "code"), ("otp", "seed"), ("seed", "phrase"), ("recovery", "phrase")]
 )  # fmt: skip
 _UNREAL = frozenset(
     ["none", "null", "true", "false", "", "...", "required", "missing", "invalid", "expired", "empty"]

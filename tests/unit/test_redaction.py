@@ -31,6 +31,7 @@ authorization Proxy-Authorization auth basic_auth connection_string AZURE_STORAG
 sas sas_token sas_url cookie set-cookie jwt bearer dsn github_pat webhook_url slack_webhook config.hub.token
 private_key_pem pass_phrase passkey pass_key pass_word pw db_pw smtp_pw hf_pass otp recovery_codes seed_phrase
 sqlalchemy_conn_str ConnectionStrings servicePrincipalKey serpapi_key mot_de_passe kennwort contrase\u00f1a senha
+pin card_pin USER_PIN pinCode pincode wallet_mnemonic otp_seed cvv
 """
 PLAIN_WORDS = """
 tokenizer_name tokenizer max_new_tokens num_input_tokens num_tokens max_tokens total_tokens input_tokens tokens
@@ -44,6 +45,7 @@ sigma signature seed session token_file password_file credentials_path api_key_e
 hub_model_id learning_rate lr_scheduler_type group_by_length tokenized oauth_url use_auth encoder decoder batch_size
 ignore_token distill_token dist_token sos_token number_token date_token human_token noise_token void_token dummy_token
 speaker_token emotion_token frame_token pixel_token action_token reward_token num_secrets has_password wpw_loss
+pin_memory dataloader_pin_memory pin_memory_device cpu_pin core_pin version_pin use_pin pins spin pinned pincount
 """
 # fmt: on
 SECRET_NAMES, PLAIN_NAMES = SECRET_WORDS.split(), PLAIN_WORDS.split()
