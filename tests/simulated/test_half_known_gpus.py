@@ -200,6 +200,20 @@ def test_where_the_counter_fails_power_is_integrated(start, begin):
             assert "its power is integrated" in notes[0]
 
 
+def test_where_the_counter_and_the_power_fail_midway_nothing_is_said_to_be_integrated(start):
+    functions = ("field:83", "nvmlDeviceGetTotalEnergyConsumption", *(fault.function for fault in NOTHING), "samples:0")
+    gone = tuple(Error(name, NO_PERMISSION, 5.0) for name in functions)
+    program = start([Gpu(power=200.0, faults=gone), Gpu(power=100.0)], 8.0)
+    program.said()
+    first, second = program.gpus()
+    [note] = [text for text in program.notes("sensor-error") if first.id in text]
+    assert "integrated" not in note
+    assert "nor does its power" in note
+    assert not [text for text in program.notes("sensor-error") if second.id in text]
+    total = program.record.total().gpu_energy_joules
+    assert total.high is None or total.high >= 200 * 7 + 100 * 7, "up to the first one's limit over the rest of its time"
+
+
 @pytest.mark.parametrize(
     "function", ["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "samples:0", "samples:1"]
 )

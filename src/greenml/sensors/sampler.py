@@ -513,7 +513,9 @@ class Sampler:
             self._note("sensor-slow", f"{watched.label}: a reading took {after - before:.1f} s")
         counted = reading.energy_joules is not None or device.method != "counter"
         if not counted:
-            self._fails(watched, before, "its energy counter does not answer; its power is integrated until it does")
+            powered = reading.power_watts is not None or bool(reading.power_samples)
+            meanwhile = "its power is integrated until it does" if powered else "nor does its power"
+            self._fails(watched, before, f"its energy counter does not answer; {meanwhile}")
         elif watched.failing_since is not None:
             self._note("sensor-back", f"{watched.label}: readable again after {after - watched.failing_since:.1f} s")
             watched.failing_since = None
