@@ -211,7 +211,9 @@ def test_where_the_counter_and_the_power_fail_midway_nothing_is_said_to_be_integ
     assert "nor does its power" in note
     assert not [text for text in program.notes("sensor-error") if second.id in text]
     total = program.record.total().gpu_energy_joules
-    assert total.high is None or total.high >= 200 * 7 + 100 * 7, "up to the first one's limit over the rest of its time"
+    assert total.high is None or total.high >= 200 * 7 + 100 * 7, (
+        "up to the first one's limit over the rest of its time"
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,24 @@ def test_the_environment_names_the_commit_and_whether_it_was_changed(tmp_path: P
     assert not {"torch", "numpy", "transformers"} & (set(sys.modules) - before), "versions are read, not imported"
 
 
+def test_what_a_program_warns_of_once_is_still_shown_once(tmp_path: Path):
+    """Filters of warnings are the whole process's: a run changes none of them, not for a moment, in no thread."""
+    code = """
+import sys, time, warnings
+import greenml
+for number in range(4):
+    warnings.warn("once")
+    with greenml.track(f"{number}.json", price_per_hour=1.0) as run:
+        time.sleep(0.1)
+    sys.stdout.write(str(run.record.environment.os) + "\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stderr.count("UserWarning: once") == 1, done.stderr
+    assert set(done.stdout.split()) == {platform.platform()}
+
+
 def test_the_host_is_this_one():
     host = environment.host()
     assert host["cpu_count"] == os.cpu_count()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
     """Return the fields of the record's Environment; ``folder`` is where the program was started."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
-        "os": platform.platform(),
+        "os": _system(),
         "packages": _packages(),
     }
     commit = _git(folder, "rev-parse", "HEAD")
@@ -61,11 +62,24 @@ def _packages() -> dict[str, str]:
     return versions
 
 
+def _system() -> str:
+    """Return ``platform.platform()``, which on Linux would run ``uname`` for a part that it then leaves out."""
+    if sys.platform != "linux":
+        return platform.platform()
+    libc = "".join(platform.libc_ver())
+    return "-".join([platform.system(), platform.release(), platform.machine(), *(["with", libc] if libc else [])])
+
+
 def _git(folder: Path | None, *words: str) -> str | None:
+    # By its path: for a name alone, subprocess changes the filters of warnings for a moment, which are the program's,
+    # too: it would then show again what it shows once.
+    program = shutil.which("git")
+    if program is None:
+        return None
     try:
         done = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=False, stdin=subprocess.DEVNULL,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, cwd=folder,
+            [program, *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=False,
+            stdin=subprocess.DEVNULL, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, cwd=folder,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
