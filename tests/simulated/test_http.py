@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import random
 import socket
 import threading
 import time
@@ -82,8 +83,10 @@ def test_a_compressed_answer_is_read(pauses):
     ids=lambda value: f"{value.status}-{value.how}" if isinstance(value, Reply) else "",
 )
 def test_what_passes_is_asked_again_with_growing_pauses(trouble, status, pauses):
+    drawn = random.getstate()
     with serve([trouble, trouble, json_reply(GOOD)]) as service:
         assert ask(service, pauses) == GOOD
+    assert random.getstate() == drawn, "a training's shuffling hangs on no service"
     assert len(service.asked) == 3
     assert 0.5 <= pauses[0] <= 1.0 <= pauses[1] <= 2.0
 

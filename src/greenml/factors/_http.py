@@ -31,6 +31,7 @@ from urllib3.util.retry import Retry
 from greenml.errors import FactorError
 from greenml.redaction import MASK
 
+DRAWN = random.SystemRandom()  # a training whose shuffling is seeded must not depend on how often a service failed
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 TOO_MANY, TIMED_OUT = 429, 408
@@ -210,7 +211,7 @@ class _Retry(Retry):
         retry_after = self.get_retry_after(response) if response is not None else None
         # The random part keeps many clients from coming back at once.
         usual = min(FIRST_PAUSE_SECONDS * 2.0 ** (self.call.failures - 1), LONGEST_PAUSE_SECONDS)
-        self.call.pause_seconds = usual * random.uniform(0.5, 1.0) if retry_after is None else retry_after  # noqa: S311
+        self.call.pause_seconds = usual * DRAWN.uniform(0.5, 1.0) if retry_after is None else retry_after
         if time.monotonic() + self.call.pause_seconds >= self.call.end:
             reason = named.get("error") or ResponseError("the next attempt is after the deadline")
             raise MaxRetryError(named["_pool"], self.call.url, reason)
