@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from greenml.accounting.status import RunningTotals
-    from greenml.analysis.record_search import to_dataframe
+    from greenml.analysis.record_search import open_record, to_dataframe
     from greenml.errors import FactorError, GreenMLError, RecordError, SensorError, SensorLostError, SettingsError
     from greenml.integrations.transformers import GreenCallback
     from greenml.record.schema import RunRecord
-    from greenml.run.opening import open_record
     from greenml.run.serving.meter import ServingMeter, serve
     from greenml.run.track import Run, track
 
@@ -23,7 +22,7 @@ _HOMES = {
     "FactorError": "errors", "GreenMLError": "errors", "RecordError": "errors", "SensorError": "errors",
     "SensorLostError": "errors", "SettingsError": "errors", "Run": "run.track", "RunRecord": "record.schema",
     "GreenCallback": "integrations.transformers", "RunningTotals": "accounting.status",
-    "open_record": "run.opening", "to_dataframe": "analysis.record_search", "track": "run.track",
+    "open_record": "analysis.record_search", "to_dataframe": "analysis.record_search", "track": "run.track",
     "ServingMeter": "run.serving.meter", "serve": "run.serving.meter",
 }  # fmt: skip
 

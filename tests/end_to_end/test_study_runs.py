@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from greenml.analysis.record_search import open_record
 from greenml.analysis.study import folder, report
 from greenml.analysis.study.tables import rectangle
-from greenml.run.opening import open_record
 
 CELL = """
 import os, signal, sys, time

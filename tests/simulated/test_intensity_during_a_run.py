@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from greenml.accounting import hourly
+from greenml.analysis import record_search
 from greenml.record import file as records
 from greenml.record.schema import RunRecord
-from greenml.run import finish, intensity_poller, opening
+from greenml.run import finish, intensity_poller
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
@@ -176,7 +177,7 @@ def test_a_killed_run_keeps_what_was_answered(tmp_path: Path):
         finally:
             child.send_signal(signal.SIGKILL)
             child.communicate()
-    record = opening.open_record(tmp_path / "run.json")
+    record = record_search.open_record(tmp_path / "run.json")
     assert record.status == "killed"
     grams, kwh = emitted(record)
     assert grams == pytest.approx(kwh * 100, rel=1e-9)

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from greenml.analysis import record_search
 from greenml.record import file as records
-from greenml.run import opening
 from greenml.trace import file as trace_file
 from greenml.trace import run_dir_of, trace_paths
 
@@ -153,7 +153,7 @@ def test_a_killed_run_lacks_at_most_its_last_second(ranks, tmp_path):
     process.wait()
     output = tmp_path / "run.json"
     assert not output.exists()
-    record = opening.open_record(output)
+    record = record_search.open_record(output)
     assert record.status == "killed"
     assert [phase.path for phase in record.phases] == ["train"]
     last = max(trace_file.read(path).last_seconds for path in trace_paths(run_dir_of(output)))

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 import greenml
+from greenml.analysis import record_search
 from greenml.record import file as records
 from greenml.reports import model_card
-from greenml.run import opening
 
 CELLS = """
 import sys, threading, time
@@ -166,7 +166,7 @@ def test_a_card_is_not_left_running_by_a_rank_that_is_killed(tmp_path: Path):
     ranks(tmp_path, killed=True)
     assert records.read(tmp_path / "run.json").status == "completed"
     assert "running" not in (tmp_path / "README.md").read_text()
-    record = opening.open_record(tmp_path / "run.json")
+    record = record_search.open_record(tmp_path / "run.json")
     assert record.status == "completed"
     assert record.attempts[0].processes == 2
 
@@ -177,7 +177,7 @@ def test_a_record_that_says_running_is_made_again_from_its_traces(tmp_path: Path
     written = records.read(tmp_path / "run.json")
     later = (tmp_path / "run.json").stat().st_mtime + 60
     os.utime(tmp_path / "run.json", (later, later))
-    assert (written.status, opening.open_record(tmp_path / "run.json").status) == ("running", "killed")
+    assert (written.status, record_search.open_record(tmp_path / "run.json").status) == ("running", "killed")
 
 
 def test_signals_that_come_faster_than_saves_end_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.accounting import assumptions, hourly, totals
+from greenml.analysis import record_search
 from greenml.analysis.what_if import what_if
 from greenml.errors import FactorError, SettingsError
 from greenml.factors.types import IntensitySeries, IntensitySlot, Source
@@ -29,7 +30,7 @@ from greenml.record.schema import (
     Usage,
 )
 from greenml.reports import _parts, csv, latex, markdown, terminal
-from greenml.run import assembly, compaction, finish, opening
+from greenml.run import assembly, compaction, finish
 from greenml.settings import Settings
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
@@ -483,7 +484,7 @@ def test_a_factor_of_its_own_hides_the_course(tmp_path: Path):
 def test_a_record_with_a_course_comes_back(tmp_path: Path):
     made = run_dir(tmp_path, lambda _: 1000.0, 7200, answers=[course(100, 300)])
     record = finish.finish(made, tmp_path / "run.json")
-    assert opening.open_record(tmp_path / "run.json") == record
+    assert record_search.open_record(tmp_path / "run.json") == record
     content = json.loads((tmp_path / "run.json").read_text())
     first = content["factors"]["intensity_series"]["slots"][0]
     assert first["start"] == "2026-03-01T00:00:00Z"

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from greenml.analysis import record_search
 from greenml.errors import RecordError
 from greenml.record import file as record_file
 from greenml.record import schema as record_schema
 from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, Quantity, RunRecord, Usage
-from greenml.run import finish, opening
+from greenml.run import finish
 from greenml.trace import trace_paths
 from greenml.trace.file import TraceWriter
 
@@ -159,7 +160,7 @@ def run_dir(folder: Path) -> Path:
 def test_a_run_is_opened_by_any_of_its_names(tmp_path: Path):
     made = run_dir(tmp_path)
     for path in (tmp_path, made, tmp_path / "run.json"):
-        opened = opening.open_record(path)
+        opened = record_search.open_record(path)
         assert (opened.run_id, opened.duration_seconds, opened.place.nodes) == ("r", 10.0, 3)
     assert not (tmp_path / "run.json").exists(), "to look is not to write"
     written = finish.finish(made, tmp_path / "run.json")
@@ -172,16 +173,16 @@ def test_a_record_that_is_older_than_its_traces_is_made_again(tmp_path: Path):
     output = tmp_path / "run.json"
     record_file.write(a_record(), output)
     os.utime(output, (1e9, 1e9))
-    assert opening.open_record(output).run_id == "r"
+    assert record_search.open_record(output).run_id == "r"
     for path in trace_paths(made):
         os.utime(path, (9e8, 9e8))
-    assert opening.open_record(output) == a_record()
+    assert record_search.open_record(output) == a_record()
 
 
 def test_nothing_to_open_is_one_line(tmp_path: Path):
     for path in (tmp_path, tmp_path / "run.json", tmp_path / "no" / "run.json"):
         with pytest.raises(RecordError) as error:
-            opening.open_record(path)
+            record_search.open_record(path)
         assert "\n" not in str(error.value)
 
 

@@ -1,7 +1,8 @@
-"""Finds the records that a list of paths names, and makes a pandas DataFrame of them.
+"""Opens the record at a path, finds the records that a list of paths names, and makes a pandas DataFrame of them.
 
-Paths are files, folders and globs, also those that no shell expanded. The DataFrame has one row a run, and SI units in
-the names of its columns. pandas is an extra.
+What makes a record of traces is loaded only where there is none to read. Paths of a list are files, folders and globs,
+also those that no shell expanded. The DataFrame has one row a run, and SI units in the names of its columns. pandas is
+an extra.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenml import redaction
 from greenml.errors import RecordError, SettingsError
+from greenml.record import file as record_file
 from greenml.record.schema import Quantity, RunRecord
+from greenml.trace import run_dir_of, trace_paths
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,6 +33,34 @@ MARK = b'"greenml_version"'  # every record has it near its start
 MARK_WITHIN_BYTES = 65536
 
 
+def open_record(path: str | PathLike[str]) -> RunRecord:
+    """Return the record at a path: of a run.json, of a run directory, or of the traces beside a missing run.json.
+
+    A run.json that is older than its traces, or says that the run is running, is made again in memory.
+
+    Raises:
+        RecordError: there is neither, or it cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = path / "run.json"
+        return open_record(inside) if inside.exists() or run_dir_of(inside).is_dir() else _made(path)
+    run_dir = run_dir_of(path)
+    newest = max((path.stat().st_mtime for path in trace_paths(run_dir)), default=0.0)
+    if newest and (not path.exists() or path.stat().st_mtime < newest):
+        return _made(run_dir)
+    record = record_file.read(path)
+    if newest and record.status == "running":  # the process that would have written the end of it may be dead
+        return _made(run_dir)
+    return record
+
+
+def _made(run_dir: Path) -> RunRecord:
+    from greenml.run import finish
+
+    return finish.make(run_dir)
+
+
 def load(given: Sequence[str]) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
     """Read the records that are meant, each once, in the order in which they were given.
 
@@ -39,8 +70,6 @@ def load(given: Sequence[str]) -> tuple[list[tuple[Path, RunRecord]], list[str]]
     Raises:
         RecordError: there is no record at all.
     """
-    from greenml.run import opening
-
     records: list[tuple[Path, RunRecord]] = []
     skipped: list[str] = []
     seen: set[Path] = set()
@@ -51,7 +80,7 @@ def load(given: Sequence[str]) -> tuple[list[tuple[Path, RunRecord]], list[str]]
                 continue
             seen.add(resolved)
             try:
-                record = opening.open_record(path)
+                record = open_record(path)
                 records.append((path, record.model_copy(update={"timeline": None})))  # a thousand would fill memory
             except RecordError as error:
                 skipped.append(f"{error}; skipped")

@@ -23,10 +23,9 @@ def command(path: Path, *, every: bool, as_json: bool, **changes: Any) -> None: 
     --tier and the like the run is first accounted again with those.
     """
     from greenml.accounting import assumptions
-    from greenml.analysis import advice
-    from greenml.run import opening
+    from greenml.analysis import advice, record_search
 
-    record = opening.open_record(path)
+    record = record_search.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
     made = advice.advise(record)

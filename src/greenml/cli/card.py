@@ -40,10 +40,10 @@ def command(path: Path, readme: Path | None, style: str, force: bool, check: boo
     markers of its own; every other byte stays as it is. Values that the card has otherwise are shown and kept.
     """
     from greenml import files
+    from greenml.analysis import record_search
     from greenml.reports import model_card
-    from greenml.run import opening
 
-    record = opening.open_record(path)
+    record = record_search.open_record(path)
     if check and readme is None:
         raise SettingsError("--check compares with a card; give it with --readme README.md")
     before = files.read(readme) if readme is not None and readme.exists() else ""

@@ -74,10 +74,9 @@ def _only(right: bool, message: str) -> None:
 
 def _from_probe(path: Path, changes: dict[str, Any], unit: str, units: float) -> Any:  # noqa: ANN401  an Estimate
     from greenml.accounting import assumptions
-    from greenml.analysis import estimation
-    from greenml.run import opening
+    from greenml.analysis import estimation, record_search
 
-    record = opening.open_record(path)
+    record = record_search.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
     return estimation.of_probe(record, unit, units)

@@ -33,12 +33,12 @@ def command(runs: tuple[Path, ...], meters: tuple[str, ...], style: str | None) 
     The verdict follows from both intervals: agree, differ, or cannot be compared, and why. Several runs are added up
     against one meter of their machine. The exit status is 1 where a meter differs.
     """
+    from greenml.analysis import record_search
     from greenml.analysis.reconcile import compare
     from greenml.analysis.reconcile import meters as other_meters
     from greenml.cli import _terminal
-    from greenml.run import opening
 
-    records = {record.run_id: record for record in (opening.open_record(path) for path in runs)}
+    records = {record.run_id: record for record in (record_search.open_record(path) for path in runs)}
     if len(records) < len(runs):
         raise SettingsError("a run is given twice: it counts once")
     given = list(records.values())

@@ -59,7 +59,7 @@ def command(  # noqa: PLR0917  click gives them by name
     --intensity by the hours of the run.
     """
     with _without_plugins():
-        from greenml.run import opening
+        from greenml.analysis import record_search
 
     if named and style:
         raise click.UsageError(f"give --format or --{style}, not both")
@@ -68,7 +68,7 @@ def command(  # noqa: PLR0917  click gives them by name
     _check(style, figure, footprint=footprint, pounds=lbs, full=full)
     if figure is not None and figure.endswith(".json") and path == Path("run.json"):
         path, figure = Path(figure), ""  # --explain before the path, without a figure
-    record = opening.open_record(path)
+    record = record_search.open_record(path)
     if any(value is not None for value in changes.values()):
         from greenml.accounting import assumptions
 

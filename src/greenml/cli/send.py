@@ -21,11 +21,11 @@ def command(path: Path, names: tuple[str, ...], timeout: float) -> int:
     A sink that has it already stays as it is.
     """
     from greenml import sinks
+    from greenml.analysis import record_search
     from greenml.errors import SettingsError
     from greenml.redaction import redact_text
-    from greenml.run import opening
 
-    record = opening.open_record(path)
+    record = record_search.open_record(path)
     made = [(redact_text(name), sinks.create(name)) for name in names]
     for name, sink in made:
         if getattr(sink, "lives_with_process", False):

@@ -173,9 +173,9 @@ def plan_command(  # noqa: PLR0917  options
     What a cell uses is known from cells of its variant that have run, else from --like, else from 'expected_minutes'
     and the price table, else from cells of other variants. Nothing is run without --probe.
     """
+    from greenml.analysis.record_search import open_record
     from greenml.analysis.study import expectation
     from greenml.analysis.study import folder as study_folder
-    from greenml.run.opening import open_record
 
     plan, into = read(study, profile, smoke, output)
     check_commands(plan)
@@ -374,16 +374,13 @@ def _place(study: Study, parallel: int | None, on_ray: bool, ray_address: str) -
     Raises:
         SettingsError: there is no such place.
     """
-    from greenml.analysis.study.execution import ThisMachine
-    from greenml.errors import SettingsError
+    if on_ray:
+        from greenml.analysis.study.schedulers import RayCluster
 
-    if not on_ray:
-        return ThisMachine(study, parallel)
-    try:
-        from greenml.analysis.study.ray_cluster import RayCluster
-    except ImportError:
-        raise SettingsError("--ray needs Ray: pip install 'greenml[ray]'") from None
-    return RayCluster(study, ray_address, parallel)
+        return RayCluster(study, ray_address, parallel)
+    from greenml.analysis.study.execution import ThisMachine
+
+    return ThisMachine(study, parallel)
 
 
 def _execute(study: Study, place: Place, retry_failed: bool) -> int:
@@ -403,11 +400,11 @@ def _execute(study: Study, place: Place, retry_failed: bool) -> int:
 
 def _slurm(study: Study, parallel: int | None, options: tuple[str, ...]) -> int:
     from greenml import files
-    from greenml.analysis.study import batch
+    from greenml.analysis.study import schedulers
 
     path = study.folder / "slurm.sh"
-    files.write(path, batch.slurm(study, parallel=parallel, options=options))
-    click.echo(f"{path}: {len(batch.to_run(study))} tasks. Submit it with 'sbatch {path}';")
+    files.write(path, schedulers.slurm(study, parallel=parallel, options=options))
+    click.echo(f"{path}: {len(schedulers.to_run(study))} tasks. Submit it with 'sbatch {path}';")
     click.echo(f"then 'greenml study collect {study.folder}' says how they went.")
     if limits := budget(study):
         click.echo(f"The budget ({limits}) keeps tasks from starting; it stops none that runs.", err=True)
@@ -416,11 +413,11 @@ def _slurm(study: Study, parallel: int | None, options: tuple[str, ...]) -> int:
 
 def _azureml(study: Study, compute: str, environment: str) -> int:
     from greenml import files
-    from greenml.analysis.study import batch
+    from greenml.analysis.study import schedulers
 
     path = study.folder / "azureml.yml"
-    files.write(path, batch.azureml(study, compute=compute, environment=environment))
-    click.echo(f"{path}: {len(batch.to_run(study))} jobs. Submit it with 'az ml job create --file {path}';")
+    files.write(path, schedulers.azureml(study, compute=compute, environment=environment))
+    click.echo(f"{path}: {len(schedulers.to_run(study))} jobs. Submit it with 'az ml job create --file {path}';")
     click.echo(f"download it with '--all', then 'greenml study collect {study.folder} DOWNLOADS'.")
     if limits := budget(study):
         click.echo(f"The budget ({limits}) does not hold there: the jobs know nothing of each other.", err=True)

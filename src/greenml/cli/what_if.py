@@ -50,14 +50,13 @@ def command(
     With --region, --sku, --tier and the like the run is first accounted again with those.
     """
     from greenml.accounting import assumptions
-    from greenml.analysis import what_if
+    from greenml.analysis import record_search, what_if
     from greenml.errors import SettingsError
-    from greenml.run import opening
 
     asked = [name for name in what_if.SECTIONS if changes.pop(name)]
     if start_times and not intensity:
         raise SettingsError("--start-times needs hourly figures: give --intensity with a provider or a CSV file")
-    record = opening.open_record(path)
+    record = record_search.open_record(path)
     if any(value is not None for value in changes.values()):
         record = assumptions.reaccount(record, **changes)
     sections = asked if asked or start_times else what_if.SECTIONS

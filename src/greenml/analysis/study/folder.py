@@ -28,11 +28,11 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from greenml import files
+from greenml.analysis.record_search import open_record
 from greenml.analysis.study import plan as study_plan
 from greenml.analysis.study.plan import Plan, StudyFile, Variant, folder_name, make
 from greenml.errors import RecordError, SettingsError
 from greenml.record.schema import Quantity, RunRecord
-from greenml.run.opening import open_record
 from greenml.trace import file as trace_file
 from greenml.trace import run_dir_of
 
