@@ -7,7 +7,7 @@ import io
 
 from greenml import redaction
 from greenml.record.schema import DeviceRecord, Quantity, ReportedEmissions, RunRecord, Usage
-from greenml.reports import _figures, _format
+from greenml.reports import _format, _parts
 
 DEVICE_COLUMNS = (
     "power_mean_watts",
@@ -97,7 +97,7 @@ def _device_row(device_id: str, device: DeviceRecord | None, usage: Usage) -> di
 
 
 def _total_rows(record: RunRecord, scope: str) -> list[dict[str, Cell]]:
-    by_name = {figure.name: figure for figure in _figures.figures(record, scope)}
+    by_name = {figure.name: figure for figure in _parts.figures(record, scope)}
     quantities = {name: figure.quantity for name, figure in by_name.items() if figure.quantity is not None}
     gpu: dict[str, Cell] = {
         "utilization_ratio": quantities["gpu_utilization_ratio"].value,
@@ -120,7 +120,7 @@ def _total_rows(record: RunRecord, scope: str) -> list[dict[str, Cell]]:
 
 
 def _reported_row(reported: ReportedEmissions) -> dict[str, Cell]:
-    energy, emissions = (figure.quantity for figure in _figures.reported_figures(reported))
+    energy, emissions = (figure.quantity for figure in _parts.reported_figures(reported))
     return {
         "row": "reported",
         "name": _format.SENSOR_NAMES.get(reported.tool, reported.tool),

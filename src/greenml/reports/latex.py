@@ -9,7 +9,7 @@ import re
 
 from greenml import redaction
 from greenml.record.schema import Factor, RunRecord
-from greenml.reports import _figures, _format, _parts
+from greenml.reports import _format, _parts
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -66,7 +66,7 @@ def _words(text: str) -> str:
 
 def _rows(record: RunRecord) -> list[Row]:
     groups = ("energy", "emissions", "footprint", "cost", "reported")
-    figures = [figure for figure in _figures.figures(record) if figure.group in groups and _fits(figure)]
+    figures = [figure for figure in _parts.figures(record) if figure.group in groups and _fits(figure)]
     figures.sort(key=lambda figure: groups.index(figure.group))
     return [
         ("Duration", _number(_format.duration(record.duration_seconds)), "", _clock(record)),
@@ -77,7 +77,7 @@ def _rows(record: RunRecord) -> list[Row]:
     ]
 
 
-def _fits(figure: _figures.RunFigure) -> bool:
+def _fits(figure: _parts.RunFigure) -> bool:
     """Tell whether a figure is one of a paper's: of the footprint, carbon by contract and embodied carbon are."""
     return figure.group != "footprint" or figure.name in ("market_emissions_grams", "embodied_grams")
 

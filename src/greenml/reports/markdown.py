@@ -15,7 +15,7 @@ from greenml.record.schema import (
     Totals,
     gpus_never_answered,
 )
-from greenml.reports import _figures, _format, _parts
+from greenml.reports import _format, _parts
 from greenml.units import GRAMS_PER_KG
 
 Row = tuple[str, str]
@@ -235,7 +235,7 @@ def resource_usage(record: RunRecord) -> str:
 
 def requests(record: RunRecord) -> str:
     """Render what the requests of an endpoint used; empty for a run that served none."""
-    figures = [figure for figure in _figures.figures(record) if figure.group == "serving"]
+    figures = [figure for figure in _parts.figures(record) if figure.group == "serving"]
     rows = [(figure.label, _footprint(figure)) for figure in figures]
     return "\n\n".join(["## Requests", table(rows)]) if rows else ""
 
@@ -244,7 +244,7 @@ def further_footprint(record: RunRecord) -> str:
     """Render water, embodied carbon, SCI and a contract's emissions, with their sources; empty where none is known."""
     rows = [
         (figure.label, f"{_footprint(figure)} ({figure.how})")
-        for figure in _figures.figures(record)
+        for figure in _parts.figures(record)
         if figure.group == "footprint"
     ]
     if not rows:
@@ -252,7 +252,7 @@ def further_footprint(record: RunRecord) -> str:
     return "\n\n".join(["## Footprint", table(rows), bullets(_parts.footprint_factor_lines(record))])
 
 
-def _footprint(figure: _figures.RunFigure) -> str:
+def _footprint(figure: _parts.RunFigure) -> str:
     if figure.quantity is not None and figure.quantity.value is None and figure.interval:
         return figure.interval
     return f"{figure.text}, {figure.interval}" if figure.interval else figure.text
@@ -314,7 +314,7 @@ def _cost_row(record: RunRecord, total: Totals | None) -> Row:
     known = {tier: costs[tier].value for tier in shown if tier in costs}
     if all(value is None for value in known.values()):
         why = next((costs[tier].why for tier in shown if tier in costs and costs[tier].why), "")
-        why = why or _figures.no_price(record)
+        why = why or _parts.no_price(record)
         return key, _format.missing(why, _format.NOT_KNOWN)
     amounts = "/".join(_format.optional(known.get(tier), _format.money, _format.NOT_KNOWN) for tier in shown)
     return key, f"{amounts} (USD)"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from greenml import redaction
 from greenml.record.schema import Quantity, RunRecord, Totals
-from greenml.reports import _figures, _format, _parts
+from greenml.reports import _format, _parts
 from greenml.reports._parts import device_rows, phases, remainder
 
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -199,7 +199,7 @@ def _figure_table(record: RunRecord, mass: Write, *, narrow: bool, brief: str = 
     """Return the figures of the whole run; brief: without the use of devices, and what lies beyond the operation."""
     whole = frozenset[int]() if narrow else frozenset({0, 1, 2})  # what does not fit must wrap: a cut figure is wrong
     table = _table("", "value", "interval", "known how", whole=whole, brief=brief)
-    figures = _figures.figures(record, mass=mass)
+    figures = _parts.figures(record, mass=mass)
     chosen = [figure for group in ("energy", "emissions", "cost") for figure in figures if figure.group == group]
     for figure in chosen:
         table.add_row(figure.label, figure.text, figure.interval, figure.brief)

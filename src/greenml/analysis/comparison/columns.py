@@ -16,7 +16,7 @@ from typing import Any, Literal
 from greenml.analysis import statistics
 from greenml.errors import SettingsError, nearest
 from greenml.record.schema import DeviceRecord, Factor, Quantity, RunRecord, Totals, Usage
-from greenml.reports import _figures, _format
+from greenml.reports import _format, _parts
 
 Better = Literal["higher", "lower"]
 COUNTED = ("gpu", "cpu", "dram")  # the kinds whose energy is in the IT energy
@@ -162,7 +162,7 @@ class _Total:
     name: str
 
     def __call__(self, record: RunRecord) -> Figure:
-        quantity = _figures.quantities(record).get(self.name)
+        quantity = _parts.quantities(record).get(self.name)
         value = quantity.value if quantity is not None else None
         return Figure(value, why="" if value is not None else "not measured")
 
@@ -173,7 +173,7 @@ class _Cost:
 
     def __call__(self, record: RunRecord) -> Figure:
         price = record.factors.prices.get(self.tier)
-        quantity = _figures.quantities(record).get(f"cost_{self.tier}_usd")
+        quantity = _parts.quantities(record).get(f"cost_{self.tier}_usd")
         if quantity is None or quantity.value is None:
             return Figure(None, why=(quantity.why if quantity else "") or "no price is known")
         return _figure(quantity, (), (price,), record)

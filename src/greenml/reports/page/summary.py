@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from greenml.record.schema import DeviceRecord, Note, PhaseRecord, Quantity, RunRecord, Totals
-from greenml.reports import _figures, _format, _parts
+from greenml.reports import _format, _parts
 
 SHOWN_NOTES = 8
 DAY_SECONDS = 86400.0
@@ -156,7 +156,7 @@ def _carbon(record: RunRecord, total: Totals | None) -> Figure:
 def _costs(record: RunRecord, total: Totals | None) -> list[Figure]:
     costs = total.cost_usd if total else {}
     if not costs:
-        return [_figure(_format.NOT_KNOWN, [_figures.no_price(record)])]
+        return [_figure(_format.NOT_KNOWN, [_parts.no_price(record)])]
     figures = []
     for tier, quantity in costs.items():
         price = record.factors.prices.get(tier)
@@ -198,7 +198,7 @@ def _when(note: Note) -> str:
 def figures(record: RunRecord) -> list[Row]:
     """Return every figure of the run: value, interval, and how it is known."""
     order = ("energy", "emissions", "footprint", "cost", "use", "serving", "reported")
-    rows = sorted(_figures.figures(record), key=lambda figure: order.index(figure.group))
+    rows = sorted(_parts.figures(record), key=lambda figure: order.index(figure.group))
     return [
         Row(
             figure.label,
