@@ -17,12 +17,12 @@ import click
 import pytest
 
 from greenml import redaction
-from greenml.analysis import _prose, what_if
+from greenml.analysis import what_if
 from greenml.cli import COMMANDS, _terminal, group, main
 from greenml.record import file as record_file
 from greenml.record.schema import AttemptRecord
+from greenml.reports import _format, latex, terminal
 from greenml.reports import csv as csv_report
-from greenml.reports import latex, terminal
 
 PUBLISHED = Path(__file__).parent.parent / "golden" / "t5-3b-samsum"
 # Blinking, a window's title, a bell, CSI as one character, text turned around, half a character: greenml writes none.
@@ -199,7 +199,7 @@ def test_an_option_that_would_change_nothing_is_refused(capsys, published, words
     ],
 )
 def test_a_change_is_all_of_it_only_where_nothing_is_left(ratio, words):
-    assert _prose.signed(ratio) == words
+    assert _format.signed(ratio) == words
 
 
 class _Terminal(io.StringIO):

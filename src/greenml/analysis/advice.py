@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from greenml import redaction
 from greenml.accounting import totals
-from greenml.analysis import _gpu_power, _prose
+from greenml.analysis import _gpu_power
 from greenml.analysis.what_if import OLD_DAYS, Option, carbon_uncertainty, days_apart, ranked, what_if
 from greenml.errors import SettingsError
 from greenml.factors import prices as cloud_prices
@@ -787,12 +787,12 @@ def render(advice: Advice, *, every: bool = False, width: int = 100) -> str:
     lines = [head]
     if count > 1:
         text = "By the largest share of energy, carbon or cost. What they save overlaps: the figures do not add up."
-        lines += _prose.wrapped(text, width)
+        lines += _format.wrapped(text, width)
     for number, finding in enumerate(advice.findings, 1):
         lines += ["", *_finding(number, finding, width)]
     if every or not count:
         lines += ["", "Looked at, with nothing to say"]
-        lines += _prose.points([f"{silence.rule}: {silence.why}." for silence in advice.silent], width)
+        lines += _format.points([f"{silence.rule}: {silence.why}." for silence in advice.silent], width)
     elif advice.silent:
         lines += ["", f"{len(advice.silent)} rules have nothing to say of this run; --all says why."]
     return redaction.printable_lines("\n".join(lines) + "\n")
@@ -810,7 +810,7 @@ def _finding(number: int, finding: Finding, width: int) -> list[str]:
     last = ""
     for name, text in rows:
         mark = f"{'' if name == last else name:<9}"
-        lines += _prose.wrapped(text, width, mark=mark, by=3)
+        lines += _format.wrapped(text, width, mark=mark, by=3)
         last = name
     return lines
 

@@ -15,7 +15,7 @@ import greenml.sensors.estimate as models
 from greenml import redaction
 from greenml.accounting import assumptions, totals
 from greenml.accounting.check import check
-from greenml.analysis import _gpu_power, _prose
+from greenml.analysis import _gpu_power
 from greenml.analysis.statistics import student_quantile
 from greenml.analysis.what_if import Profile, profile
 from greenml.errors import FactorError, SettingsError
@@ -313,7 +313,7 @@ def render(made: Estimate, width: int = 100) -> str:
     if not made.cost_usd:
         rows.append(("Cost", _format.NOT_KNOWN, "", "no price"))
     lines = [f"Estimate: {redaction.printable_line(made.title)}. Nothing of it was measured.", ""]
-    lines += _prose.indented(_prose.table(("", "expected", "interval", "known how"), rows, frozenset({1})))
+    lines += _format.indented(_format.table(("", "expected", "interval", "known how"), rows, frozenset({1})))
     staged = any(part.seconds is not None for part in made.parts)
     head = ("of which", *(("time",) if staged else ()), "energy", "interval", *(("how",) if staged else ()))
     parts = [
@@ -326,8 +326,8 @@ def render(made: Estimate, width: int = 100) -> str:
         )
         for part in made.parts
     ]
-    lines += ["", *_prose.indented(_prose.table(head, parts, frozenset({1, 2} if staged else {1})))]
-    lines += ["", "Assumed", *_prose.points(made.assumes, width)]
+    lines += ["", *_format.indented(_format.table(head, parts, frozenset({1, 2} if staged else {1})))]
+    lines += ["", "Assumed", *_format.points(made.assumes, width)]
     factors = made.factors
     other = factors.other_basis
     named = (
@@ -341,7 +341,7 @@ def render(made: Estimate, width: int = 100) -> str:
         *(f"Note: {note}" for note in made.notes),
         *(f"Source: {_format.source(source)}{f', {source.url}' if source.url else ''}" for source in made.sources),
     ]
-    lines += ["", "Factors and sources", *_prose.points(written, width)]
+    lines += ["", "Factors and sources", *_format.points(written, width)]
     return redaction.printable_lines("\n".join(lines) + "\n")
 
 

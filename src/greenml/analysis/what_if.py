@@ -12,7 +12,6 @@ from typing import Literal
 
 from greenml import redaction
 from greenml.accounting import assumptions, totals
-from greenml.analysis import _prose
 from greenml.errors import FactorError, SettingsError
 from greenml.factors import places, skus, tables
 from greenml.factors import prices as cloud_prices
@@ -634,7 +633,7 @@ def render(
         table_width: columns of the tables, which do without some where it is narrow; None: what they need.
     """
     marks = _Marks()
-    sources = _prose.Sources()
+    sources = _format.Sources()
     lines = _headline(alternatives, width)
     measures: tuple[Measure, ...] = (by,) if by else ("carbon", "cost")
     known = [
@@ -647,11 +646,11 @@ def render(
     if alternatives.starts is not None:
         lines += _starts(alternatives.starts, top)
     for section, why in alternatives.silent.items():
-        lines += ["", *_prose.wrapped(f"{TITLES[section]}: none ranked: {why}.", width)]
+        lines += ["", *_format.wrapped(f"{TITLES[section]}: none ranked: {why}.", width)]
     if alternatives.regions or alternatives.tiers or alternatives.skus:
         legend = ["> the run as it was", *marks.lines()]
-        lines += ["", *(line for text in legend for line in _prose.wrapped(text, width, by=1))]
-    lines += ["", "Assumed", *_prose.points(_assumed(alternatives), width)]
+        lines += ["", *(line for text in legend for line in _format.wrapped(text, width, by=1))]
+    lines += ["", "Assumed", *_format.points(_assumed(alternatives), width)]
     if alternatives.starts is not None:
         sources.number(_source(alternatives.starts))
     if numbered := sources.lines(width):
@@ -687,11 +686,17 @@ def _headline(alternatives: WhatIf, width: int) -> list[str]:
     of_hours = " (with the record's own intensity)" if alternatives.starts is not None else ""
     carbon = f"{emitted}{f' ({interval})' if interval else ''}"
     was = f"The whole run as it was{of_hours}: {carbon}; {costs or 'its price is not known'}."
-    return [title, *_prose.wrapped(was, width)]
+    return [title, *_format.wrapped(was, width)]
 
 
 def _section(  # noqa: PLR0917  what is printed, and what it adds to
-    alternatives: WhatIf, section: str, by: Measure, top: int, marks: _Marks, sources: _prose.Sources, width: int | None
+    alternatives: WhatIf,
+    section: str,
+    by: Measure,
+    top: int,
+    marks: _Marks,
+    sources: _format.Sources,
+    width: int | None,
 ) -> list[str]:
     options: Sequence[Option] = getattr(alternatives, section)
     if not options:
@@ -709,7 +714,7 @@ def _section(  # noqa: PLR0917  what is printed, and what it adds to
         (f"{'>' if option.is_run else ''} {at}".strip(), *row) for (at, option), row in zip(kept, rows, strict=True)
     ]
     figures = frozenset({0, *(column + 1 for column in right)})
-    lines = ["", title, *_prose.indented(_fitting(("", *head), figures, numbered, width))]
+    lines = ["", title, *_format.indented(_fitting(("", *head), figures, numbered, width))]
     if apart := [option for option in options if by == "carbon" and not option.comparable and not option.is_run]:
         lines.append(f" Not ranked, with a figure on another basis or none: {', '.join(map(_apart, apart))}.")
     return lines
@@ -727,7 +732,7 @@ def _fitting(
     head: tuple[str, ...], right: frozenset[int], rows: Sequence[tuple[str, ...]], width: int | None
 ) -> list[str]:
     """Lay a table out without the columns that it has no room for; says which."""
-    lines, without = _prose.table(head, rows, right), []
+    lines, without = _format.table(head, rows, right), []
     for spare in SPARE:
         if width is None or max(map(len, lines)) < width or spare not in head:
             break
@@ -735,22 +740,22 @@ def _fitting(
         kept = [at for at, name in enumerate(head) if name != spare]
         right = frozenset(new for new, at in enumerate(kept) if at in right)
         head, rows = tuple(head[at] for at in kept), [tuple(row[at] for at in kept) for row in rows]
-        lines = _prose.table(head, rows, right)
+        lines = _format.table(head, rows, right)
     return [*lines, f"(a wider terminal, a file and --json have {', '.join(without)} too)"] if without else lines
 
 
-def _place_rows(options: Sequence[Option], run: Option, by: Measure, marks: _Marks, sources: _prose.Sources) -> _Table:
+def _place_rows(options: Sequence[Option], run: Option, by: Measure, marks: _Marks, sources: _format.Sources) -> _Table:
     sized = any(option.name != option.region and not option.is_run for option in options)
     rows = [
         (
             option.name,
             *((option.region.rpartition("/")[2] or "-",) if sized else ()),
             _format.figure(option.emissions_grams, _format.mass, reason=False).removesuffix(" CO2e"),
-            _prose.change(option.change_grams, run.emissions_grams.value),
+            _format.change(option.change_grams, run.emissions_grams.value),
             *_intensity(option.factors.carbon_intensity),
             _format.number(option.factors.pue.value, 4) if option.factors.pue else "-",
             _format.optional(option.usd, _format.money, "-"),
-            _prose.change(option.change_usd, run.usd),
+            _format.change(option.change_usd, run.usd),
             ",".join(_numbers(option, sources)),
             marks.of(option, by),
         )
@@ -771,12 +776,12 @@ def _intensity(factor: Factor | None) -> tuple[str, str]:
     return _format.number(factor.value, 4), f"{factor.basis or factor.scope}{year}"
 
 
-def _numbers(option: Option, sources: _prose.Sources) -> list[str]:
+def _numbers(option: Option, sources: _format.Sources) -> list[str]:
     used = [option.factors.carbon_intensity, option.factors.pue, option.factors.prices.get(option.tier)]
     return list(dict.fromkeys(sources.number(_format.source(usage.source)) for usage in used if usage is not None))
 
 
-def _tier_rows(options: Sequence[Option], run: Option, by: Measure, marks: _Marks, sources: _prose.Sources) -> _Table:
+def _tier_rows(options: Sequence[Option], run: Option, by: Measure, marks: _Marks, sources: _format.Sources) -> _Table:
     rows = []
     for option in options:
         price = option.factors.prices[option.tier]
@@ -784,8 +789,8 @@ def _tier_rows(options: Sequence[Option], run: Option, by: Measure, marks: _Mark
             (
                 _format.tier(option.name),
                 _format.optional(option.usd, _format.money, "-"),
-                "-" if option.change_usd is None else _prose.money(option.change_usd),
-                _prose.change(option.change_usd, run.usd),
+                "-" if option.change_usd is None else _format.money_change(option.change_usd),
+                _format.change(option.change_usd, run.usd),
                 f"${_format.number(price.value)}/h",
                 price.source.published or "given",
                 sources.number(_format.source(price.source)),
@@ -808,7 +813,7 @@ def _starts(starts: Starts, top: int) -> list[str]:
             name,
             _format.minute(start.start),
             _format.mass(start.emissions_grams),
-            "-" if start is reference else _prose.change(difference, reference.emissions_grams),
+            "-" if start is reference else _format.change(difference, reference.emissions_grams),
             f"{_format.number(start.grams_per_kwh, 4)}",
         )
 
@@ -817,7 +822,7 @@ def _starts(starts: Starts, top: int) -> list[str]:
     if starts.run is not None:
         rows.append(row("the run", starts.run))
     head = ("", "start", "emissions", "to the run" if starts.run else "to the worst", "g/kWh, by energy")
-    lines = ["", f"{title} ({count})", *_prose.indented(_prose.table(head, rows, frozenset({2, 3, 4})))]
+    lines = ["", f"{title} ({count})", *_format.indented(_format.table(head, rows, frozenset({2, 3, 4})))]
     if starts.run is None:
         lines.append(" The series does not cover the time of the run itself.")
     return lines

@@ -1,4 +1,4 @@
-"""Formats figures as text: the only place where a figure is rounded or converted from SI.
+"""Formats figures as text: the only place where a figure is rounded or converted from SI; and lays out plain text.
 
 What is not known is said in words with its reason; it is never printed as 0. A figure that is not zero is
 never rounded to zero, and none is written with an exponent.
@@ -7,7 +7,8 @@ never rounded to zero, and none is written with an exponent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 
@@ -18,6 +19,7 @@ JOULES_PER_WH = 3600.0
 JOULES_PER_KJ = 1000.0
 GRAMS_PER_TONNE = 1_000_000.0
 GRAMS_PER_MG = 1e-3
+MANY = 9.0  # a change of 900 % and more reads better as a multiple
 BLURRED_SECONDS = 60.0  # an import's window that is longer than its run by this does not tell when the run was
 
 NOT_MEASURED = "not measured"
@@ -163,9 +165,32 @@ def money(usd: float) -> str:
     return f"${usd:,.2f}" if round(abs(usd), 3) >= 0.1 or usd == 0 else f"${significant(usd, 2)}"
 
 
+def money_change(usd: float) -> str:
+    """Write a difference of money with its sign: ``-$12.88``."""
+    return f"{'-' if usd < 0 else '+'}{money(abs(usd))}"
+
+
 def percent(ratio: float) -> str:
     """Write a share as a percentage, one decimal."""
     return f"{at_least(ratio * 100, 1)}%"
+
+
+def change(value: float | None, base: float | None) -> str:
+    """Write a difference as a share of what it differs from: ``+1.0%``, ``x 38``; a dash where that is not known."""
+    if value is None or not base:
+        return "-"
+    return signed(value / base)
+
+
+def signed(ratio: float) -> str:
+    """Write a relative change: ``+1.0%``, ``x 38``, ``-99.997%``; -100.0% only where nothing is left."""
+    if ratio >= MANY:
+        return f"x {number(1 + ratio, 3)}"
+    text = f"{'+' if ratio >= 0 else ''}{percent(ratio)}"
+    if text == "-100.0%" and ratio > -1:
+        decimals = max(2, 1 - math.floor(math.log10(100 * (1 + ratio))))
+        text = f"{100 * ratio:.{decimals}f}%".replace("0%", "%")
+    return text
 
 
 def watts(value: float) -> str:
@@ -365,3 +390,67 @@ def price(name: str, value: Factor) -> str:
         value.note.rstrip("."),
     ]
     return f"{tier(name)} {amount} ({', '.join(part for part in facts if part)})"
+
+
+# Plain tables and wrapped sentences, good at 80 columns and in a file.
+
+GAP = "  "
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+    """Lay out rows under a head and a rule, each column as wide as its widest cell.
+
+    Args:
+        head: a name a column.
+        rows: as many cells each.
+        right: columns of figures, set flush right.
+    """
+    every = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[at]) for row in every) for at in range(len(head))]
+    lines = [
+        GAP.join(cell.rjust(width) if at in right else cell.ljust(width) for at, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in every)
+    ]
+    lines = [line.rstrip() for line in lines]
+    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
+
+
+def indented(lines: Iterable[str], by: int = 1) -> list[str]:
+    """Set lines in by some columns."""
+    return [f"{' ' * by}{line}" if line else "" for line in lines]
+
+
+def wrapped(text: str, width: int, *, mark: str = "", by: int = 0) -> list[str]:
+    """Break a text into lines, the later ones under the first one's text.
+
+    Args:
+        text: one paragraph.
+        width: columns.
+        mark: what stands before it: ``- ``, ``[1] ``.
+        by: columns to set it in.
+    """
+    first = " " * by + mark
+    return textwrap.wrap(
+        " ".join(text.split()), width, initial_indent=first, subsequent_indent=" " * len(first),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def points(texts: Iterable[str], width: int) -> list[str]:
+    """Write texts as a list."""
+    return [line for text in texts for line in wrapped(text, width, mark="- ", by=1)]
+
+
+class Sources:
+    """Sources by number, each printed once at the end."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, text: str) -> str:
+        """Return the number of a source."""
+        return str(self._numbers.setdefault(text, len(self._numbers) + 1))
+
+    def lines(self, width: int) -> list[str]:
+        """Return every source with its number."""
+        return [line for text, at in self._numbers.items() for line in wrapped(text, width, mark=f"[{at}] ", by=1)]

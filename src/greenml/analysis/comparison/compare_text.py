@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from greenml import redaction
-from greenml.analysis import _prose
 from greenml.analysis.comparison.columns import Cell, Column, Difference
 from greenml.analysis.comparison.compare import Comparison, Row
 from greenml.reports import _format
@@ -99,7 +98,7 @@ def change(column: Column, row: Row, baseline: Row) -> tuple[str, str]:
         return "", ""
     if difference.change_ratio == 0 and difference.verdict == "exact":
         return "same", ""
-    words = "0.0%" if difference.change_ratio == 0 else _prose.signed(difference.change_ratio)
+    words = "0.0%" if difference.change_ratio == 0 else _format.signed(difference.change_ratio)
     if column.kind == "ratio":  # a percentage of a percentage is misread
         points = (row.cells[column.key].figure.value or 0.0) - (baseline.cells[column.key].figure.value or 0.0)
         words = f"{'+' if points > 0 else ''}{_format.percent(points)}".replace("%", " points")
@@ -111,7 +110,7 @@ def change_interval(difference: Difference | None) -> str:
     if difference is None or difference.low_ratio is None or difference.high_ratio is None:
         return ""
     low, high = (
-        ("0.0%" if ratio == 0 else _prose.signed(ratio)) if abs(ratio) < 1e6 else "any"
+        ("0.0%" if ratio == 0 else _format.signed(ratio)) if abs(ratio) < 1e6 else "any"
         for ratio in (difference.low_ratio, difference.high_ratio)
     )
     return f"{low} to {high}"

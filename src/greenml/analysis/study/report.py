@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greenml.analysis import _prose
 from greenml.analysis.comparison.columns import Better, Figure, mean, number
 from greenml.analysis.comparison.columns import Cell as MeanCell
 from greenml.analysis.statistics import Effect
@@ -302,7 +301,7 @@ def _change(result: VariantResult, measure: Measure, difference: Difference | No
 def change_text(measure: Measure, effect: Effect) -> Callable[[float], str]:
     """Return how a difference is written: in percent, or in the measure's own unit with its sign."""
     if effect.relative:
-        return lambda value: "0.0%" if value == 0 else _prose.signed(value)
+        return lambda value: "0.0%" if value == 0 else _format.signed(value)
     return lambda value: f"{'+' if value > 0 else ''}{_format.significant(value / measure.scale, 3)}"
 
 
