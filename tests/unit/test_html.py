@@ -39,7 +39,7 @@ from greenml.record.schema import (
     Usage,
 )
 from greenml.reports import _parts, html, latex
-from greenml.reports.page import background, shell, summary, time_charts
+from greenml.reports.page import sections, shell, time_charts
 
 START = datetime(2026, 3, 1, 10, 0, tzinfo=timezone.utc)
 EVIL = "</script><!--<script>alert(1)</script>\u2028<b>&amp;\" onerror='x' $x$"
@@ -178,7 +178,7 @@ def test_idleness_that_is_not_known_has_a_reason(update: dict[str, object], why:
 
 def test_equivalents_are_emissions_over_what_one_emits_with_its_source() -> None:
     table = {row["id"]: row for row in tables.rows("equivalents")}
-    car, us_car, phone = background.equivalents(1000.0, 500.0, 2000.0)
+    car, us_car, phone = sections.equivalents(1000.0, 500.0, 2000.0)
     assert car.count == pytest.approx(1000 / 175)
     assert us_car.count == pytest.approx(1000 / 244.2)
     assert (phone.count, phone.low, phone.high) == tuple(pytest.approx(x / 12.4) for x in (1000, 500, 2000))
@@ -209,7 +209,7 @@ def test_phases_that_overlap_have_no_remainder() -> None:
 
 
 def test_shares_of_devices_add_up_to_the_runs_carbon_and_cost() -> None:
-    energy, carbon, cost = summary.by_device(run()).charts
+    energy, carbon, cost = sections.by_device(run()).charts
     assert [bar.figure for bar in energy.bars] == ["2.222 Wh", "0.5556 Wh"]
     assert [bar.percent for bar in energy.bars] == [100, 25]
     assert [bar.figure for bar in carbon.bars] == ["8.000 g CO2e", "2.000 g CO2e"]  # of 10 g
@@ -217,14 +217,14 @@ def test_shares_of_devices_add_up_to_the_runs_carbon_and_cost() -> None:
 
 
 def test_bars_show_their_intervals_and_leave_out_what_is_not_known() -> None:
-    values = [summary.Bar("a", 7.2e6, 3.6e6, 1.08e7), summary.Bar("b", None), summary.Bar("c", 1.08e6)]
-    first, second = summary.draw_bars(summary.ENERGY, values).bars
+    values = [sections.Bar("a", 7.2e6, 3.6e6, 1.08e7), sections.Bar("b", None), sections.Bar("c", 1.08e6)]
+    first, second = sections.draw_bars(sections.ENERGY, values).bars
     # The longest is the upper end of the first one's interval, 3 kWh.
     assert (first.figure, first.interval) == ("2.000 kWh", "1.000 to 3.000 kWh")
     assert (first.percent, first.low_percent, first.high_percent) == (66.667, 33.333, 100)
     assert (second.figure, second.percent, second.low_percent) == ("0.3000 kWh", 10, None)
-    assert summary.draw_bars(summary.ENERGY, [summary.Bar("b", None)]) is None
-    assert summary.draw_bars(summary.ENERGY, [summary.Bar("b", 0.0)]) is None
+    assert sections.draw_bars(sections.ENERGY, [sections.Bar("b", None)]) is None
+    assert sections.draw_bars(sections.ENERGY, [sections.Bar("b", 0.0)]) is None
 
 
 def test_bars_are_drawn_in_the_page_itself() -> None:
@@ -239,9 +239,9 @@ def test_bars_are_drawn_in_the_page_itself() -> None:
 
 
 def test_many_bars_are_the_largest_and_all_others_as_one() -> None:
-    values = [summary.Bar(f"epoch-{number}", 3.6e6 * (number + 1)) for number in range(40)]
-    bars = summary.draw_bars(summary.ENERGY, values).bars
-    assert len(bars) == summary.MOST_BARS
+    values = [sections.Bar(f"epoch-{number}", 3.6e6 * (number + 1)) for number in range(40)]
+    bars = sections.draw_bars(sections.ENERGY, values).bars
+    assert len(bars) == sections.MOST_BARS
     assert [bar.label for bar in bars][-2:] == ["epoch-39", "25 others"]
     assert bars[-1].figure == "325.0 kWh"  # 1 to 25
     assert [bar.is_rest for bar in bars] == [False] * 15 + [True]
@@ -327,9 +327,9 @@ def test_no_text_of_a_run_becomes_markup(words: str) -> None:
         {{ page.picker(words, words, [box]) }}"""
     )
     chart = shell.Chart({"data": [{"name": words}]}, words, title=words, unit=words, group=words, caption=words)
-    bar = summary.DrawnBar(words, words, words, 1.0, None, None, is_rest=False)
+    bar = sections.DrawnBar(words, words, words, 1.0, None, None, is_rest=False)
     made = parts.render(
-        words=words, chart=chart, link=shell.Link(words, words), bars=summary.Bars(words, "energy", (bar,)),
+        words=words, chart=chart, link=shell.Link(words, words), bars=sections.Bars(words, "energy", (bar,)),
         box=time_charts.CheckBox(words, words, "solid", "red"),
     )  # fmt: skip
     page = Page(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from greenml.record.schema import RunRecord
-from greenml.reports.page import background, shell, summary, time_charts
+from greenml.reports.page import sections, shell, time_charts
 
 
 def render(record: RunRecord) -> str:
@@ -11,25 +11,25 @@ def render(record: RunRecord) -> str:
     total = record.total()
     emissions = total.emissions_grams if total is not None else None
     over_time = time_charts.over_time(record)
-    intensity = background.intensity(record)
+    intensity = sections.intensity(record)
     return shell.render(
         "report.html.j2",
         charts=bool(over_time.charts or intensity),
         record=record,
-        title=summary.title(record),
-        head=summary.head(record),
-        cards=summary.cards(record),
-        remarks=summary.remarks(record),
-        shown_notes=summary.SHOWN_NOTES,
+        title=sections.title(record),
+        head=sections.head(record),
+        cards=sections.cards(record),
+        remarks=sections.remarks(record),
+        shown_notes=sections.SHOWN_NOTES,
         over_time=over_time,
-        by_phase=summary.by_phase(record),
-        by_device=summary.by_device(record),
-        idle=background.idle(record),
+        by_phase=sections.by_phase(record),
+        by_device=sections.by_device(record),
+        idle=sections.idle(record),
         intensity=intensity,
-        equivalents=background.equivalents(emissions.value, emissions.low, emissions.high) if emissions else [],
-        figures=summary.figures(record),
-        factors=background.factors(record),
-        factors_words=background.factors_words(record),
-        training=background.training(record),
-        environment=background.environment(record),
+        equivalents=sections.equivalents(emissions.value, emissions.low, emissions.high) if emissions else [],
+        figures=sections.figures(record),
+        factors=sections.factors(record),
+        factors_words=sections.factors_words(record),
+        training=sections.training(record),
+        environment=sections.environment(record),
     )
