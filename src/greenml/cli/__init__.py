@@ -1,4 +1,7 @@
-"""The command line: one file a command. A user's mistake is one line and exit code 2, never a traceback."""
+"""The command line: one file a command, or two of one idea.
+
+A user's mistake is one line and exit code 2, never a traceback.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from greenml import redaction
 from greenml.cli import _terminal
 from greenml.errors import GreenMLError
 
-# Command to its module: commands are imported when they are asked for, so that each starts fast.
+# Command to its module: commands are imported when they are asked for, so that each starts fast. It is the module's
+# ``command``, or the function behind the colon.
 COMMANDS = {
     "run": "run",
     "watch": "watch",
@@ -24,15 +28,15 @@ COMMANDS = {
     "card": "card",
     "compare": "compare",
     "finish": "finish",
-    "merge": "merge",
+    "merge": "finish:merge",
     "disclose": "disclose",
     "send": "send",
     "import": "import_",
     "reconcile": "reconcile",
     "doctor": "doctor",
-    "skus": "skus",
+    "skus": "names",
     "prices": "prices",
-    "regions": "regions",
+    "regions": "names:regions",
     "what-if": "what_if",
     "estimate": "estimate",
     "advise": "advise",
@@ -41,7 +45,7 @@ COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """A group whose commands are modules of this package, each with ``command``."""
+    """A group whose commands are in the modules of this package."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which a person meets them."""
@@ -51,7 +55,8 @@ class _Lazy(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"greenml.cli.{COMMANDS[cmd_name]}").command
+        module, _, function = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"greenml.cli.{module}"), function or "command")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click has it
