@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 import greenml
-from greenml.integrations._callback import MeasuringCallback, figures, quiet
+from greenml.integrations import MeasuringCallback, figures, quiet
 
 UNKNOWN = float("nan")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import greenml
-from greenml.integrations._callback import MeasuringCallback, batch_size, environment, figures, quiet
+from greenml.integrations import MeasuringCallback, batch_size, environment, figures, quiet
 
 # A class may stand in both trees at once, so a Trainer of either takes it. The second tree shares its imports with the
 # first and adds 0.1 s.

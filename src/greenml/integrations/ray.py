@@ -19,7 +19,7 @@ import ray.tune
 
 import greenml
 from greenml.factors.prices import tier_name
-from greenml.integrations._callback import environment
+from greenml.integrations import environment
 from greenml.integrations._trainer_run import PATIENCE_SECONDS, Budget
 from greenml.run.assembly import DatedCurve, DeviceKey, dated_curves
 from greenml.trace import run_dir_of

@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import greenml
 from greenml.accounting.status import Expected, Forecast, ForecastRatio
-from greenml.integrations._callback import batch_size, quiet
+from greenml.integrations import batch_size, quiet
 from greenml.integrations._trainer_run import Budget, TrainerRun
 
 log = logging.getLogger("greenml")
