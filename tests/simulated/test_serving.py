@@ -11,7 +11,7 @@ import time
 import pytest
 
 import greenml
-from greenml.run.serving import records
+from greenml.run import assembly
 from greenml.run.serving.devices import DeviceEnergies
 from greenml.trace import file as trace_file
 from greenml.trace import trace_paths
@@ -47,7 +47,7 @@ print(json.dumps([[r.start_seconds, r.end_seconds, r.result.energy_joules, r.res
 
 def settled_and_used(run_dir):
     """Return what the windows of a finished run gave out, and the joules that the devices used in that time."""
-    (settled,) = records._machines(map(trace_file.read, trace_paths(run_dir)))
+    (settled,) = assembly.machine_totals(map(trace_file.read, trace_paths(run_dir)))
     energies = DeviceEnergies(run_dir, time.monotonic, time.time)
     energies.read()
     return settled, energies.window(settled.until_seconds - settled.seconds, settled.until_seconds).joules

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import greenml
 from greenml.errors import SettingsError
 from greenml.record.schema import Quantity
-from greenml.run.serving import records
+from greenml.run import assembly
 from greenml.run.serving.devices import DeviceEnergies
 from greenml.run.serving.exchange import Exchange
 from greenml.run.serving.ledger import (
@@ -265,7 +265,7 @@ def test_energy_that_no_window_knows_is_not_called_idle_and_is_on_no_mean():
         requests=[(0.0, 0.5, None), (1.0, 2.0, None)],
     )
     energy = Quantity(value=160.0, low=160.0, high=160.0, basis="measured")
-    made = records.serving([of_trace("a", "1", totals)], energy)
+    made = assembly.serving_record([of_trace("a", "1", totals)], energy)
     assert (made.request_energy_joules.value, made.request_energy_joules.high) == pytest.approx((50.0, 110.0))
     assert (made.idle_energy_joules.low, made.idle_energy_joules.high) == pytest.approx((50.0, 110.0))
     assert made.request_energy_joules.why == "without 1 of 2 requests"
@@ -276,7 +276,7 @@ def test_a_machine_whose_energy_is_not_known_is_not_one_that_used_nothing():
     known = settled(WindowEnergy(0.0, 1.0, 100.0, grams=2.0, usd=1.0), requests=[(0.0, 1.0, None)])
     blind = settled(WindowEnergy(0.0, 1.0, None, usd=1.0), requests=[(0.0, 1.0, None)] * 3)
     energy = Quantity(value=100.0, basis="measured")
-    made = records.serving([of_trace("a", "1", known), of_trace("b", "2", blind)], energy)
+    made = assembly.serving_record([of_trace("a", "1", known), of_trace("b", "2", blind)], energy)
     assert made.requests["completed"] == 4
     assert made.joules_per_request.value == pytest.approx(100.0)
     assert (made.emissions_grams, made.cost_usd) == pytest.approx((2.0, 2.0))

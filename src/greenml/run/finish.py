@@ -18,7 +18,6 @@ from greenml.record import file as record_file
 from greenml.record.schema import Factors, Note, RunRecord
 from greenml.reports import model_card
 from greenml.run import assembly, intensity_poller
-from greenml.run.serving import records
 from greenml.settings import Settings
 from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.types import Trace
@@ -73,7 +72,7 @@ def _make(run_dir: Path) -> tuple[RunRecord, list[Trace]]:
     total = record.total()
     served = [trace for attempt in run_attempts for trace in attempt.traces if "serving" in trace.facts]
     if total is not None and served:
-        record = record.model_copy(update={"serving": records.serving(served, total.it_energy_joules)})
+        record = record.model_copy(update={"serving": assembly.serving_record(served, total.it_energy_joules)})
     notes = [*record.notes, *(Note(code="factor", text=text) for text in troubles), *_lost_work(record, settings)]
     return record.model_copy(update={"notes": notes}), traces
 
