@@ -177,10 +177,10 @@ def _write_files(record: RunRecord, page: Path | None, plot: Path | None, pdf: P
 
 
 def _printed(content: str, path: Path) -> bytes:
-    from greenml.reports.page import pdf
+    from greenml.reports.page import shell
 
     try:
-        return pdf.render(content, path.parent)
+        return shell.pdf(content, path.parent)
     except OSError as error:
         raise RecordError(f"{path}: cannot be written: {error.strerror or error}") from None
 

@@ -15,21 +15,31 @@ on white. Charts with the same ``group`` zoom together, and a group's check boxe
 whole. Then ``<html data-charts="drawn">`` is set and ``performance.mark("charts-drawn")`` made. ``window.greenml`` has
 ``figures`` (a Map of each plot's element to its figure) and ``draw(element)``. The policy names each script by its
 hash and forbids everything else.
+
+**PDF.** A page is printed by a browser that is on the machine, without a window and without a network.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
-from collections.abc import Mapping
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from greenml.errors import SettingsError
 
 PACKAGE = "greenml.reports.page"
 PLOTLY = "plotly-cartesian.min.js"  # the published file, which tools/fetch_plotly.py fetches and checks
@@ -151,3 +161,94 @@ def style() -> Markup:
 
     dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}"
     return Markup(f":root {{ {block(LIGHT)} }}\n{dark}\n") + _static("page.css")  # noqa: S704
+
+
+BROWSERS = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge",
+    "microsoft-edge-stable", "msedge",
+)  # fmt: skip
+# Where an installer puts a browser that it does not put on PATH.
+INSTALLED_BROWSERS = {
+    "darwin": (
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+        "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+        "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    ),
+    "win32": (
+        r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+        r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+    ),
+}
+BROWSER_OPTIONS = (
+    "--headless", "--disable-gpu", "--no-first-run", "--no-default-browser-check", "--disable-extensions",
+    "--no-pdf-header-footer",
+    # No network: no name resolves, and nothing is asked in the background.
+    "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-pings",
+)  # fmt: skip
+PRINT_SECONDS = 120.0
+LONGEST_REASON = 200  # characters of what the browser says
+
+
+def pdf(page: str, folder: Path, *, browsers: Sequence[str] = BROWSERS) -> bytes:
+    """Return the PDF of a page.
+
+    Args:
+        page: its HTML.
+        folder: where the browser may read and write; a packaged browser cannot use every temporary folder.
+        browsers: names or paths of those to use, the first that there is.
+
+    Raises:
+        SettingsError: there is no browser, or it makes no PDF; says what to do.
+    """
+    browser = _browser(browsers)
+    with tempfile.TemporaryDirectory(prefix="greenml-pdf-", dir=folder, ignore_cleanup_errors=True) as name:
+        source, output = Path(name, "page.html").absolute(), Path(name, "page.pdf").absolute()
+        source.write_bytes(page.encode("utf-8"))
+        as_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox does not run as root
+        command = [
+            browser, *BROWSER_OPTIONS, *(["--no-sandbox"] if as_root else []),
+            f"--user-data-dir={source.parent / 'profile'}", f"--print-to-pdf={output}", source.as_uri(),
+        ]  # fmt: skip
+        reason = _print(command)
+        try:
+            content = output.read_bytes()
+        except OSError:
+            content = b""
+    if not content.startswith(b"%PDF-"):
+        raise SettingsError(f"{browser} made no PDF{reason}; write the page with --html and print it from a browser")
+    return content
+
+
+def _browser(browsers: Iterable[str] = BROWSERS) -> str:
+    """Return the path of a browser.
+
+    Raises:
+        SettingsError: there is none; says what to install.
+    """
+    names = tuple(browsers)
+    places = INSTALLED_BROWSERS.get(sys.platform, ()) if names == BROWSERS else ()
+    path = next((path for name in (*names, *places) if (path := shutil.which(name))), None)
+    if path is None:
+        raise SettingsError(
+            "--pdf needs Chromium, Chrome or Edge, and none is on PATH; install one (Debian, Ubuntu: apt-get install "
+            "chromium), or write the page with --html and print it from any browser"
+        )
+    return path
+
+
+def _print(command: Sequence[str]) -> str:
+    """Run the browser; return what it says of a failure, to be put after other words."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PRINT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f" in {PRINT_SECONDS:g} s"
+    except OSError as error:
+        return f" ({error.strerror or error})"
+    lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    if not done.returncode or not lines:
+        return f" (exit status {done.returncode})"
+    text = "".join(letter if letter.isprintable() else " " for letter in lines[-1])
+    return f" ({text.strip()[:LONGEST_REASON]})"
