@@ -97,13 +97,13 @@ def _gpu_rows(gpus: Sequence[DeviceStatus], room: int) -> tuple[list[_Row], int]
     """Return a row a GPU, or some that stand for several and then single ones; and how many stand for several."""
     hosts = list(dict.fromkeys(gpu.host for gpu in gpus))
     several = len(hosts) > 1
-    if len(gpus) <= room:
+    if len(gpus) <= max(0, room):
         return [_row(f"{_short(gpu.host)} {_label(gpu)}" if several else f"GPU {_label(gpu)}", gpu) for gpu in gpus], 0
     if len(hosts) > room:
-        rows = [_fold(f"{len(gpus)} GPUs", gpus)]
+        rows = [_row(f"{len(gpus)} GPUs", *gpus)]
     else:
         rows = [
-            _fold(_short(host) if several else f"{len(gpus)} GPUs", [gpu for gpu in gpus if gpu.host == host])
+            _row(_short(host) if several else f"{len(gpus)} GPUs", *(gpu for gpu in gpus if gpu.host == host))
             for host in hosts
         ]
     least = sorted(gpus, key=lambda gpu: gpu.utilization_ratio if gpu.utilization_ratio is not None else 2.0)
@@ -122,47 +122,18 @@ def _short(host: str) -> str:
     return host if len(host) <= WIDEST_HOST else "…" + host[1 - WIDEST_HOST :]
 
 
-def _row(label: str, device_now: DeviceStatus) -> _Row:
+def _row(label: str, *devices: DeviceStatus) -> _Row:
+    """Return the row of a device, or of several of one kind that are folded into one."""
+    kind, memory = devices[0].kind, [device.memory_bytes for device in devices]
+    watts, limits = [device.power_watts for device in devices], [device.power_limit_watts for device in devices]
+    used = [device.utilization_ratio for device in devices]
+    totals = [device.memory_total_bytes for device in devices]
     return _Row(
         label,
         (
-            _gauge([device_now.power_watts], [device_now.power_limit_watts], _watts, "W", POWER_STYLE),
-            NOTHING
-            if device_now.kind == "dram"
-            else _gauge([device_now.utilization_ratio], [1.0], _percents, "%", USE_STYLE, of=False),
-            NOTHING
-            if device_now.kind == "cpu" and device_now.memory_bytes is None
-            else _gauge([device_now.memory_bytes], [device_now.memory_total_bytes], _gigabytes, "GB", MEMORY_STYLE),
-        ),
-    )
-
-
-def _fold(label: str, devices: Sequence[DeviceStatus]) -> _Row:
-    return _Row(
-        label,
-        (
-            _gauge(
-                [device.power_watts for device in devices],
-                [device.power_limit_watts for device in devices],
-                _watts,
-                "W",
-                POWER_STYLE,
-            ),
-            _gauge(
-                [device.utilization_ratio for device in devices],
-                [1.0] * len(devices),
-                _percents,
-                "%",
-                USE_STYLE,
-                of=False,
-            ),
-            _gauge(
-                [device.memory_bytes for device in devices],
-                [device.memory_total_bytes for device in devices],
-                _gigabytes,
-                "GB",
-                MEMORY_STYLE,
-            ),
+            _gauge(watts, limits, _watts, "W", POWER_STYLE),
+            NOTHING if kind == "dram" else _gauge(used, [1.0] * len(used), _percents, "%", USE_STYLE, of=False),
+            NOTHING if kind == "cpu" and memory == [None] else _gauge(memory, totals, _gigabytes, "GB", MEMORY_STYLE),
         ),
     )
 

@@ -6,7 +6,7 @@ Pure: a study as it was read goes in, tables come out. The statistics are those 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -316,10 +316,7 @@ def _target_table(results: Sequence[VariantResult], target: Target) -> Table:
     headings = (
         Heading("variant", "Variant", is_figure=False),
         Heading("reached", "Seeds that reached it"),
-        Heading("seconds", "Time"),
-        Heading("energy_joules", "Energy, kWh"),
-        Heading("emissions_grams", "CO2e, kg"),
-        *(Heading(f"cost_{tier}_usd", f"Cost, {_format.tier(tier)}") for tier in tiers),
+        *_taken(tiers),
     )
     at_end = any(took.at_end for seeds in target.by_variant.values() for took in seeds.values())
     rows = []
@@ -354,6 +351,14 @@ def _target_table(results: Sequence[VariantResult], target: Target) -> Table:
         )
     title = f"To a quality target: {target.metric} {_format.number(target.value, 5)}"
     return Table("target", title, headings, tuple(rows), tuple(remarks))
+
+
+def _taken(tiers: Sequence[str]) -> Iterator[Heading]:
+    """Yield the headings of what runs took: time, energy, emissions, and money in each tier."""
+    yield Heading("seconds", "Time")
+    yield Heading("energy_joules", "Energy, kWh")
+    yield Heading("emissions_grams", "CO2e, kg")
+    yield from (Heading(f"cost_{tier}_usd", f"Cost, {_format.tier(tier)}") for tier in tiers)
 
 
 def _spread_entry(values: Sequence[float | None], write: Callable[[float], str], why: str) -> Entry:
@@ -414,10 +419,7 @@ def _counted(study: Study, winner: Winner | None) -> Table:
     headings = (
         Heading("outcome", "Outcome", is_figure=False),
         Heading("runs", "Runs"),
-        Heading("seconds", "Time"),
-        Heading("energy_joules", "Energy, kWh"),
-        Heading("emissions_grams", "CO2e, kg"),
-        *(Heading(f"cost_{tier}_usd", f"Cost, {_format.tier(tier)}") for tier in tiers),
+        *_taken(tiers),
     )
     rows = [_spent_row(kind, spent(attempts), tiers) for kind, attempts in kinds.items() if attempts]
     rows.append(_spent_row("All runs of the study", whole, tiers))
