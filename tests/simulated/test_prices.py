@@ -19,7 +19,7 @@ import pytest
 
 from greenml import files
 from greenml.errors import FactorError
-from greenml.factors import azure_retail, places, skus
+from greenml.factors import places, skus
 from greenml.factors import prices as cloud_prices
 from greenml.factors._http import ServiceError
 from greenml.factors.types import Place
@@ -127,7 +127,9 @@ def service(cache, monkeypatch):
 
 def update(items, service, *names, regions=()):
     service.azure.items = items
-    return azure_retail.update([skus.find(name) for name in names or ("ND40rs_v2",)], regions, wait=lambda _: None)
+    return cloud_prices.update(
+        "azure", [skus.find(name) for name in names or ("ND40rs_v2",)], regions, wait=lambda _: None
+    )
 
 
 def table(cache: Path) -> list[dict[str, str]]:
@@ -288,11 +290,11 @@ def test_a_service_that_fails_in_the_middle_leaves_the_table_as_it_was(cache, mo
         monkeypatch.setenv("GREENML_AZURE_PRICES_URL", f"{service.url}/api/retail/prices")
         chosen = [skus.find("ND40rs_v2")]
         with pytest.raises(ServiceError, match=r"HTTP 503\) \(6 attempts\)"):
-            azure_retail.update(chosen, wait=lambda _: None)
+            cloud_prices.update("azure", chosen, wait=lambda _: None)
         assert (cache / "prices.csv").read_bytes() == before
         failing[0] = False
-        done = azure_retail.update(chosen, wait=lambda _: None)
-    assert (done.prices, done.table.rows) == (150, 151)
+        done = cloud_prices.update("azure", chosen, wait=lambda _: None)
+    assert (done.prices, done.rows) == (150, 151)
     assert [asked.query.get("$skip") for asked in service.asked] == [None, *["100"] * 6, None, "100"]
 
 
@@ -323,7 +325,7 @@ def test_pages_in_a_circle_end(cache, monkeypatch):
     with serve(reply) as service:
         monkeypatch.setenv("GREENML_AZURE_PRICES_URL", f"{service.url}/first")
         with pytest.raises(ServiceError, match="in a circle"):
-            azure_retail.update([skus.find("ND40rs_v2")])
+            cloud_prices.update("azure", [skus.find("ND40rs_v2")])
         assert len(service.asked) == 2
 
 
@@ -424,7 +426,7 @@ def test_a_damaged_table_is_passed_over_with_a_note_and_replaced_by_the_next_upd
     assert f"the fetched prices in {cache}/prices.csv are damaged and were not used; 'greenml" in found.note
     assert "damaged" not in price("dedicated", day("2026-11-21"), "p4d.24xlarge", "us-east-1").note
     done = update([item(usd=23.0)], service)
-    assert done.table.set_aside == cache / "prices.damaged.csv"
+    assert done.set_aside == cache / "prices.damaged.csv"
     assert (price("dedicated").usd_per_hour, price("dedicated").note) == (23.0, "")
 
 
@@ -504,7 +506,7 @@ def test_a_mistake_is_one_line(words, told, service):
 def test_an_address_that_is_not_safe_is_refused(url, cache, monkeypatch):
     monkeypatch.setenv("GREENML_AZURE_PRICES_URL", url)
     with pytest.raises(ServiceError, match="is not an https address"):
-        azure_retail.update([skus.find("ND40rs_v2")])
+        cloud_prices.update("azure", [skus.find("ND40rs_v2")])
 
 
 def test_a_login_of_a_mirror_is_in_no_file_and_no_message(service, cache, monkeypatch):

@@ -6,6 +6,8 @@ import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +19,7 @@ import pytest
 
 from greenml import cli
 from greenml.errors import FactorError, RecordError, SensorError, SettingsError
+from greenml.factors import PRICE_PROVIDERS, prices, skus
 from greenml.factors.types import Place
 from greenml.record import importers
 from greenml.record.schema import DeviceRecord, Factors, PlaceRecord, RunRecord, Usage
@@ -147,27 +150,53 @@ def test_the_factor_of_contributing_knows_day_from_night() -> None:
         roof.carbon_intensity(Place(), START, START + timedelta(hours=10))
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A server of the files in a folder; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def test_the_provider_of_contributing_asks_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slots = [
         {"from": "2026-06-01T10:00Z", "to": "2026-06-01T10:15Z", "grams_per_kwh": 40},
         {"from": "2026-06-01T10:15Z", "to": "2026-06-01T10:30Z", "grams_per_kwh": "50.5"},
     ]
     (tmp_path / "west").write_text(json.dumps({"slots": slots}))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("GREENML_CAMPUS_URL", f"http://127.0.0.1:{server.server_port}")
-    try:
-        campus = contributed("factors/campus.py")
+    campus = contributed("factors/campus.py")
+    with served(tmp_path) as address:
+        monkeypatch.setenv("GREENML_CAMPUS_URL", address)
         answer = campus.series(Place(), "west", START, START + timedelta(minutes=30), "")
         with pytest.raises(FactorError, match=r"campus: .*404"):
             campus.series(Place(), "east", START, START + timedelta(minutes=30), "")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert [slot.grams_per_kwh for slot in answer.slots] == [40.0, 50.5]
     assert (answer.signal, answer.basis, answer.area) == ("average", "direct", "west")
+
+
+def test_the_price_list_of_contributing_is_asked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [
+        {"size": "1x A10 24GB", "usd_per_hour": 1.11},
+        {"size": "1x B200 SXM6 180GB", "usd_per_hour": "on request"},
+        {"size": "9x A10 24GB", "usd_per_hour": 9},
+    ]
+    (tmp_path / "list").write_text(json.dumps({"instances": listed}))
+    monkeypatch.setenv("GREENML_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(PRICE_PROVIDERS, "lambda", ("lambda_list", "Lambda's price list"))
+    monkeypatch.setitem(sys.modules, "greenml.factors.lambda_list", contributed("factors/lambda_list.py"))
+    sizes = [sku for sku in skus.search("*") if sku.cloud == "lambda"]
+    with served(tmp_path) as address:
+        monkeypatch.setenv("GREENML_LAMBDA_PRICES_URL", f"{address}/list")
+        done = prices.update("lambda", sizes)
+    assert (done.items, done.prices, done.left_out) == (3, 1, {"no price": 1, "other sizes": 1})
+    kept = prices.price(skus.find("lambda/1x A10 24GB"), Place(), "dedicated", datetime.now(timezone.utc))
+    assert (kept.usd_per_hour, kept.source.name) == (1.11, f"Lambda's price list, fetched {done.as_of}")
 
 
 def test_the_importer_and_the_report_of_contributing_work_together(

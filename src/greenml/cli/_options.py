@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from greenml.factors import INTENSITY_PROVIDERS
+
 _ASSUMED = (
     click.option(
         "--sku",
@@ -56,7 +58,7 @@ def formats(**choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 def intensity(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option that names the provider of the carbon intensity over time."""
-    words = "Ask for the carbon intensity over time: electricity_maps, watttime, uk_grid, or a CSV file of yours."
+    words = f"Ask for the carbon intensity over time: {', '.join(INTENSITY_PROVIDERS)}, or a CSV file of yours."
     return click.option("--intensity", metavar="PROVIDER|CSV", help=words)(function)
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from greenml.cli._options import formats
+from greenml.factors import PRICE_PROVIDERS
 
 if TYPE_CHECKING:
-    from greenml.factors.azure_retail import Update
+    from greenml.factors.prices import Update
     from greenml.factors.types import Price, Sku
 
 MEANING = "USD an hour of one node: list price, Linux, pay as you go, without discounts, disks, network and tax."
@@ -77,26 +78,28 @@ def show(sku: str, region: str | None, tier: str | None, style: str | None) -> N
 
 @command.command("update")
 @click.option(
-    "--cloud", metavar="CLOUD", default="azure", show_default=True, help="Whose prices; azure alone has a list to ask."
+    "--cloud",
+    metavar="CLOUD",
+    default="azure",
+    show_default=True,
+    help=f"Whose prices; these have a list to ask: {', '.join(PRICE_PROVIDERS)}.",
 )
 @click.option("--sku", "pattern", metavar="PATTERN", help="Sizes: ND40rs_v2, 'ND*', '*'. By default all.")
 @click.option(
     "--region", "regions", multiple=True, metavar="REGION", help="A region; may be given several times. By default all."
 )
 def update(cloud: str, pattern: str | None, regions: Sequence[str]) -> None:
-    """Ask Azure for today's prices and keep them.
+    """Ask a cloud for today's prices and keep them.
 
-    They are kept, dated, in the cache folder; the Azure Retail Prices API is asked. Runs of about that date are
-    then accounted with them. An update that was interrupted changes nothing: start it again. Prices of the other clouds
-    are those of the bundled tables.
+    They are kept, dated, in the cache folder; of Azure, the Azure Retail Prices API is asked. Runs of about that date
+    are then accounted with them. An update that was interrupted changes nothing: start it again. Prices of the other
+    clouds are those of the bundled tables.
     """
     from greenml.errors import SettingsError
-    from greenml.factors import azure_retail, places
+    from greenml.factors import places
+    from greenml.factors import prices as cloud_prices
 
-    if cloud != "azure":
-        raise SettingsError(
-            f"prices of {cloud!r} cannot be updated, only those of azure; others are the bundled tables'"
-        )
+    cloud_prices.provider(cloud)
     chosen = _chosen(pattern, cloud)
     codes = []
     for region in regions:
@@ -111,7 +114,7 @@ def update(cloud: str, pattern: str | None, regions: Sequence[str]) -> None:
             click.echo(f"\r{text}", nl=False, err=True)
 
     try:
-        done = azure_retail.update(chosen, codes, report=say)
+        done = cloud_prices.update(cloud, chosen, codes, report=say)
     finally:
         if shown:
             click.echo("", err=True)
@@ -168,7 +171,13 @@ def _none(sku: Sku, tier: str, region: str | None) -> str:
         tiers = ", ".join(sorted({tier_label(price.tier, sku.cloud) for price in there}))
         regions = ", ".join(sorted({price.region for price in there}))
         return f"{what}; there is {tiers} in {regions}"
-    return what + (f"; 'greenml prices update --sku {sku.name}' asks for it" if sku.cloud == "azure" else "")
+    return what + (f"; {_update(sku)} asks for it" if sku.cloud in PRICE_PROVIDERS else "")
+
+
+def _update(sku: Sku) -> str:
+    """Return the command that asks for a size's price."""
+    cloud = "" if sku.cloud == "azure" else f" --cloud {sku.cloud}"
+    return f"'greenml prices update{cloud} --sku {sku.name}'"
 
 
 def _plain(sku: Sku, price: Price) -> dict[str, object]:
@@ -218,17 +227,17 @@ def _table(sku: Sku, prices: Sequence[Price]) -> None:
     for text, mark in remarks.items():
         click.echo(f"{mark}  {text}")
     click.echo(f"Bundled tables: {tables.version()}.")
-    if sku.cloud == "azure":
-        click.echo(f"'greenml prices update --sku {sku.name}' asks Azure for today's.")
+    if sku.cloud in PRICE_PROVIDERS:
+        click.echo(f"{_update(sku)} asks for today's: {PRICE_PROVIDERS[sku.cloud][1]}.")
 
 
 def _say_what_was_done(done: Update) -> None:
-    click.echo(f"Azure Retail Prices: {done.items:,} items in {done.pages:,} pages.")
+    click.echo(f"{done.who}: {done.items:,} items in {done.pages:,} pages.")
     kept = f"Kept {done.prices:,} prices of {done.sizes} sizes in {done.regions} regions"
     click.echo(f"{kept}, in USD, as of {done.as_of} (UTC).")
     if done.left_out:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.left_out.items()))
         click.echo(f"Left out: {reasons}.")
-    if done.table.set_aside:
-        click.echo(f"The table that was there is damaged; it was moved to {done.table.set_aside}.")
-    click.echo(f"{done.table.path} holds {done.table.rows:,} prices.")
+    if done.set_aside:
+        click.echo(f"The table that was there is damaged; it was moved to {done.set_aside}.")
+    click.echo(f"{done.path} holds {done.rows:,} prices.")

@@ -11,6 +11,7 @@ import click
 
 from greenml.cli._options import assumed
 from greenml.cli._terminal import echo_json
+from greenml.factors import INTENSITY_PROVIDERS
 
 SLACK_HOURS = 24.0
 
@@ -28,7 +29,7 @@ SLACK_HOURS = 24.0
 @click.option(
     "--intensity",
     metavar="PROVIDER|CSV",
-    help="Hourly carbon intensity, for the start times: electricity_maps, watttime, uk_grid, or a CSV file.",
+    help=f"Hourly carbon intensity, for the start times: {', '.join(INTENSITY_PROVIDERS)}, or a CSV file.",
 )
 @click.option("--all", "every", is_flag=True, help="Also regions where the size has no price in the tables.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")

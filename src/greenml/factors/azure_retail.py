@@ -10,20 +10,15 @@ fields, filters and paging by ``NextPageLink`` as of api-version 2023-01-01-prev
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from greenml.errors import FactorError
 from greenml.factors._http import ServiceError, get_json
-from greenml.factors.prices import Merged, merge, updating
-from greenml.factors.tables import Row
+from greenml.factors.prices import Quote
 from greenml.factors.types import Sku
 
 URL = "https://prices.azure.com/api/retail/prices"
@@ -46,104 +41,27 @@ TEXTS = (
 AN_HOUR = ("1hour", "1/hour")
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """A price as the service lists it, of one of the sizes asked for.
-
-    Attributes:
-        effective_from: ISO date since which it holds.
-        meter: the name of what is billed.
-        primary: whether the meter's region is its primary one, which is what is charged.
-    """
-
-    sku: str
-    region: str
-    tier: str
-    usd_per_hour: float
-    effective_from: str
-    meter: str
-    primary: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What an update did.
-
-    Attributes:
-        as_of: the date of its prices, UTC.
-        items: how many the service listed; pages: in how many pages.
-        prices: rows that were kept; sizes, regions: of how many.
-        left_out: why others were not kept, with how many.
-        table: what became of the table.
-    """
-
-    as_of: str
-    items: int
-    pages: int
-    prices: int
-    sizes: int
-    regions: int
-    left_out: Mapping[str, int]
-    table: Merged
-
-
 def address() -> str:
     """Return the service's address: ``GREENML_AZURE_PRICES_URL`` where that is set, for a mirror or a test."""
     return os.environ.get(URL_VARIABLE, "").strip() or URL
 
 
-def update(
-    skus: Sequence[Sku],
-    regions: Sequence[str] = (),
-    *,
-    report: Callable[[str], object] = lambda _: None,
-    wait: Callable[[float], object] = time.sleep,
-) -> Update:
-    """Fetch the prices of some sizes and keep them, dated, in the user's cache folder.
+def quotes(
+    skus: Sequence[Sku], regions: Sequence[str], wait: Callable[[float], object] = time.sleep
+) -> Iterator[list[Quote | str]]:
+    """Yield what the service lists of some sizes, a page at a time: quotes, or in a few words why one is left out.
 
     Args:
         skus: Azure's, at least one.
         regions: region codes; none for all.
-        report: is called with the progress, one line each time.
         wait: is called with the pause before a request is made again, in seconds.
 
     Raises:
-        FactorError: no answer, no price among the answers, another update at work, or no place to write. The table is
-            as it was.
+        FactorError: no answer.
     """
-    day = datetime.now(timezone.utc).date().isoformat()
-    quotes: list[Quote] = []
-    left_out: Counter[str] = Counter()
-    items = pages = 0
-    with updating():
-        names = {name.lower(): sku for name, sku in _names(skus).items()}
-        for page in _pages(list(_queries(skus, regions)), wait):
-            items, pages = items + len(page), pages + 1
-            for item in page:
-                listed = quote(item, names, regions)
-                if isinstance(listed, Quote):
-                    quotes.append(listed)
-                else:
-                    left_out[listed] += 1
-            report(f"{WHO}: {items:,} items in {pages} pages")
-        chosen = best(quotes)
-        if not chosen:
-            named = ", ".join(sku.name for sku in skus[:3]) + (" ..." if len(skus) > 3 else "")
-            where = f" in {', '.join(regions)}" if regions else ""
-            raise FactorError(f"{WHO}: no hourly Linux price of {named}{where}; the table is as it was")
-        if len(quotes) > len(chosen):
-            left_out["further meters of the same price"] += len(quotes) - len(chosen)
-        merged = merge(_row(choice, day) for choice in chosen)
-    return Update(
-        as_of=day,
-        items=items,
-        pages=pages,
-        prices=len(chosen),
-        sizes=len({choice.sku for choice in chosen}),
-        regions=len({choice.region for choice in chosen}),
-        left_out=left_out,
-        table=merged,
-    )
+    names = {name.lower(): sku for name, sku in _names(skus).items()}
+    for page in _pages(list(_queries(skus, regions)), wait):
+        yield [quote(item, names, regions) for item in page]
 
 
 def _queries(skus: Sequence[Sku], regions: Sequence[str]) -> Iterator[str]:
@@ -226,21 +144,13 @@ def quote(item: Any, names: Mapping[str, str], regions: Sequence[str]) -> Quote 
         "other sizes": not sku,
         "other regions": not region or bool(regions and region not in regions),
         "not in force": start > now or bool(end and end < now),
-        "no price": isinstance(usd, bool) or not isinstance(usd, int | float) or not math.isfinite(usd) or usd <= 0,
+        "no price": isinstance(usd, bool) or not isinstance(usd, int | float),
     }
     wrong = next((reason for reason, holds in reasons.items() if holds), "")
     if wrong:
         return wrong
     tier, primary = _tier(cell["meterName"], cell["skuName"]), item.get("isPrimaryMeterRegion") is True
-    return Quote(sku, region, tier, float(usd or 0), start[:10], cell["meterName"], primary)
-
-
-def best(quotes: Sequence[Quote]) -> list[Quote]:
-    """Return one quote a size, region and tier: the primary meter's, of those the newest, of those the dearer."""
-    best_by_key: dict[tuple[str, str, str], Quote] = {}
-    for listed in sorted(quotes, key=lambda each: (each.primary, each.effective_from, each.usd_per_hour)):
-        best_by_key[listed.sku, listed.region, listed.tier] = listed
-    return [best_by_key[key] for key in sorted(best_by_key)]
+    return Quote(sku, region, tier, float(usd or 0), _shown(address()), start[:10], cell["meterName"], primary)
 
 
 def _tier(*names: str) -> str:
@@ -253,20 +163,6 @@ def _tier(*names: str) -> str:
 
 def _packed(text: str) -> str:
     return text.lower().replace(" ", "")
-
-
-def _row(choice: Quote, day: str) -> Row:
-    return {
-        "cloud": "azure",
-        "sku": choice.sku,
-        "region": choice.region,
-        "tier": choice.tier,
-        "usd_per_hour": repr(choice.usd_per_hour),
-        "as_of": day,
-        "effective_from": choice.effective_from,
-        "meter": choice.meter,
-        "url": _shown(address()),
-    }
 
 
 def _shown(url: str) -> str:

@@ -16,17 +16,17 @@ from importlib import import_module
 from pathlib import Path
 
 from greenml.errors import FactorError, SettingsError, did_you_mean, nearest
+from greenml.factors import INTENSITY_PROVIDERS
 from greenml.factors.grid_average import BASIS
 from greenml.factors.types import IntensitySeries, Place
 from greenml.factors.user_given import MOST_GRAMS_PER_KWH
 
-PROVIDERS = ("electricity_maps", "uk_grid", "watttime")
 CSV = "csv_intensity"
 
 
 def providers() -> list[str]:
     """Return the names of the services that can be asked."""
-    return list(PROVIDERS)
+    return list(INTENSITY_PROVIDERS)
 
 
 def check(provider: str) -> str:
@@ -39,25 +39,27 @@ def check(provider: str) -> str:
         SettingsError: it is no service's name and no CSV file that is there.
     """
     name, _ = _parts(provider)
-    if name in PROVIDERS:
+    if name in INTENSITY_PROVIDERS:
         return provider
     if Path(provider).is_file():
         return str(Path(provider).resolve())
     if _is_file_name(provider):
         raise SettingsError(f"intensity {provider!r}: no such file")
-    hint = did_you_mean(nearest(name, PROVIDERS, 1)) or f"; give {', '.join(PROVIDERS)}, or a CSV file"
+    hint = (
+        did_you_mean(nearest(name, INTENSITY_PROVIDERS, 1)) or f"; give {', '.join(INTENSITY_PROVIDERS)}, or a CSV file"
+    )
     raise SettingsError(f"unknown intensity provider {provider!r}{hint}")
 
 
 def label(provider: str) -> str:
     """Return a provider as a trace may name it: a file without its folders."""
-    return provider if _parts(provider)[0] in PROVIDERS else Path(provider).name
+    return provider if _parts(provider)[0] in INTENSITY_PROVIDERS else Path(provider).name
 
 
 def resolution_seconds(provider: str) -> float:
     """Return how often a provider has something new."""
     name, _ = _parts(provider)
-    seconds: float = import_module(f"greenml.factors.{name if name in PROVIDERS else CSV}").RESOLUTION_SECONDS
+    seconds: float = import_module(f"greenml.factors.{name if name in INTENSITY_PROVIDERS else CSV}").RESOLUTION_SECONDS
     return seconds
 
 
@@ -81,7 +83,7 @@ def series(provider: str, place: Place, start: datetime, end: datetime, basis: s
     """
     check(provider)
     name, area = _parts(provider)
-    if name not in PROVIDERS:
+    if name not in INTENSITY_PROVIDERS:
         name, area = CSV, provider
     ask: Callable[[Place, str, datetime, datetime, str], IntensitySeries] = import_module(
         f"greenml.factors.{name}"

@@ -3,7 +3,9 @@
 From the bundled tables, and from the table in the user's cache folder that ``greenml prices update`` writes: replaced
 whole or not at all. A row of either is the price of one node as it was listed on ``as_of``. In the fetched table
 rows of earlier dates stay; of a price that did not change only the first and the last date are kept, so that the table
-does not grow by being brought up to date. No network here.
+does not grow by being brought up to date.
+
+No network here: a provider is one file beside this one, with ``WHO`` and ``quotes(skus, regions, wait)``.
 """
 
 from __future__ import annotations
@@ -14,22 +16,25 @@ import errno
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from functools import lru_cache
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 
 from greenml import files
 from greenml.errors import FactorError, SettingsError
-from greenml.factors import tables
+from greenml.factors import PRICE_PROVIDERS, tables
 from greenml.factors.types import Place, Price, Sku, Source
 
 TIERS = ("dedicated", "low_priority", "spot")
 OTHER_NAMES = {"on_demand": "dedicated", "ondemand": "dedicated", "lowpriority": "low_priority"}
 EVERYWHERE = "any"
-FETCHED_CLOUD = "azure"
 LOW_PRIORITY_RATIO, LOW_PRIORITY_LOW, LOW_PRIORITY_HIGH = 0.20, 0.195, 0.205
 LOW_PRIORITY_RULE = "derived: 0.20 x dedicated; of Azure's Linux prices of 2020-08-30, 95 % lie in 0.195 to 0.205"
 LAST_LOW_PRIORITY_YEAR = 2025
@@ -44,15 +49,49 @@ HEADER = ",".join(COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """What became of the fetched table.
+class Quote:
+    """A price as a service lists it, of one of the sizes asked for.
 
     Attributes:
-        path: the table.
-        rows: in it now.
+        sku, region, tier: as greenml names them; the region is ``EVERYWHERE`` where one price holds in all.
+        url: where it is listed, without a key.
+        effective_from: ISO date since which it holds; "" is not known.
+        meter: the name of what is billed.
+        primary: whether it goes before others of the same size, region and tier.
+    """
+
+    sku: str
+    region: str
+    tier: str
+    usd_per_hour: float
+    url: str
+    effective_from: str = ""
+    meter: str = ""
+    primary: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update did.
+
+    Attributes:
+        who: the service that was asked.
+        as_of: the date of its prices, UTC.
+        items: how many the service listed; pages: in how many pages.
+        prices: rows that were kept; sizes, regions: of how many.
+        left_out: why others were not kept, with how many.
+        path: the table; rows: in it now.
         set_aside: where a damaged table was moved to; None where there was none.
     """
 
+    who: str
+    as_of: str
+    items: int
+    pages: int
+    prices: int
+    sizes: int
+    regions: int
+    left_out: Mapping[str, int]
     path: Path
     rows: int
     set_aside: Path | None
@@ -122,11 +161,12 @@ def prices(sku: Sku, place: Place, when: datetime) -> dict[str, Price]:
         when: the run's time, UTC.
     """
     day = when.astimezone(timezone.utc).date()
-    rows, trouble = tables.lookup("prices", sku.cloud, sku.name, EVERYWHERE), ""
-    if place.region and place.cloud in {"", sku.cloud}:
-        rows = rows or tables.lookup("prices", sku.cloud, sku.name, place.region)
-        fetched, trouble = _fetched(sku)
-        rows = [*rows, *(row for row in fetched if row["region"] == place.region)]
+    here = place.region if place.cloud in {"", sku.cloud} else ""
+    rows = tables.lookup("prices", sku.cloud, sku.name, EVERYWHERE)
+    if here:
+        rows = rows or tables.lookup("prices", sku.cloud, sku.name, here)
+    fetched, trouble = _fetched(sku)
+    rows = [*rows, *(row for row in fetched if row["region"] in {here, EVERYWHERE})]
     by_tier: dict[str, Price] = {}
     for tier in TIERS:
         listed = _nearest([row for row in rows if row["tier"] == tier], day)
@@ -158,7 +198,7 @@ def regions(sku: Sku) -> list[str]:
 
 
 def _fetched(sku: Sku) -> tuple[list[tables.Row], str]:
-    return _lookup_fetched(sku.cloud, sku.name) if sku.cloud == FETCHED_CLOUD else ([], "")
+    return _lookup_fetched(sku.cloud, sku.name) if sku.cloud in PRICE_PROVIDERS else ([], "")
 
 
 def age(as_of: str, day: date) -> str:
@@ -197,7 +237,8 @@ def _listed(row: tables.Row, day: date) -> Price:
 
 def _source(row: tables.Row) -> Source:
     if _is_fetched(row):
-        return Source(f"Azure Retail Prices API, fetched {row['as_of']}", row["url"], row["as_of"])
+        _, name = PRICE_PROVIDERS[row["cloud"]]
+        return Source(f"{name}, fetched {row['as_of']}", row["url"], row["as_of"])
     return tables.source(row["source"], row["as_of"])
 
 
@@ -280,8 +321,105 @@ def _lookup_fetched(cloud: str, sku: str) -> tuple[list[tables.Row], str]:
     return (sound, "") if len(sound) == len(rows) else ([], _damaged(path))
 
 
+def provider(cloud: str) -> ModuleType:
+    """Return who can be asked for a cloud's prices.
+
+    Raises:
+        SettingsError: nobody can.
+    """
+    if cloud not in PRICE_PROVIDERS:
+        there = ", ".join(PRICE_PROVIDERS)
+        text = f"prices of {cloud!r} cannot be updated, only those of {there}; others are the bundled tables'"
+        raise SettingsError(text)
+    return import_module(f"greenml.factors.{PRICE_PROVIDERS[cloud][0]}")
+
+
+def update(
+    cloud: str,
+    skus: Sequence[Sku],
+    regions: Sequence[str] = (),
+    *,
+    report: Callable[[str], object] = lambda _: None,
+    wait: Callable[[float], object] = time.sleep,
+) -> Update:
+    """Ask a cloud's provider for the prices of some sizes and keep them, dated, in the user's cache folder.
+
+    Args:
+        cloud: whose price list, one of ``PRICE_PROVIDERS``.
+        skus: of this cloud, at least one.
+        regions: region codes; none for all.
+        report: is called with the progress, one line each time.
+        wait: is called with the pause before a request is made again, in seconds.
+
+    Raises:
+        FactorError: no answer, no price among the answers, another update at work, or no place to write. The table is
+            as it was.
+        SettingsError: nobody can be asked for this cloud's prices.
+    """
+    service = provider(cloud)
+    who: str = service.WHO
+    day = datetime.now(timezone.utc).date().isoformat()
+    quotes: list[Quote] = []
+    left_out: Counter[str] = Counter()
+    items = pages = 0
+    with _updating():
+        for page in service.quotes(skus, regions, wait):
+            items, pages = items + len(page), pages + 1
+            for listed in page:
+                if isinstance(listed, str):
+                    left_out[listed] += 1
+                elif not (math.isfinite(listed.usd_per_hour) and listed.usd_per_hour > 0):
+                    left_out["no price"] += 1
+                else:
+                    quotes.append(listed)
+            report(f"{who}: {items:,} items in {pages} pages")
+        chosen = _best(quotes)
+        if not chosen:
+            named = ", ".join(sku.name for sku in skus[:3]) + (" ..." if len(skus) > 3 else "")
+            where = f" in {', '.join(regions)}" if regions else ""
+            raise FactorError(f"{who}: no hourly Linux price of {named}{where}; the table is as it was")
+        if len(quotes) > len(chosen):
+            left_out["further meters of the same price"] += len(quotes) - len(chosen)
+        path, rows, set_aside = _merge([_kept(cloud, choice, day) for choice in chosen])
+    return Update(
+        who=who,
+        as_of=day,
+        items=items,
+        pages=pages,
+        prices=len(chosen),
+        sizes=len({choice.sku for choice in chosen}),
+        regions=len({choice.region for choice in chosen}),
+        left_out=left_out,
+        path=path,
+        rows=rows,
+        set_aside=set_aside,
+    )
+
+
+def _best(quotes: Sequence[Quote]) -> list[Quote]:
+    """Return one quote a size, region and tier: the primary meter's, of those the newest, of those the dearer."""
+    best_by_key: dict[tuple[str, str, str], Quote] = {}
+    for listed in sorted(quotes, key=lambda each: (each.primary, each.effective_from, each.usd_per_hour)):
+        best_by_key[listed.sku, listed.region, listed.tier] = listed
+    return [best_by_key[key] for key in sorted(best_by_key)]
+
+
+def _kept(cloud: str, choice: Quote, day: str) -> tables.Row:
+    return {
+        "cloud": cloud,
+        "sku": choice.sku,
+        "region": choice.region,
+        "tier": choice.tier,
+        "usd_per_hour": repr(choice.usd_per_hour),
+        "as_of": day,
+        "effective_from": choice.effective_from,
+        "meter": choice.meter,
+        "url": choice.url,
+    }
+
+
 @contextlib.contextmanager
-def updating() -> Iterator[None]:
+def _updating() -> Iterator[None]:
     """Hold the fetched table for one update: no other process may update it meanwhile.
 
     Raises:
@@ -299,13 +437,16 @@ def updating() -> Iterator[None]:
         yield
 
 
-def merge(new: Iterable[tables.Row]) -> Merged:
+def _merge(new: Iterable[tables.Row]) -> tuple[Path, int, Path | None]:
     """Add prices to the table, which is then replaced in one step.
 
     A row with the key and the date of an earlier one takes its place.
 
     Args:
         new: rows with every column.
+
+    Returns:
+        The table, how many rows are in it now, and where a damaged one was moved to.
 
     Raises:
         FactorError: the table cannot be written; it is as it was.
@@ -325,7 +466,7 @@ def merge(new: Iterable[tables.Row]) -> Merged:
         files.replace(path, stream.getvalue().encode())
     except OSError as error:
         raise FactorError(_not_writable(path, error)) from None
-    return Merged(path, len(rows), set_aside)
+    return path, len(rows), set_aside
 
 
 def _all_fetched(path: Path) -> tuple[list[tables.Row], Path | None]:
