@@ -62,6 +62,10 @@ def test_overhead_measures_what_is_installed(benchmark):
     found = row(done, "greenml")
     assert float(found["GPU W"]) > 0
     assert float(found["calls/GPU/s"]) > 0
+    assert float(found["sum ms"]) >= float(found["make ms"]) > 0  # track(sku=, region=) counts
+    busy = subprocess.CompletedProcess((), 0, done.stdout.partition("\n2000 us a driver call")[2])
+    assert float(row(busy, "greenml")["step ms"]) > 0
+    assert float(row(busy, "greenml")["99 % ms"]) > 0
     for peer in ("codecarbon", "zeus"):
         assert any(line.startswith(f"{peer}  ") for line in done.stdout.splitlines())
     assert "greenml / peer" in done.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -90,6 +92,32 @@ def test_fifty_forks_at_random_moments_beside_threads(program, tmp_path, request
         assert (record.status, record.metrics) == ("completed", {})
         assert {phase.path for phase in record.phases} == {"step"}
         assert record.attempts[0].processes == 1
+
+
+IN_ITS_FIRST_SECOND = """
+import os, signal, sys, time
+import greenml
+run = greenml.track(f"run-{sys.argv[1]}.json", sku="ND40rs_v2", region="westus2").start()
+time.sleep(float(sys.argv[2]))
+pid = os.fork()
+if pid == 0:  # it imports what the parent may be within the import of
+    signal.alarm(20)
+    import pydantic, requests, psutil
+    import greenml.sensors.nvml, greenml.sensors.estimate, greenml.accounting, greenml.run.finish
+    os._exit(0)
+print(os.waitpid(pid, 0)[1], run.stop().status)
+"""
+
+
+def test_a_fork_in_the_first_moments_of_a_program_leaves_no_child_waiting(program, request):
+    """Each in a program of its own, which imports for the first time."""
+    seed = request.config.option.hypothesis_seed or 0
+    dice = random.Random(int(seed))
+    moments = [f"{dice.uniform(0, 0.12):.3f}" for _ in range(24)]
+    program(IN_ITS_FIRST_SECOND, "first", "0")  # writes the program, which the others only run
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda number: program(IN_ITS_FIRST_SECOND, str(number), moments[number]), range(24)))
+    assert [one.stdout for one in done] == ["0 completed\n"] * 24, f"seed {seed}, {moments}"
 
 
 WORKERS = """

@@ -200,6 +200,22 @@ def test_training_is_the_same_bit_for_bit(fault, tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(tracked.parameters(), alone.parameters(), strict=True))
 
 
+def test_a_trainer_with_a_guest_has_the_files_and_the_checkpoint_that_it_has_alone(tmp_path):
+    pl = tree("lightning.pytorch")
+    files, checkpoints = {}, {}
+    for name, guests in {"alone": [], "guest": [integration.GreenCallback()]}.items():
+        trainer = trainer_of(pl, tmp_path / name, *guests)
+        trainer.fit(module_of(pl), loader(), loader())
+        trainer.save_checkpoint(tmp_path / name / "last.ckpt")
+        for guest in guests:
+            guest.stop()
+        files[name] = {path.relative_to(tmp_path / name).parts for path in (tmp_path / name).rglob("*")}
+        checkpoints[name] = torch.load(tmp_path / name / "last.ckpt", weights_only=False)
+    assert {parts[0] for parts in files["guest"] - files["alone"]} == {"run.json", "run.trace"}
+    assert files["alone"] < files["guest"]
+    assert repr(checkpoints["guest"]) == repr(checkpoints["alone"])
+
+
 def test_a_wrong_setting_is_said_at_once():
     with pytest.raises(greenml.SettingsError, match="tier"):
         integration.GreenCallback(tier="cheap")

@@ -136,6 +136,18 @@ def test_the_metadata_are_grams_of_the_scope_that_the_table_shows(tmp_path: Path
     assert "model-index" not in told
 
 
+def test_the_metadata_say_of_a_lower_bound_that_it_is_one(tmp_path: Path):
+    """Whoever reads the metadata alone sees that a GPU was not measured."""
+    why = "1 of 2 GPUs measured, without GPU-1"
+    total = totals("train", 3600.0, 3e6, 987.654321)
+    least = total.emissions_grams.model_copy(update={"at_least": True, "high": None, "why": why})
+    made = run(totals=[total.model_copy(update={"emissions_grams": least})])
+    told = loaded(model_card.update("", made).text, tmp_path)
+    assert told["co2_eq_emissions"]["source"] == (
+        f"greenml (GPU measured (NVML counter)), a lower bound: {why}, training only"
+    )
+
+
 @pytest.mark.parametrize(
     ("kilograms", "grams"),
     [

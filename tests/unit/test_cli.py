@@ -112,6 +112,14 @@ def test_reports_formats(capsys, run_json):
     assert {len(row) for row in rows} == {len(rows[0])}
 
 
+def test_the_short_summary_is_printed_unless_all_of_it_is_asked_for(capsys, run_json):
+    short, full = Said(capsys, "report", run_json).out, Said(capsys, "report", run_json, "--full").out
+    assert short.splitlines()[-1] == "--full prints everything, --explain how each figure comes about"
+    assert "--full" not in full
+    assert len(short.splitlines()) < len(full.splitlines())
+    assert "--full goes with the summary alone" in mistake(capsys, "report", run_json, "--full", "--markdown")
+
+
 def test_a_report_by_its_name_alone(capsys, run_json):
     """So that a new file in ``reports/`` is printed without a line more."""
     by_flag = Said(capsys, "report", "--csv", run_json).out

@@ -18,6 +18,8 @@ FINITE = st.floats(min_value=1e-12, max_value=1e15)
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
+        (326.0, "5m 26s"),
+        (7200.0, "2h 00m 00s"),
         (2631.05, "43m 51.05s"),
         (3723.4, "1h 02m 03.4s"),
         (4.7, "4.70s"),
