@@ -379,8 +379,10 @@ say(rows)
     counts = [names for names, _, _ in rows[: stands[0]]]
     alone = [names for names in counts if len(names) == 1]
     assert len(counts) > 8
-    assert len(alone) > len(counts) / 2, counts
+    assert len(alone) > len(counts) / 3, counts
     assert all("FieldValues" in name for [name] in alone)
-    assert {len(names) for names in counts} > {1}, "memory, utilization and the driver's samples come as well"
+    asked = [name for names in counts for name in names]
+    assert 3 <= sum("Samples" in name for name in asked) <= len(counts), "each of three kinds, some seconds apart"
+    assert len(counts) / 4 <= sum("MemoryInfo" in name for name in asked) <= len(counts) / 2 + 1
     assert len(stands) > 4
     assert all(sampled for _, _, sampled in rows[stands[2] :]), "then its power is read each time"

@@ -115,8 +115,10 @@ def test_a_child_counts_without_being_named(burning: subprocess.Popen[str]):
 
 def test_a_process_is_counted_once_though_named_and_a_child(burning: subprocess.Popen[str]):
     sensor = host.ProcessSensor(PROCESSES, lambda: [burning.pid, burning.pid, os.getpid()])
-    assert len(sensor._seconds) == len({process.pid for process in sensor._seconds})
-    assert burning.pid in {process.pid for process in sensor._seconds}
+    assert {burning.pid, os.getpid()} <= set(sensor._seconds)
+    assert sensor.read().memory_bytes == pytest.approx(
+        sum(psutil.Process(pid).memory_info().rss for pid in sensor._seconds), rel=0.1
+    )
 
 
 def test_a_process_that_ends_is_no_error_and_takes_nothing_back(burning: subprocess.Popen[str]):
@@ -130,7 +132,7 @@ def test_a_process_that_ends_is_no_error_and_takes_nothing_back(burning: subproc
     assert reading.memory_bytes is not None
     assert before.memory_bytes is not None
     assert reading.memory_bytes < before.memory_bytes
-    assert burning.pid not in {process.pid for process in sensor._seconds}
+    assert burning.pid not in sensor._seconds
 
 
 def test_processes_are_looked_for_no_oftener_than_needed():

@@ -117,7 +117,7 @@ class Recorder:
         self._stepped: tuple[float, int] = (-math.inf, -1)
         self._warned = False
         self._folder, self._watches = folder, watches
-        self._pids: tuple[float, list[int]] = (-math.inf, [])
+        self._pids: tuple[float, int, list[int]] = (-math.inf, 0, [])  # when; the folder's change that they are of
         self.place: dict[str, Any] | None = None  # what the machine says of itself, once it was asked
         self._watch: intensity_poller.Watch | None = None
         self._written_bytes: int | None = None  # to disks, before the run
@@ -223,10 +223,14 @@ class Recorder:
 
     def _run_pids(self) -> Iterable[int]:
         """Return the ids of the run's processes in this container, from the headers of their traces."""
-        when, pids = self._pids
+        when, change, pids = self._pids
         if time.monotonic() - when > PIDS_SECONDS:
-            pids = membership.process_ids(self._membership.run_dir, self._job)
-            self._pids = (time.monotonic(), pids)
+            now = time.monotonic()
+            with contextlib.suppress(OSError):
+                last, change = change, self._membership.run_dir.stat().st_mtime_ns  # a trace came, or went
+                if change != last:
+                    pids = membership.process_ids(self._membership.run_dir, self._job)
+            self._pids = (now, change, pids)
         return pids
 
     def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:

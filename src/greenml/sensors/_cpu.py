@@ -24,7 +24,7 @@ CGROUP = Path("/sys/fs/cgroup")
 ARM = "0x41"  # the implementer number of Arm's own cores
 
 _SECONDS_PER_NANOSECOND = 1e-9
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _MEMINFO_BYTES = 256  # more than its first three lines have
 _LINE_BYTES = 512  # more than the first line of /proc/stat has: ten numbers of 64 bits
 # cgroup v1 writes "no limit" as the largest multiple of a page below 2^63; no machine has an exbibyte.
@@ -142,7 +142,7 @@ def _proc_stat_seconds(path: str) -> tuple[float, float]:
     Raises:
         OSError: it cannot be read, or is not what it should be.
     """
-    line = _first_bytes(path, _LINE_BYTES).partition(b"\n")[0]
+    line = first_bytes(path, _LINE_BYTES).partition(b"\n")[0]
     try:
         name, *ticks = line.split()
         user, nice, system, idle, iowait, irq, softirq, steal = map(int, ticks[:8])
@@ -152,7 +152,7 @@ def _proc_stat_seconds(path: str) -> tuple[float, float]:
         raise OSError(f"{path} holds no CPU time") from None
     # As in _busy_and_total.
     busy = user + nice + system + irq + softirq
-    return busy / _TICKS_PER_SECOND, (busy + idle + iowait + steal) / _TICKS_PER_SECOND
+    return busy / TICKS_PER_SECOND, (busy + idle + iowait + steal) / TICKS_PER_SECOND
 
 
 def cpuset_seconds(cpus: Sequence[int]) -> float:
@@ -181,14 +181,19 @@ def host_memory() -> tuple[int, int]:
 
 def _meminfo_bytes(path: str) -> tuple[int, int] | None:
     """Return the (total, used) bytes of ``/proc/meminfo``, in a third of psutil's time; None: they are not in it."""
-    text = _first_bytes(path, _MEMINFO_BYTES)
+    text = first_bytes(path, _MEMINFO_BYTES)
     match = re.match(rb"MemTotal: +([1-9]\d*) kB\nMemFree: +\d+ kB\nMemAvailable: +(\d+) kB\n", text)
     if match is None or int(match[2]) > int(match[1]):  # an older kernel, or a container's own file
         return None
     return int(match[1]) * 1024, (int(match[1]) - int(match[2])) * 1024
 
 
-def _first_bytes(path: str, count: int) -> bytes:
+def first_bytes(path: str, count: int) -> bytes:
+    """Return up to so many bytes of a file's beginning, read at once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.read(descriptor, count)

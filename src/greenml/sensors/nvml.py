@@ -45,11 +45,13 @@ DRIVER = True  # its calls may hang: probed after what cannot
 TICK_SECONDS = 1.0  # how often a GPU with a counter is read, as long as its run is young
 POLL_SECONDS = (0.02, 0.05)  # a gauge is polled twice as often as it is brought up to date, within these
 BUFFER_SECONDS = 0.05  # a driver's buffer that carries the energy is read no oftener than this
-BUFFER_MOST_SECONDS = 8.0  # a buffer is read at half its depth, but no rarer than this
+BUFFER_RATIO = 0.5, 0.75  # of its depth: when a buffer is read that carries the energy; one beside a counter
+BUFFER_MOST_SECONDS = 10.0  # but no rarer than this
 EARLY_SECONDS = 0.05  # a tick that comes so much early is in time
 FIRST_READS = 3  # at the start, before a field that fails is given up
 SLOW_FIELDS_SECONDS = 0.5  # memory is asked for no oftener, however fast power is polled; buffers at edges too
-MEMORY_SECONDS = 3.5  # memory beside a counter: at every fourth tick, and at edges
+MEMORY_SECONDS = 1.5, 3.5  # memory beside a counter: at every second tick, and at edges; at every fourth where it rests
+RESTING_READS = 5  # memory rests that was the same as often as this
 RATES_SECONDS = 1.5  # utilization without samples, beside power samples: every second tick; else every tick
 STANDSTILL_SECONDS = (
     1.5  # a counter that was seen to stand still for so long may have failed: power is read at each tick
@@ -313,7 +315,7 @@ class _Gpu:
 
     The counter carries the energy where there is one. The driver's power samples are read beside it, where there are
     some: a load that repeats within a second would make a reading a second tell nothing of the power between. They
-    and those of the utilization are read at half the depth of the driver's buffer, and at a phase's edge.
+    and those of the utilization are read before the driver's buffer is full, and at a phase's edge.
     """
 
     def __init__(self, library: Library, selected: Selected, driver: str, notes: list[str]) -> None:
@@ -323,14 +325,16 @@ class _Gpu:
         self._absent_codes = ABSENT | UNKNOWN_FIELD  # of first answers only: later it is a stale handle
         self._fields: tuple[list[str], FieldCall] | None = None
         self._fields_for: tuple[tuple[str, ...], int] = (), 0  # which power, and how many fields were absent
-        self._memory_call = MemoryCall()
+        self._counter_call, self._memory_call = FieldCall([(FIELDS[ENERGY[0]], 0)]), MemoryCall()
         self._scope, self._power = pynvml.NVML_POWER_SCOPE_GPU, POWER
         self._power_buffer = self._buffer(pynvml.NVML_TOTAL_POWER_SAMPLES, WATTS_PER_MILLIWATT)
         self._busy_buffer = self._buffer(pynvml.NVML_GPU_UTILIZATION_SAMPLES)
         self._memory_busy_buffer = self._buffer(pynvml.NVML_MEMORY_UTILIZATION_SAMPLES)
         self._buffered = self._fresh = False  # power samples are read; the last read of them had some
         self._read_seconds: dict[str, float] = {}  # when what was last asked for
-        self._energy_alone_until = -math.inf  # nothing else is due before
+        self._energy_alone_until = -math.inf  # no buffer is due before
+        self._memory_due = -math.inf
+        self._resting: tuple[int | None, int] = None, 0  # the memory in use, and how often it was the same again
         # The counter, since when it shows this, and whether it was seen to stand still since then.
         self._energy: tuple[float | None, float, bool] = (None, -math.inf, True)
         self._answers = self._counts = False  # energy or power was read the last time; the counter was
@@ -424,16 +428,17 @@ class _Gpu:
         self._answers, self._counts = energy is not None or power is not None, energy is not None
         busy, memory_busy, rates = self._utilization(now, edge=edge, beside_power=bool(samples))
         memory = None
-        if self._elapsed("memory", now) >= (SLOW_FIELDS_SECONDS if edge or not self._counts else MEMORY_SECONDS):
-            self._read_seconds["memory"] = now
-            memory = self._memory()
+        if self._elapsed("memory", now) >= SLOW_FIELDS_SECONDS and (
+            edge or not self._counts or now >= self._memory_due
+        ):
+            memory = self._used_memory(now)
         self._energy_alone_until = self._next_due_seconds() if self._counts and self._sampled(now) else -math.inf
         return Reading(
             energy,
             power,
             samples,
             utilization_ratio=rates.gpu / 100 if rates and not busy else None,
-            memory_bytes=memory[1] if memory else None,
+            memory_bytes=memory,
             memory_utilization_ratio=rates.memory / 100 if rates and not memory_busy else None,
             utilization_samples=busy,
             memory_utilization_samples=memory_busy,
@@ -442,27 +447,47 @@ class _Gpu:
         )
 
     def _energy_alone(self, now: float) -> Reading | None:
-        """Read the counter, and the power beside it: most ticks ask for no more. None where the counter is in trouble.
+        """Read the counter: most ticks ask for no more. None where it is in trouble.
+
+        The driver's samples will tell the power; where it has none, the gauge is read beside the counter.
 
         Raises:
             NVMLError: neither can be read now.
         """
-        energy, power = self._energy_and_power()
+        energy: float | None
+        power: float | None = None
+        if self._fresh and ENERGY[0] not in self._absent:
+            [(code, value)] = self._counter_call(self._handle)
+            energy = None if code else value * JOULES_PER_MILLIJOULE
+        else:
+            energy, power = self._energy_and_power()
         if energy is None or energy == self._energy[0]:
             return None
         self._energy = energy, now, False
-        return Reading(energy, power, power_follows=self._fresh, utilization_follows=True)
+        memory = self._used_memory(now) if now >= self._memory_due else None
+        return Reading(energy, power, memory_bytes=memory, power_follows=self._fresh, utilization_follows=True)
+
+    def _used_memory(self, now: float) -> int | None:
+        """Read the memory in use, and settle when it is read next beside a counter."""
+        memory = self._memory()
+        used = memory[1] if memory else None
+        before, times = self._resting
+        self._resting = used, times + 1 if used == before else 0
+        self._read_seconds["memory"] = now
+        self._memory_due = now + MEMORY_SECONDS[self._resting[1] >= RESTING_READS]
+        return used
 
     def _next_due_seconds(self) -> float:
-        """Return when the buffers, or the memory, are to be read next beside a counter."""
+        """Return when the buffers are to be read next beside a counter."""
         read = self._read_seconds
-        due = [read["memory"] + MEMORY_SECONDS, read["busy"] + self._half_seconds(self._busy_buffer) - EARLY_SECONDS]
+        due = [read["busy"] + self._spacing_seconds(self._busy_buffer) - EARLY_SECONDS]
         if self._buffered:
-            due.append(read["power"] + self._half_seconds(self._power_buffer) - EARLY_SECONDS)
+            due.append(read["power"] + self._spacing_seconds(self._power_buffer) - EARLY_SECONDS)
         return min(due) if self._fresh or not self._buffered else -math.inf
 
-    def _half_seconds(self, buffer: SampleBuffer) -> float:
-        return min(buffer.depth_seconds / 2 or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
+    def _spacing_seconds(self, buffer: SampleBuffer) -> float:
+        """Return how far apart a buffer is read."""
+        return min(buffer.depth_seconds * BUFFER_RATIO[self._counts] or BUFFER_MOST_SECONDS, BUFFER_MOST_SECONDS)
 
     def _elapsed(self, name: str, now: float) -> float:
         return now - self._read_seconds.get(name, -math.inf)
@@ -473,9 +498,9 @@ class _Gpu:
         The samples of power have just been read ``beside_power``: a buffer that would be due before they are read again
         is read now, since each read completes all the rows that were written since the last.
         """
-        elapsed, half = self._elapsed(name, now), self._half_seconds(buffer)
-        soon = self._counts and beside_power and elapsed + self._half_seconds(self._power_buffer) > half
-        due = soon or elapsed >= half - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
+        elapsed, spacing = self._elapsed(name, now), self._spacing_seconds(buffer)
+        soon = self._counts and beside_power and elapsed + self._spacing_seconds(self._power_buffer) > spacing
+        due = soon or elapsed >= spacing - EARLY_SECONDS or (edge and elapsed >= SLOW_FIELDS_SECONDS)
         if name == "power" and not due:  # where the counter fails, power carries the energy
             _, moved_seconds, stands = self._energy
             due = not (self._counts and self._fresh) or (stands and now - moved_seconds >= STANDSTILL_SECONDS)

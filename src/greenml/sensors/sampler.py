@@ -6,7 +6,6 @@ wait a bounded time and go on without it, and the trace says what is missing.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -455,8 +454,10 @@ class Sampler:
             due = min(due, self._last_read + MIN_MARK_SECONDS)
         seconds = due - self._clock()
         if seconds > 0 and not self._stopping:
-            with contextlib.suppress(Empty):
+            try:  # noqa: SIM105  suppress() would be two calls more, each second
                 self._wake.get(timeout=seconds)
+            except Empty:
+                pass
         while not self._wake.empty():  # this thread alone takes from it
             self._wake.get_nowait()
 

@@ -75,7 +75,7 @@ class TraceWriter:
         self._left = False  # the file of that lock, by a close() that removed nothing
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         self._owed = _text({"greenml_trace": FORMAT, **header})  # without which no other line can be read
-        self._torn = False
+        self._torn, self._size_bytes = False, 0
         self._append(b"")
 
     def write(self, line: Line) -> bool:
@@ -97,6 +97,7 @@ class TraceWriter:
         except OSError as error:
             self.failed = str(error)
             return False
+        self._size_bytes += written
         if written < len(whole):
             self._torn, self.failed = True, "the disk was full within a line"
             return False
@@ -107,7 +108,7 @@ class TraceWriter:
     def size_bytes(self) -> int:
         """How large the file is."""
         with self._lock:
-            return 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+            return 0 if self._descriptor is None else self._size_bytes
 
     def replace(self, lines: Iterable[Line], size_bytes: int) -> None:
         """Put other lines in the place of the first ``size_bytes``; what came since stays. Atomic.
@@ -128,6 +129,7 @@ class TraceWriter:
                         stream.seek(size_bytes)
                         files.append(descriptor, stream.read())
                     fresh = os.dup(descriptor)
+                self._size_bytes = os.fstat(fresh).st_size
                 before, self._descriptor = self._descriptor, fresh
                 os.close(before)
         except OSError as error:
