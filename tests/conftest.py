@@ -36,8 +36,9 @@ ALONE = re.compile(r"^@pytest\.mark\.alone\b(?:(?!^def ).*\n)*?def (test_\w+)", 
 LONGEST = (
     "test_search_strategies.py", "test_track.py", "test_half_known_gpus.py", "test_trainer.py", "test_watch.py",
     "test_transformers.py", "test_bench_serve.py", "test_lightning.py", "test_slurm.py", "test_sinks_faults.py",
-    "test_sinks_trackers.py", "test_forks.py", "test_stress.py", "test_pages.py", "test_gathering.py",
-    "test_intensity_during_a_run.py", "test_lifecycle.py", "test_benchmarks.py", "test_beside.py",
+    "test_sinks_trackers.py", "test_sampler.py", "test_many_processes.py", "test_nvml_sensor.py", "test_forks.py",
+    "test_stress.py", "test_pages.py", "test_gathering.py", "test_intensity_during_a_run.py", "test_lifecycle.py",
+    "test_benchmarks.py", "test_beside.py",
 )  # fmt: skip
 
 sys.dont_write_bytecode = False  # of tests: pytest's work on each assert is kept for the next run

@@ -238,7 +238,8 @@ def test_wandb_has_its_active_run_completed_and_its_step_stays(python, tmp_path)
     python(SEND_TWICE, "wandb")
     _, summary, _ = wandb_rows(tmp_path)
     assert summary["green/energy_joules"] == joules(record)
-    names = {path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")}
+    # offline-run-20261130_144012-ID, and -1 after it where another began in the same second.
+    names = {path.name.split("-")[3] for path in tmp_path.glob("wandb/offline-run-*")}
     assert names == {record.trainer["trackers"]["wandb"].rpartition("/")[2]}
 
 
