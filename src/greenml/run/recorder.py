@@ -80,7 +80,8 @@ class DeviceClaims:
 log = logging.getLogger("greenml")
 STEP_SECONDS = 2.0
 LIMIT_BYTES = 8_000_000  # a larger trace is compacted
-PIDS_SECONDS = 10.0  # how often the run's processes on this host are looked up
+PIDS_SECONDS = 10.0  # how often the run's processes on this host are looked up, where its folder has changed
+SETTLED_NANOSECONDS = 2_000_000_000  # a folder whose last change is older is known as it is
 
 
 class Recorder:
@@ -117,7 +118,7 @@ class Recorder:
         self._stepped: tuple[float, int] = (-math.inf, -1)
         self._warned = False
         self._folder, self._watches = folder, watches
-        self._pids: tuple[float, int, list[int]] = (-math.inf, 0, [])  # when; the folder's change that they are of
+        self._pids: tuple[float, int, list[int]] = (-math.inf, 0, [])  # when; the change of the folder that they are of
         self.place: dict[str, Any] | None = None  # what the machine says of itself, once it was asked
         self._watch: intensity_poller.Watch | None = None
         self._written_bytes: int | None = None  # to disks, before the run
@@ -225,12 +226,15 @@ class Recorder:
         """Return the ids of the run's processes in this container, from the headers of their traces."""
         when, change, pids = self._pids
         if time.monotonic() - when > PIDS_SECONDS:
-            now = time.monotonic()
+            now, last = time.monotonic(), change
             with contextlib.suppress(OSError):
-                last, change = change, self._membership.run_dir.stat().st_mtime_ns  # a trace came, or went
+                change = self._membership.run_dir.stat().st_mtime_ns  # when a trace came, or went
                 if change != last:
                     pids = membership.process_ids(self._membership.run_dir, self._job)
-            self._pids = (now, change, pids)
+            recent = (
+                time.time_ns() - change < SETTLED_NANOSECONDS
+            )  # another may have come at the same tick of the clock
+            self._pids = (now, 0 if recent else change, pids)
         return pids
 
     def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:
