@@ -119,7 +119,7 @@ def disk_written_bytes(*, of_children: bool = False) -> int | None:
 
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock * BYTES_PER_BLOCK or None
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines():
+        for line in Path("/proc/self/io").read_text(encoding="utf-8").splitlines():  # a codec that needs no import
             if line.startswith("write_bytes:"):
                 return int(line.partition(":")[2])
     return None

@@ -6,6 +6,10 @@ A forked child has one thread: the one that forked. What another thread was in t
 child. An import is the worst case: its lock is held by a thread that is not there, and the child's next import of that
 module never returns. So a fork waits, for a bounded time, until no thread of greenml is within an import, within a call
 of the GPU driver's library, or between the fork and the exec of a command that it starts.
+
+A signal's handler has the thread that it interrupted, and what that is in the middle of stays half done until it
+returns. An import is the worst case here, too: before Python 3.12, one that is made while the thread takes the lock of
+another takes that one's entry (``imports``), or waits for itself for ever (``within_import_lock``).
 """
 
 from __future__ import annotations
@@ -19,14 +23,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from greenml.redaction import redact_text
 
 _IMPORT = "<frozen importlib._bootstrap>"
 # What a thread may be in the middle of: the code's file, the function's name ("" for any), and how long a fork waits.
 _UNSAFE = ((_IMPORT, "", 30.0), ("pynvml.py", "", 0.1), ("subprocess.py", "_execute_child", 0.5))
+_IMPORT_LOCKING = ("acquire", "release")  # what importlib calls to lock a module that it imports
+_MOST_INTERRUPTIONS = 5  # of an import, after which it is given up
 _WITHIN_IMPORT_SECONDS = 0.5  # how long a fork waits that is made by an import: the other import may wait for that one
+
+Result = TypeVar("Result")
 
 
 class Stoppable(Protocol):
@@ -95,12 +103,40 @@ def _before_fork() -> None:
         time.sleep(0.001)
 
 
-def within_import() -> bool:
-    """Return whether this thread is within an import: a signal's handler that interrupted it cannot use the module."""
+def within_import(*functions: str) -> bool:
+    """Return whether this thread is within an import: a signal's handler that interrupted it cannot use the module.
+
+    Args:
+        functions: of importlib, one of which it is within; any by default.
+    """
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_filename != _IMPORT:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT and (not functions or frame.f_code.co_name in functions):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
+
+
+def within_import_lock() -> bool:
+    """Return whether this thread was interrupted as it takes or leaves the lock of an import: it must not import now.
+
+    Source: CPython issue 91351. The interrupted import, whose ever it is, would fail; the same module's would hang.
+    """
+    return within_import(*_IMPORT_LOCKING)
+
+
+def imports(call: Callable[[], Result]) -> Result:
+    """Call what imports, and call it again where a signal's handler that imports made an import of it fail.
+
+    Source: CPython issue 91351. The import fails with a KeyError of the thread's number.
+    """
+    for _ in range(_MOST_INTERRUPTIONS):
+        try:
+            return call()
+        except KeyError as error:
+            if error.args != (threading.get_ident(),):
+                raise
+    return call()
 
 
 def _unsafe_seconds() -> float:

@@ -35,6 +35,7 @@ from greenml.trace.lines import Line, to_jsonable
 
 if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
+    from greenml.run.gather import Gathered
     from greenml.run.live import BackgroundTotals
     from greenml.sinks import Delivery
 
@@ -121,7 +122,10 @@ def checked_settings(arguments: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: a value is wrong.
     """
-    settings = resolve(arguments)
+    return exit_hooks.imports(lambda: _checked(resolve(arguments)))
+
+
+def _checked(settings: Settings) -> Settings:
     if settings.known_from.keys() - {"output", "name", "gpus", "interval", "nodes", "sinks"}:  # a factor was named
         from greenml.accounting.check import check
 
@@ -228,6 +232,7 @@ class Run:
         if self._recorder is not None or self._outcome is not None:
             return self
         place = self._start_place(sys._getframe(1).f_globals.get("__name__"))
+        exit_hooks.imports(_import_what_starts)
         exit_hooks.end_earlier(place)
         me, now = self._identity(), time.monotonic()
         begun = min(now, since_seconds if since_seconds is not None else now)
@@ -393,23 +398,14 @@ class Run:
     def _finish(self) -> RunRecord | None:
         """Write the record, if this process is the lead process of the run or the last of it."""
         assert self._membership is not None  # noqa: S101  only a started run gets here
-        record: RunRecord | None = None
-        self._owed = False
+        self._owed = exit_hooks.within_import_lock()
+        if self._owed:
+            self._writes += 1  # a save that was interrupted writes once more
+            return None
         try:
             if exit_hooks.interrupted and not self._cards and _finish_elsewhere(self.output):
                 return None
-            from greenml.run import finish
-
-            for _ in range(3):
-                self._writes += 1
-                number = self._writes
-                if self._rank not in (None, 0) and any(trace.alive for trace in finish.traces(self.run_dir)):
-                    return None
-                record = finish.finish(self.run_dir, self.output, self._cards)
-                self._owed = False
-                if number == self._writes:
-                    return record
-                # A signal's handler wrote a later record meanwhile, and this one may have taken its place: once more.
+            return exit_hooks.imports(self._write_record)
         except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
             if exit_hooks.within_import():
                 self._owed = True
@@ -417,6 +413,21 @@ class Run:
                 self._unwritten, shown = True, _shown(self.output)
                 log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
             return None
+
+    def _write_record(self) -> RunRecord | None:
+        from greenml.run import finish
+
+        record: RunRecord | None = None
+        for _ in range(3):
+            self._writes += 1
+            number = self._writes
+            if self._rank not in (None, 0) and any(trace.alive for trace in finish.traces(self.run_dir)):
+                return None
+            record = finish.finish(self.run_dir, self.output, self._cards)
+            self._owed = False
+            if number == self._writes:
+                break
+            # A signal's handler wrote a later record meanwhile, and this one may have taken its place: once more.
         return record
 
     def discard(self) -> None:
@@ -544,9 +555,12 @@ class Run:
             return None
         self._saving[thread] = depth + 1
         try:
-            return self._finish()
+            record = self._finish()
         finally:
             self._saving[thread] = depth
+        if self._owed and not depth and self._outcome is None:
+            self._note_once("call-failed", "Run.save() had no effect: a signal's handler called it within an import")
+        return record
 
     @_guarded
     def gather(self, timeout_seconds: float = 30.0, so_far: str | None = None) -> RunRecord | None:
@@ -555,15 +569,14 @@ class Run:
         Every rank calls it. It goes through torch.distributed, if that is initialised, and ends after the timeout.
         ``so_far`` is as for ``save()``. Returns the record; None where another rank writes it.
         """
-        if not self._is_active() or not self._gather_lock.acquire(blocking=False):
+        if not self._is_active() or exit_hooks.within_import_lock() or not self._gather_lock.acquire(blocking=False):
             return None  # the latter: within gather(), as a signal's handler calls it
         try:
-            from greenml.run import gather
-
+            gather = exit_hooks.imports(_gather)
             if so_far:
                 self._write({"so_far": so_far})
             self._write({"facts": {}}, edge=True)  # asks for the devices' readings up to now
-            gathered = gather.gather(self.run_dir, timeout_seconds=timeout_seconds)
+            gathered = gather(self.run_dir, timeout_seconds=timeout_seconds)
             for line in gathered.lines:
                 self._write(line)
             return self._finish() if gathered.rank == 0 else None
@@ -586,14 +599,12 @@ class Run:
             Seconds, joules, watts, grams CO2e and USD by tier; None where it is not known, and of a run that ended.
         """
         unknown = self._last_totals or RunningTotals(0.0, None, None, None, {})
-        if not self._totals_lock.acquire(blocking=False):
-            return unknown  # another thread asks at this moment, or this one does and a signal's handler asks again
+        if exit_hooks.within_import_lock() or not self._totals_lock.acquire(blocking=False):
+            return unknown  # the latter: another thread asks now, or this one does and a signal's handler asks again
         try:
             recorder = self._recorder
             if self._live is None and recorder is not None and self._is_active():
-                from greenml.run.live import BackgroundTotals
-
-                self._live = BackgroundTotals(self.run_dir, lambda: recorder.place)
+                self._live = exit_hooks.imports(_background_totals)(self.run_dir, lambda: recorder.place)
             if self._live is None:
                 return unknown
             self._last_totals = self._live.totals() if recorder is not None else self._live.end()
@@ -661,6 +672,29 @@ class Run:
         self._renew_locks()
         if recorder is not None:
             recorder.forget()
+
+
+def _import_what_starts() -> None:
+    """Import what a start needs and would go on without: an interrupted import must not cost a run who and what it is.
+
+    What a run imports stands in functions of its own, for ``exit_hooks.imports`` to call.
+    """
+    from greenml import sensors  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import psutil  # noqa: F401
+
+
+def _background_totals() -> type[BackgroundTotals]:
+    from greenml.run.live import BackgroundTotals
+
+    return BackgroundTotals
+
+
+def _gather() -> Callable[..., Gathered]:
+    from greenml.run.gather import gather
+
+    return gather
 
 
 MOST_STEPS = 10**18
