@@ -29,6 +29,7 @@ from greenml.record.schema import (
     Factor,
     Factors,
     Host,
+    Note,
     PhaseRecord,
     PlaceRecord,
     RunRecord,
@@ -569,6 +570,23 @@ def test_the_baselines_factors_leave_time_prices_and_energy():
     assert total.cost_usd == old.cost_usd
     assert made.derived["joules_per_sample"] == second.derived["joules_per_sample"]
     assert change(compared(first, made), "emissions_grams").change_ratio == pytest.approx(1.0)
+
+
+def test_the_baselines_factors_make_no_part_look_whole():
+    """Whose driver of GPUs never answered has used more than what is known, with whatever factors."""
+    note = Note(code="sensor-hung", text="nvml never answered; what it would have measured is missing")
+    phases = [PhaseRecord(path="train", count=1, seconds=500.0, spans=[], usage={"package-0": usage(1e6)})]
+    silent = run("b", devices=[cpu(3.6e6)], phases=phases, notes=[note], told={"carbon_intensity": 50.0})
+    made = with_factors_of(silent, run("a")).total()
+    assert made is not None
+    assert made.it_energy_joules.at_least
+    assert made.emissions_grams.at_least
+
+
+def test_the_baselines_factors_are_those_of_the_sci_too():
+    first, second = run("a"), run("b", told={"carbon_intensity": 50.0})
+    assert second.sci != first.sci
+    assert with_factors_of(second, first).sci == first.sci
 
 
 # Conditions

@@ -302,5 +302,5 @@ def test_a_wrong_figure_says_what_is_right(gpus):
 
 def test_what_is_not_known_is_said(golden):
     told = greenml(golden, "report", "run.json", "--explain", "cpu_energy").stdout
-    assert "CPU energy: not measured (no CPU sensor answered)" in told
+    assert "CPU energy: not measured (no CPU energy was imported)" in told
     assert greenml(golden, "report", "run.json", "--explain", "co2").returncode == 2

@@ -6,14 +6,16 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import greenml
 from greenml.errors import SettingsError
-from greenml.run import membership
+from greenml.run import membership, recorder
 from greenml.run.membership import Job, Membership
 from greenml.trace import file as trace_file
 from greenml.trace import trace_paths
@@ -338,6 +340,22 @@ def test_process_ids_come_from_the_headers_of_this_container(output: Path):
     (run_dir / "1-gpu-node-01-9-x.jsonl").write_text('{"greenml_trace": 1, "run_id": "r", "pid": "9"}\n')
     assert membership.process_ids(run_dir, here) == [11, 12]
     end(*members)
+
+
+def test_processes_are_looked_up_again_where_the_folder_changed_or_may_have(output: Path, monkeypatch):
+    """A trace that comes at the same tick of a file system's clock as the look before leaves no other sign."""
+    monkeypatch.setattr(recorder, "PIDS_SECONDS", -1.0)
+    run = greenml.track(output).start()
+    assert run._recorder is not None
+    looks: list[Path] = []
+    monkeypatch.setattr(membership, "process_ids", lambda folder, _: looks.append(folder) or [len(looks)])
+    now, answers = time.time(), []
+    old, older, just_now = now - 3600, now - 7200, now + 3600
+    for changed in (old, old, older, just_now, just_now, old, old):
+        os.utime(run.run_dir, (changed, changed))
+        answers.append(list(run._recorder._run_pids()))
+    run.stop()
+    assert answers == [[1], [1], [2], [3], [4], [5], [5]]
 
 
 CHILD = """

@@ -47,7 +47,7 @@ def unknown(why: str, basis: Basis = "measured") -> Quantity:
     return Quantity(value=None, basis=basis, why=why)
 
 
-def energy(used: Used, kind: str, seconds: float = 0.0) -> Quantity:
+def energy(used: Used, kind: str, seconds: float = 0.0, *, imported: bool = False) -> Quantity:
     """Return the energy of all devices of a kind, joules.
 
     Where some are known and some are not, the sum is of those known. It is then "at least" that, its interval reaches
@@ -57,12 +57,14 @@ def energy(used: Used, kind: str, seconds: float = 0.0) -> Quantity:
         used: the devices of a scope.
         kind: of those that count.
         seconds: of the scope.
+        imported: the figures are another tool's; no sensor was asked.
     """
     name = _NAMES[kind]
     of_kind = [(device, usage) for device, usage in used if device.kind == kind]
     if not of_kind:
         module = next((device for device, _ in used if kind in device.detail.get("includes", "").split()), None)
-        return unknown(f"counted in the module of {module.name}" if module else f"no {name} sensor answered")
+        absent = f"no {name} energy was imported" if imported else f"no {name} sensor answered"
+        return unknown(f"counted in the module of {module.name}" if module else absent)
     known = [(device, usage) for device, usage in of_kind if usage.energy_joules is not None]
     missing = [(device, usage) for device, usage in of_kind if usage.energy_joules is None]
     if not known:
@@ -256,7 +258,9 @@ def intensity(scope: str, factors: Factors) -> Factor | None:
     return factors.intensity(scope)
 
 
-def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int, *, silent: str = "") -> Totals:
+def totals(
+    scope: str, seconds: float, used: Used, factors: Factors, nodes: int, *, silent: str = "", imported: bool = False
+) -> Totals:
     """Return what a scope used, emitted and cost.
 
     Args:
@@ -266,10 +270,11 @@ def totals(scope: str, seconds: float, used: Used, factors: Factors, nodes: int,
         factors: what to account with.
         nodes: machines billed.
         silent: that the GPUs' driver never answered, so that their energy is missing, however many there are.
+        imported: as for ``energy``.
     """
     # A GPU whose energy is in the counter of its module lacks nothing.
     counted = [(device, usage) for device, usage in used if COUNTED_IN not in device.detail]
-    gpu, cpu, dram = (energy(counted, kind, seconds) for kind in ("gpu", "cpu", "dram"))
+    gpu, cpu, dram = (energy(counted, kind, seconds, imported=imported) for kind in ("gpu", "cpu", "dram"))
     silent = "" if _has(used, "gpu") else silent
     gpu = unknown(silent) if silent else gpu
     gpu_count, gpu_measured_count = measured_gpus(used, seconds)
@@ -329,13 +334,13 @@ def totals_of(record: RunRecord, factors: Factors, nodes: int) -> list[Totals]:
     """Return the totals of the run and of each phase."""
     whole = [(device, device.usage) for device in record.devices]
     text = gpus_never_answered(record)
-    silent = f"without GPUs: {text}" if text else ""
-    made = [totals("run", record.duration_seconds, whole, factors, nodes, silent=silent)]
+    silent, imported = f"without GPUs: {text}" if text else "", not record.attempts
+    scopes = [("run", record.duration_seconds, whole)]
     by_id = {device.id: device for device in record.devices}
     for phase in record.phases:
         used = [(by_id[name], usage) for name, usage in phase.usage.items() if name in by_id]
-        made.append(totals(phase.path, phase.seconds, used, factors, nodes, silent=silent))
-    return made
+        scopes.append((phase.path, phase.seconds, used))
+    return [totals(*scope, factors, nodes, silent=silent, imported=imported) for scope in scopes]
 
 
 def derived(made: Sequence[Totals], trainer: Mapping[str, Any]) -> dict[str, float]:

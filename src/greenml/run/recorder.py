@@ -231,10 +231,10 @@ class Recorder:
                 change = self._membership.run_dir.stat().st_mtime_ns  # when a trace came, or went
                 if change != last:
                     pids = membership.process_ids(self._membership.run_dir, self._job)
-            recent = (
-                time.time_ns() - change < SETTLED_NANOSECONDS
-            )  # another may have come at the same tick of the clock
-            self._pids = (now, 0 if recent else change, pids)
+            is_settled = (
+                time.time_ns() - change >= SETTLED_NANOSECONDS
+            )  # else another may come at the clock's same tick
+            self._pids = (now, change if is_settled else 0, pids)
         return pids
 
     def _write_samples(self, now: float, rollups: dict[Device, Rollup], edge: bool) -> None:

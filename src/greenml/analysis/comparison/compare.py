@@ -15,9 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from greenml.accounting import assumptions
-from greenml.accounting import totals as account_totals
-from greenml.accounting import totals as accounting_totals
+from greenml.accounting import assumptions, totals
 from greenml.analysis.comparison import columns
 from greenml.analysis.comparison.columns import (
     Better,
@@ -32,7 +30,7 @@ from greenml.analysis.comparison.columns import (
     shared,
 )
 from greenml.errors import SettingsError, did_you_mean, nearest
-from greenml.record.schema import DeviceRecord, Factors, RunRecord, Totals, Usage
+from greenml.record.schema import RunRecord
 from greenml.reports import _format
 
 MOST_NAMED = 4
@@ -225,26 +223,15 @@ def with_factors_of(record: RunRecord, baseline: RunRecord) -> RunRecord:
     factors = record.factors.model_copy(
         update={"carbon_intensity": intensity, "pue": pue, "intensity_series": None},
     )
-    by_id = {device.id: device for device in record.devices}
-    totals = [
-        _total("run", record.duration_seconds, [(device, device.usage) for device in record.devices], factors, record)
-    ]
-    for phase in record.phases:
-        used = [(by_id[name], usage) for name, usage in phase.usage.items() if name in by_id]
-        totals.append(_total(phase.path, phase.seconds, used, factors, record))
-    train = next((total for total in totals if total.scope == record.training_path), None)
-    derived = account_totals.derived_figures(train, record.trainer) if train is not None else {}
-    return record.model_copy(update={"factors": factors, "totals": totals, "derived": derived})
-
-
-def _total(
-    scope: str,
-    seconds: float,
-    used: Sequence[tuple[DeviceRecord, Usage]],
-    factors: Factors,
-    record: RunRecord,
-) -> Totals:
-    return accounting_totals.totals(scope, seconds, used, factors, record.place.nodes)
+    made = totals.totals_of(record, factors, record.place.nodes)
+    return record.model_copy(
+        update={
+            "factors": factors,
+            "totals": made,
+            "derived": totals.derived(made, record.trainer),
+            "sci": totals.sci(made, record.trainer),
+        }
+    )
 
 
 EXAMPLES = "such as params.learning_rate<1e-4, sku=ND40rs_v2 or status=completed"
