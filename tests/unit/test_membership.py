@@ -346,15 +346,16 @@ def test_processes_are_looked_up_again_where_the_folder_changed_or_may_have(outp
     """A trace that comes at the same tick of a file system's clock as the look before leaves no other sign."""
     monkeypatch.setattr(recorder, "PIDS_SECONDS", -1.0)
     run = greenml.track(output).start()
-    assert run._recorder is not None
+    made = run._recorder
+    assert made is not None
+    run.stop()  # so that the sampler does not look, too
     looks: list[Path] = []
     monkeypatch.setattr(membership, "process_ids", lambda folder, _: looks.append(folder) or [len(looks)])
     now, answers = time.time(), []
     old, older, just_now = now - 3600, now - 7200, now + 3600
     for changed in (old, old, older, just_now, just_now, old, old):
         os.utime(run.run_dir, (changed, changed))
-        answers.append(list(run._recorder._run_pids()))
-    run.stop()
+        answers.append(list(made._run_pids()))
     assert answers == [[1], [1], [2], [3], [4], [5], [5]]
 
 
