@@ -34,8 +34,8 @@ RUNTIMES = {
 def load(folder: Path) -> Part:
     """Read a Trainer's output folder, or one of its checkpoints.
 
-    What the folder itself lacks, or has not whole, is taken from the newest ``checkpoint-N`` that has it. Without a file
-    of results, the state's ``log_history`` has the run times and the last metrics.
+    What the folder itself lacks, or has not whole, is taken from the newest ``checkpoint-N`` that has it. Without a
+    file of results, the state's ``log_history`` has the run times and the last metrics.
 
     Raises:
         RecordError: it is not a folder, holds none of the files, or one of them is not JSON.
