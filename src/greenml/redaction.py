@@ -273,6 +273,7 @@ _WORDS = (
 _IS = (
     rf"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)(?:\s*:)?\s+[\"']?)(?!(?:{'|'.join(_SAID.split())})[.,;!?]?(?:\s|\Z))[^\s\"',;]+"
     r"|(\b(?:api|access|secret)[ -]key\s+(?:is|was)\s+[\"']?)(?=[^\s\"']*\d)[^\s\"',;]+"
+    r"|(\b(?:identified\s+by|password)\s+[\"'])[^\"']+|(\bpassword\s+)(?=[^\s\"',;]*\d)(?=[\d]*[A-Za-z])[^\s\"',;]{6,}"
     r"|(\b(?:api[ -]?key|token|password|secret)\s+(?:provided|given|supplied)\s*:\s*[\"']?)[^\s\"',;]+"
 )
 _HEADER = (
@@ -289,6 +290,7 @@ _TOOLS = (
     r"|(\blftp\b[^\n]{0,200}?\s-u\s+[^\s,]+,)[^\s]+|(\s-(?:pass|passin|passout)\s+pass:)[^\s]+"
     r"|(\bsmbclient\b[^\n]{0,200}?\s-U\s+[^\s%]+%)[^\s]+|(\bauthtoken\s)[^\s]+"
 )
+_SETTERS = frozenset(["config", "configure", "modify", "setenv"])  # git config user.password ...
 _TAKEN_BY = {"-p": r"sshpass|login|twine|mongo\w*", "-a": r"redis-cli", "-w": r"ldap\w+", "-P": r"(?:un)?zip"}
 _LISTED = r"""(["'])(--?[A-Za-z][\w.-]*)\1(,\s*)(["'])([^"'\n]*)\4"""  # ['--password', '...']
 # ('token', '...'), setdefault("TOKEN", "..."); a name and its value beside each other, in XML, YAML, Python and JSON;
@@ -298,7 +300,10 @@ _BESIDE = (
     r"""(\b(?:name|key)\\*["']?\s*[:=]\s*\\*["']?)([\w.-]+)(\\*["']?[,\s]+\\*["']?value\\*["']?\s*[:=]\s*\\*)"""
     r"""("[^"\n]*|'[^'\n]*|[^\s,}"'][^\s,}]*)"""
 )
-_SETTING = r"(\b(?:ENV|setenv|set\s+-\w+)\s+)([\w.-]+)(\s+)(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=]\S*)"
+_SETTING = (
+    r"(\b(?:ENV|setenv|set\s+-\w+|configure\s+set|config(?:\s+--\w+|\s+set)*|modify(?:\s+--\w+)*\s+[\w.-]+)\s+)"
+    r"([\w.-]+)(\s+)(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=]\S*)"
+)
 _ENCODED = r"(?i)((?:%26|%3B|%3F|(?<![\w.%-])))([a-z][\w.-]{0,99})(%3D)((?:(?!%26|%3B)[^\s&\"'<>])+)"
 _ELEMENT = r"<([A-Za-z_][\w:.-]*)([^<>]*)>([^<>]+)</"
 _PYDANTIC = r"(?m)^([\w.]+)(\n[^\n]*\binput_value=)([^\n]+?)(?=, input_type=)"
@@ -313,8 +318,8 @@ _MIXED = (
 _NAME = (
     r"""(?P<name>(?<![\w.-])(?:(?i:api|access|secret|account|private|client|connection)\ (?i:key|token|secret|string)"""
     r"""|-{0,2}[^\W\d][\w.-]{0,99}))"""
-    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,3}(?:=>|:=|[=:\uff1a])\s{0,3}"""
-    r"""(?:(?:str|string|String|Optional\[str\]|str \| None)\s=\s)?)"""
+    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,40}(?:=>|:=|[=:\uff1a])\s{0,3}"""
+    r"""(?:(?:&?str|string|String|Optional\[str\]|str \| None)\s=\s)?)"""
 )
 _VALUE = (
     r"""[|>][+\-\d]{0,2}[ \t]*(?:\r?\n(?:[ \t]+[^\r\n]*|(?=\r?\n)))+"""
@@ -322,9 +327,14 @@ _VALUE = (
     r"""|[bBuUrRfF]{0,2}(?:\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3})"""
     r"""|[bBuUrRfF]{1,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)|"""
     r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""
+    # several, in brackets; or lines of YAML that are set in below the name
+    r"""|[\[({](?=\s*["'\[({A-Za-z])(?:[^\[\](){}]|[\[({][^\[\](){}]{0,500}[\])}]){0,2000}[\])}]"""
+    r"""|[\[({](?=\s*["'\[({A-Za-z])[^\n]*"""
+    r"""|(?:(?<=\n )|(?<=\n  )|(?<=\n\t)|(?<=\n)(?=-))[ \t]*(?:-[ \t]|[\w.-]+:[ \t])[^\r\n]*"""
+    r"""(?:\r?\n(?:[ \t]+|-[ \t])[^\r\n]*)*"""
     r"""|(?:[^\s&;,"'}]|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""
 )
-_OPTION = r"""(?<![\w-])(--?[A-Za-z][\w.-]*)(\s+)("[^"]*"|'[^']*'|[^\s"'-][^\s]*)"""
+_OPTION = r"""(?<![\w-])(--?[A-Za-z][\w.-]*)((?:\s|\\\r?\n)+)("[^"]*"|'[^']*'|[^\s"'\\-][^\s]*)"""
 _PLAIN_NUMBER = r"(?i)[-+]?[\d.]+(?:e[-+]?\d+)?"
 # Variables whose values are masked in a command whatever their length and look.
 _OWN_VARIABLES = ("ELECTRICITY_MAPS_TOKEN", "WATTTIME_USERNAME", "WATTTIME_PASSWORD")
@@ -367,6 +377,7 @@ def _redact_mapping(values: Mapping[Any, Any], name: str) -> Any:  # noqa: ANN40
     made: dict[Any, Any] = {}
     for key, value in values.items():
         under = inherited or (beside if str(key).lower() == "value" and is_secret_name(beside) else str(key))
+        under = "kaggle_key" if key == "key" and values.keys() == {"username", "key"} else under  # kaggle.json
         made[redact_text(key) if isinstance(key, str) else key] = redact(value, under)
     return values if made == values and len(made) == len(values) else made
 
@@ -494,7 +505,8 @@ def _mask_pairs(text: str) -> str:
         )  # fmt: skip
         # A sentence about it: "api_key: must be set"
         said = sign == ": " and re.match(_SENTENCE, text[match.end() :]) is not None
-        if not bare or number or word or said or _harmless(name, bare):
+        empty = "\n" in sign and re.fullmatch(r"[\w.-]+:", bare) is not None  # YAML: the next line is another name's
+        if not bare or number or word or said or empty or _harmless(name, bare):
             continue
         start = match.end() + value.index(bare)
         parts += [text[end:start], MASK]
@@ -515,8 +527,10 @@ def _harmless(name: str, value: str) -> bool:
     """Tell whether a value that is written out is none: None, a flag, or how many tokens."""
     if value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None or _is_piece(name, value):
         return True
+    if re.fullmatch(r"[\[({]+[\])}]*", value):
+        return True
     plain = value.rstrip("`)]};:!?.,").lower() or value  # the end of a sentence or call, not of the value
-    if plain in _UNREAL or value.lower() in _UNREAL:
+    if plain in _UNREAL or plain == MASK or value.lower() in _UNREAL:
         return True
     return "token" in name.lower() and re.fullmatch(r"[\[(]?\d{1,6}", plain) is not None  # "token=128", "token: [1, 2]"
 
@@ -550,6 +564,7 @@ def redact_command(words: Sequence[str]) -> list[str]:
         if word.startswith("-") and not equals:
             user = word in {"-u", "--user"} and ":" in "".join(words[position + 1 : position + 2])
             masks_next = user or is_secret_name(word)
+        masks_next = masks_next or (not _SETTERS.isdisjoint(words[:position]) and _is_set(word))
         under = word.lstrip("-").partition("=")[2] if equals else word
         if equals and under and "wandb" in name.lower() and re.fullmatch(_HEX40, under):
             shown.append(f"{name}={MASK}")
@@ -560,6 +575,11 @@ def redact_command(words: Sequence[str]) -> list[str]:
         else:
             shown.append(redact_text(word))
     return shown
+
+
+def _is_set(word: str) -> bool:
+    """Tell whether a word, after ``config`` and the like, is the name of a secret, so that the next is its value."""
+    return re.fullmatch(r"\w[\w.-]*", word) is not None and is_secret_name(word)
 
 
 def _of_a_tool(word: str, before: Sequence[str]) -> str | None:
@@ -607,6 +627,8 @@ _STEPS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("value", _BESIDE, _without_value),
     ("ENV ", _SETTING, _without_value),
     ("set", _SETTING, _without_value),
+    ("config", _SETTING, _without_value),
+    ("modify", _SETTING, _without_value),
     ("%3D", _ENCODED, _without_value),
     ("</", _ELEMENT, _without_element),
     ("input_value=", _PYDANTIC, _without_input),

@@ -154,6 +154,20 @@ SHAPES = {
     "prose, of several words": ("the password is correct-horse", "correct-horse"),
     "prose with a colon": (f"Your password is: {WORD}", WORD),
     "name of other letters": (f"\u043f\u0430\u0440\u043e\u043b\u044c: {WORD}", WORD),
+    "login in brackets": (f"requests.get(u, auth=('me', '{WORD}'))", WORD),
+    "list of Python": (f"Hub(api_keys=['x', '{WORD}'], lr=1)", WORD),
+    "dict of Python": (f"secrets={{'a': {{'b': 'x'}}, 'c': '{WORD}'}} and", WORD),
+    "list over lines": (f"passwords = [\n 'x',\n '{WORD}'\n]\nlr=1", WORD),
+    "list of YAML": (f"api_keys:\n  - x\n  - {WORD}\nlr: 1", WORD),
+    "list of YAML, in line": (f"api_keys: [x, {WORD}]\nlr: 1", WORD),
+    "mapping of YAML": (f"credentials:\r\n    user: me\r\n    key: {WORD}\r\nlr: 1", WORD),
+    "set in columns": (f'hf_token            = "{WORD}"', WORD),
+    "command over lines": (f"python train.py --hf-token \\\n  {WORD} \\\n  --lr 1", WORD),
+    "setting of aws": (f"aws configure set aws_secret_access_key {WORD}", WORD),
+    "setting of git": (f"git config --global user.password {WORD}", WORD),
+    "setting of DVC": (f"dvc remote modify --local r password {WORD}", WORD),
+    "SQL": (f"CREATE USER me IDENTIFIED BY '{WORD}'", WORD),
+    "prose without a verb": (f"login as me with password {WORD} failed", WORD),
     "two in brackets": (f"ValueError: ('token', '{WORD}')", WORD),
     "pairs": (f"[('hf_token', '{WORD}'), ('lr', 1)]", WORD),
     "default of a variable": (f"os.environ.setdefault('HF_TOKEN', \"{WORD}\")", WORD),
@@ -218,7 +232,9 @@ PLAIN_TEXTS = [
     "token: [1, 2, 3]", "token=\u2581the", "user_token: <|user|>", "class_name_token='[CLS]'", "Predicted token: Paris",
     "Token is required (`token=True`), but no token found", "password: field required", "api_key: must be set",
     "credentials: not found", "('token', 'lemma', 'pos')", "['token', 'lemma']", "getenv('HF_TOKEN', None)",
-    "hf_token: str = None", "ENV PATH /usr/bin", "set -x LR 0.1", "name: token\nvalue: 3", "https://h/x?tag%3Da%26pad_token%3Db",
+    "hf_token: str = None", "password:\nlr: 1", "secrets:\n\nlr: 1", "credentials={}",
+    "token=[]", "git config user.email me@x",
+    "ENV PATH /usr/bin", "set -x LR 0.1", "name: token\nvalue: 3", "https://h/x?tag%3Da%26pad_token%3Db",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
 ]  # fmt: skip
 
@@ -300,6 +316,11 @@ def test_the_fields_of_a_named_tuple_are_names(tmp_path: Path):
     record = run.stop()
     assert record is not None
     assert record.params["logins"] == [{"user": "me", "password": MASK}]
+
+
+def test_the_key_of_kaggle_json():
+    assert redact({"username": "me", "key": WORD}) == {"username": "me", "key": MASK}
+    assert redact({"username": "me", "key": "id", "on": True}) == {"username": "me", "key": "id", "on": True}
 
 
 def test_a_digest_under_its_name_is_kept():
@@ -397,6 +418,7 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
     [["sshpass", "-p", WORD, "ssh"], ["/usr/bin/docker", "login", "-u", "me", "-p", WORD, "r"],
      ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"],
      ["az", "login", "-u", "x", "-p", WORD],
+     ["aws", "configure", "set", "aws_secret_access_key", WORD], ["git", "config", "user.password", WORD],
      ["ldapsearch", "-w", WORD], ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
      ["curl", f"--user=me:{WORD}", "x"]],
 )  # fmt: skip
