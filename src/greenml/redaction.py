@@ -80,6 +80,7 @@ _TEXT_TOKEN = _set(
     " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy"
     " void human speaker emotion frame pixel action reward noise eom eop semantic coarse fine codec quantizer bpe"
     " wordpiece unigram endoftext anchor learnable learned gist summary time pos position predicted unexpected"
+    " to tik mtp split question str one"
 )
 _PASS_OF = _set(
     "vault become ansible"
@@ -106,10 +107,28 @@ _PAIRS = frozenset(
      ("backup", "codes"), ("pin", "code"), ("otp", "seed"), ("seed", "phrase"), ("recovery", "phrase")]
 )  # fmt: skip
 _UNREAL = frozenset(
-    ["none", "null", "~", "true", "false", "", "...", "required", "missing", "invalid", "expired", "empty"]
+    [
+        "none",
+        "null",
+        "~",
+        "true",
+        "false",
+        "",
+        "...",
+        "required",
+        "missing",
+        "invalid",
+        "expired",
+        "empty",
+        "str",
+        "int",
+        "bool",
+        "bytes",
+    ]
 )  # written out: no text, so no secret
 _PLACEHOLDER = r"<[A-Z_]+>"  # transformers writes <HUB_TOKEN> for what it hides itself
 _TEXT_PIECE = r"<\|?[\w/ -]{1,30}\|?>|\[[A-Z][A-Z0-9_]{1,20}\]|(?:[\u2581\u0120]|##)\w*"  # </s>, <|im_end|>, [CLS]
+_VERSION = r"v?\d{1,4}(?:\.\d{1,8}){1,4}(?:[.+-]?[a-z]{1,5}\d{1,8})*"  # of a package: google-auth, oauthlib, tiktoken
 _DIGEST_NAME, _DIGEST = r"(?:\b|_)(?:sha\d*|digest|checksum|integrity|hash)(?:\b|_)", r"[A-Za-z0-9+/]{86}=="
 
 
@@ -318,7 +337,7 @@ _MIXED = (
 _NAME = (
     r"""(?P<name>(?<![\w.-])(?:(?i:api|access|secret|account|private|client|connection)\ (?i:key|token|secret|string)"""
     r"""|-{0,2}[^\W\d][\w.-]{0,99}))"""
-    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,40}(?:=>|:=|[=:\uff1a])\s{0,3}"""
+    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,40}(?:=>|:=|={1,3}|[:\uff1a])\s{0,3}"""
     r"""(?:(?:&?str|string|String|Optional\[str\]|str \| None)\s=\s)?)"""
 )
 _VALUE = (
@@ -361,7 +380,11 @@ def _redact_named(text: str, name: str) -> str:
         return text
     if name and is_secret_name(name):
         path = name.lower().endswith("credentials") and re.fullmatch(r"[/~.][\w./~-]*\.\w{2,5}", text)
-        return text if re.fullmatch(_PLACEHOLDER, text) or path or _is_piece(name, text) else MASK
+        return (
+            text
+            if re.fullmatch(_PLACEHOLDER, text) or path or _is_piece(name, text) or _is_version(name, text)
+            else MASK
+        )
     if re.fullmatch(_HEX40, text) and "wandb" in name.lower() and not re.search("commit|sha|hash|git", name.lower()):
         return MASK
     if re.search(_DIGEST_NAME, name.lower()) and re.fullmatch(_DIGEST, text):
@@ -523,9 +546,15 @@ def _is_piece(name: str, value: str) -> bool:
     return "tok" in name.lower() and re.fullmatch(_TEXT_PIECE, value) is not None
 
 
+def _is_version(name: str, value: str) -> bool:
+    return re.search("auth|token|jwt|storage", name.lower()) is not None and re.fullmatch(_VERSION, value) is not None
+
+
 def _harmless(name: str, value: str) -> bool:
     """Tell whether a value that is written out is none: None, a flag, or how many tokens."""
     if value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None or _is_piece(name, value):
+        return True
+    if _is_version(name, value):
         return True
     if re.fullmatch(r"[\[({]+[\])}]*", value):
         return True
@@ -552,7 +581,7 @@ def redact_command(words: Sequence[str]) -> list[str]:
             continue
         masks_next = False
         if equals and value and re.fullmatch(r"[-+~]{0,2}[\w.@/-]+", name) and is_secret_name(name):
-            shown.append(word if _harmless(name, value) else f"{name}={MASK}")
+            shown.append(word if _harmless(name, value.lstrip("=")) else f"{name}={MASK}")
             continue
         if equals and name in {"--user", "--proxy-user"} and ":" in value:
             shown.append(f"{name}={MASK}")

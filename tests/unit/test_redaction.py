@@ -51,6 +51,7 @@ ignore_token distill_token dist_token sos_token number_token date_token human_to
 speaker_token emotion_token frame_token pixel_token action_token reward_token num_secrets has_password wpw_loss
 secret_santa_dataset secrets_dataset password_strength_dataset password_strength secret_sharing_task token_loss
 pass_rate
+tiktoken char_to_token next_mtp_token no_split_token question_token
 eom_token eop_token codec_token semantic_token coarse_token bpe_token wordpiece_token anchor_token gist_token pos_token
 summary_token time_token learned_token hf_tok tok old_tokens passes num_keys key_dim auth_free pad_token_old
 pin_memory dataloader_pin_memory pin_memory_device cpu_pin core_pin version_pin use_pin pins spin pinned pincount
@@ -232,7 +233,9 @@ PLAIN_TEXTS = [
     "token: [1, 2, 3]", "token=\u2581the", "user_token: <|user|>", "class_name_token='[CLS]'", "Predicted token: Paris",
     "Token is required (`token=True`), but no token found", "password: field required", "api_key: must be set",
     "credentials: not found", "('token', 'lemma', 'pos')", "['token', 'lemma']", "getenv('HF_TOKEN', None)",
-    "hf_token: str = None", "password:\nlr: 1", "secrets:\n\nlr: 1", "credentials={}",
+    "google-auth==2.29.0",
+    "tiktoken: 0.7.0", "SecretStorage==3.3.3", "PyJWT=2.8.0.post1", "def ids(token: str) -> int:",
+    "if credentials == None", "hf_token: str = None", "password:\nlr: 1", "secrets:\n\nlr: 1", "credentials={}",
     "token=[]", "git config user.email me@x",
     "ENV PATH /usr/bin", "set -x LR 0.1", "name: token\nvalue: 3", "https://h/x?tag%3Da%26pad_token%3Db",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
@@ -316,6 +319,18 @@ def test_the_fields_of_a_named_tuple_are_names(tmp_path: Path):
     record = run.stop()
     assert record is not None
     assert record.params["logins"] == [{"user": "me", "password": MASK}]
+
+
+def test_the_version_of_a_package_is_kept():
+    packages = {
+        "google-auth": "2.29.0",
+        "requests-oauthlib": "2.0.0",
+        "tiktoken": "0.7.0+cu124",
+        "SecretStorage": "3.3",
+    }
+    assert redact({"packages": packages}) == {"packages": packages}
+    assert redact_command(["pip", "install", "google-auth==2.29.0"]) == ["pip", "install", "google-auth==2.29.0"]
+    assert redact({"google-auth": WORD, "password": "2.29.0"}) == {"google-auth": MASK, "password": MASK}
 
 
 def test_the_key_of_kaggle_json():
