@@ -379,12 +379,7 @@ def _redact_named(text: str, name: str) -> str:
     if not text or text == MASK:
         return text
     if name and is_secret_name(name):
-        path = name.lower().endswith("credentials") and re.fullmatch(r"[/~.][\w./~-]*\.\w{2,5}", text)
-        return (
-            text
-            if re.fullmatch(_PLACEHOLDER, text) or path or _is_piece(name, text) or _is_version(name, text)
-            else MASK
-        )
+        return text if re.fullmatch(_PLACEHOLDER, text) or _is_known(name, text) else MASK
     if re.fullmatch(_HEX40, text) and "wandb" in name.lower() and not re.search("commit|sha|hash|git", name.lower()):
         return MASK
     if re.search(_DIGEST_NAME, name.lower()) and re.fullmatch(_DIGEST, text):
@@ -541,20 +536,25 @@ def _last_word(text: str) -> str:
     return re.sub(r".*?(\w*)\s?\Z", r"\1", text[-30:], flags=re.DOTALL).lower()
 
 
-def _is_piece(name: str, value: str) -> bool:
-    """Tell whether a value is one of a tokenizer's own pieces of text, as ``user_token`` may name one."""
-    return "tok" in name.lower() and re.fullmatch(_TEXT_PIECE, value) is not None
+def _is_known(name: str, value: str) -> bool:
+    """Tell whether a value under a secret's name is what else stands under such a name.
 
-
-def _is_version(name: str, value: str) -> bool:
-    return re.search("auth|token|jwt|storage", name.lower()) is not None and re.fullmatch(_VERSION, value) is not None
+    That is a piece of a tokenizer's text (``user_token``), the version of a package (``google-auth``), the file of
+    credentials, or the working directory (``PWD``).
+    """
+    known = name.lower()
+    if "tok" in known and re.fullmatch(_TEXT_PIECE, value):
+        return True
+    if re.search("auth|token|jwt|storage", known) and re.fullmatch(_VERSION, value):
+        return True
+    if known.endswith("credentials"):
+        return re.fullmatch(r"[/~.][\w./~-]*\.\w{2,5}", value) is not None
+    return known in {"pwd", "oldpwd"} and re.match(r"[/~]|[A-Za-z]:[\\/]", value) is not None
 
 
 def _harmless(name: str, value: str) -> bool:
     """Tell whether a value that is written out is none: None, a flag, or how many tokens."""
-    if value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None or _is_piece(name, value):
-        return True
-    if _is_version(name, value):
+    if value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None or _is_known(name, value):
         return True
     if re.fullmatch(r"[\[({]+[\])}]*", value):
         return True

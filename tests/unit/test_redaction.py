@@ -233,7 +233,7 @@ PLAIN_TEXTS = [
     "token: [1, 2, 3]", "token=\u2581the", "user_token: <|user|>", "class_name_token='[CLS]'", "Predicted token: Paris",
     "Token is required (`token=True`), but no token found", "password: field required", "api_key: must be set",
     "credentials: not found", "('token', 'lemma', 'pos')", "['token', 'lemma']", "getenv('HF_TOKEN', None)",
-    "google-auth==2.29.0",
+    "google-auth==2.29.0", "PWD=/home/me", "GOOGLE_APPLICATION_CREDENTIALS=/etc/a.json",
     "tiktoken: 0.7.0", "SecretStorage==3.3.3", "PyJWT=2.8.0.post1", "def ids(token: str) -> int:",
     "if credentials == None", "hf_token: str = None", "password:\nlr: 1", "secrets:\n\nlr: 1", "credentials={}",
     "token=[]", "git config user.email me@x",
@@ -319,6 +319,12 @@ def test_the_fields_of_a_named_tuple_are_names(tmp_path: Path):
     record = run.stop()
     assert record is not None
     assert record.params["logins"] == [{"user": "me", "password": MASK}]
+
+
+def test_the_working_directory_is_kept():
+    places = {"PWD": "/home/me", "OLDPWD": "C:\\work"}
+    assert redact({"env": places}) == {"env": places}
+    assert redact({"pwd": WORD, "DB_PWD": "/x"}) == {"pwd": MASK, "DB_PWD": MASK}
 
 
 def test_the_version_of_a_package_is_kept():
