@@ -319,8 +319,10 @@ def test_a_summary_fits_the_screen(width: int, lines: int) -> None:
     assert len(terminal.render(run, width=width, full=False).splitlines()) > 38  # no screen: nothing is left out for it
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
-@pytest.mark.parametrize("lines", [13, 22])  # terminals of 15 and 24 lines
+@pytest.mark.parametrize(
+    ("width", "lines"),  # terminals of 15 and 24 lines
+    [(40, 22), (60, 13), (60, 22), (80, 13), (80, 22), (200, 13), (200, 22)],
+)
 @pytest.mark.parametrize("count", [1, 64])
 def test_a_summary_of_long_names_fits_a_small_screen(width: int, lines: int, count: int) -> None:
     run = measured(

@@ -21,7 +21,8 @@ from greenml.reports._parts import device_rows, phases, remainder
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 Write = Callable[[float], str]
 SHORT_DEVICES = 6  # of more, those of one kind and name are one row
-LEAST_COLUMNS = 60
+LEAST_COLUMNS = 60  # for tables of six columns
+LEAST_COLUMNS_SHORT = 40
 WIDE_COLUMNS = 80  # from here on figures and their intervals have room beside what says how they are known
 PARTS = frozenset({"gpu_energy_joules", "cpu_energy_joules", "dram_energy_joules"})
 STATUS_STYLES = {"completed": "green", "running": "cyan"}
@@ -66,7 +67,7 @@ def render(
 
     Args:
         record: the run.
-        width: columns to fill, at least 60.
+        width: columns to fill, at least 60; a summary at least 40, below 60 as on a small screen.
         color: with ANSI colours.
         pounds: masses in lb, in place of kg.
         full: everything; else a summary: the three factors that matter and each note on one line, and devices of one
@@ -74,12 +75,13 @@ def render(
         height: lines of the screen that a summary is to fit; None for any number.
     """
     mass = _format.pounds if pounds else _format.mass
-    narrow = width < WIDE_COLUMNS
     if full:
-        return _text(_full_parts(record, mass, narrow=narrow), width, color=color)
+        width = max(width, LEAST_COLUMNS)
+        return _text(_full_parts(record, mass, narrow=width < WIDE_COLUMNS), width, color=color)
     text = ""
-    for short in SHORTER:
-        text = _text(_short_parts(record, mass, short, max(width, LEAST_COLUMNS)), width, color=color)
+    for short in SHORTER if width >= LEAST_COLUMNS else SHORTER[-2:]:
+        width = max(width, LEAST_COLUMNS_SHORT)
+        text = _text(_short_parts(record, mass, short, width), width, color=color)
         if height is None or text.count("\n") <= height:
             break
     return text
@@ -89,7 +91,7 @@ def _text(parts: list[RenderableType], width: int, *, color: bool) -> str:
     stream = io.StringIO()
     console = _Screen(
         file=stream,
-        width=max(width, LEAST_COLUMNS),
+        width=width,
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,
