@@ -316,7 +316,7 @@ _LISTED = r"""(["'])(--?[A-Za-z][\w.-]*)\1(,\s*)(["'])([^"'\n]*)\4"""  # ['--pas
 # ENV TOKEN ...; and TOKEN%3D..., as an address within an address is written.
 _TWO = r"""(\([bBuU]?(["']))([\w.-]+)(\2,\s*[bBuU]?(["']))((?:(?!\5)[^\n])+)(?=\5\s*,?\s*\))"""
 _BESIDE = (
-    r"""(\b(?:name|key)\\*["']?\s*[:=]\s*\\*["']?)([\w.-]+)(\\*["']?[,\s]+\\*["']?value\\*["']?\s*[:=]\s*\\*)"""
+    r"""(?i)(\b(?:name|key)\\*["']?\s*[:=]\s*\\*["']?)([\w.-]+)(\\*["']?[,\s]+\\*["']?value\\*["']?\s*[:=]\s*\\*)"""
     r"""("[^"\n]*|'[^'\n]*|[^\s,}"'][^\s,}]*)"""
 )
 _SETTING = (
@@ -391,10 +391,13 @@ def _redact_mapping(values: Mapping[Any, Any], name: str) -> Any:  # noqa: ANN40
     """Redact a mapping; what is nested under a secret's name is secret, as is the value of a name beside it."""
     inherited = name if name and is_secret_name(name) else ""
     # {"name": "HF_TOKEN", "value": ...}, as Kubernetes and AzureML write variables
-    beside = next((word for key in ("name", "key") if isinstance(word := values.get(key), str)), "")
+    named = {str(key).lower(): word for key, word in values.items() if isinstance(word, str)}
+    beside = next((named[key] for key in ("name", "key", "parameterkey") if key in named), "")
     made: dict[Any, Any] = {}
     for key, value in values.items():
-        under = inherited or (beside if str(key).lower() == "value" and is_secret_name(beside) else str(key))
+        under = inherited or (
+            beside if str(key).lower() in ("value", "parametervalue") and is_secret_name(beside) else str(key)
+        )
         under = "kaggle_key" if key == "key" and values.keys() == {"username", "key"} else under  # kaggle.json
         made[redact_text(key) if isinstance(key, str) else key] = redact(value, under)
     return values if made == values and len(made) == len(values) else made
@@ -654,6 +657,7 @@ _STEPS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("--", _LISTED, _without_listed),
     ("(", _TWO, _without_second),
     ("value", _BESIDE, _without_value),
+    ("Value", _BESIDE, _without_value),
     ("ENV ", _SETTING, _without_value),
     ("set", _SETTING, _without_value),
     ("config", _SETTING, _without_value),

@@ -175,6 +175,7 @@ SHAPES = {
     "attributes of XML": (f'<add key="ApiKey" value="{WORD}" />', WORD),
     "variable of Kubernetes": (f"env:\n  - name: HF_TOKEN\n    value: {WORD}\n", WORD),
     "variable as Python prints it": (f"[{{'name': 'HF_TOKEN', 'value': '{WORD}'}}]", WORD),
+    "variable of CloudFormation": (f"- Name: HF_TOKEN\n  Value: '{WORD}'\n", WORD),
     "YAML, with a tag": (f"token: !secret {WORD}", WORD),
     "YAML, with an anchor": (f"token: &t '{WORD}'", WORD),
     "Python, with its type": (f'hf_token: str = "{WORD}"', WORD),
@@ -296,6 +297,8 @@ def test_the_rest_of_a_text_is_kept():
 
 def test_a_name_and_its_value_beside_each_other():
     assert redact([{"name": "HF_TOKEN", "value": WORD}]) == [{"name": "HF_TOKEN", "value": MASK}]
+    assert redact({"Key": "ApiKey", "Value": WORD}) == {"Key": "ApiKey", "Value": MASK}, "as AWS writes it"
+    assert redact({"ParameterKey": "DbPassword", "ParameterValue": WORD})["ParameterValue"] == MASK
     assert redact({"name": "lr", "value": WORD}) == {"name": "lr", "value": WORD}
     assert redact([["password", WORD], ["lr", "1"]]) == [["password", MASK], ["lr", "1"]]
     assert redact({"args": ["--hf-token", WORD, "--lr", "1"]}) == {"args": ["--hf-token", MASK, "--lr", "1"]}
