@@ -184,7 +184,8 @@ _SHAPES = {
         ("api_org_", r"api_org_[A-Za-z0-9]{16,}"),
         (
             "sk-",
-            r"sk-(?:(?:ant|proj|or|svcacct|admin|lf|kimi)-[\w-]{8,}|[A-Za-z0-9]{16,}[\w-]*|(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|[0-9a-f]{8}-[0-9a-f-]{20,})",
+            r"sk-(?:(?:ant|proj|or|svcacct|admin|lf|kimi)-[\w-]{8,}|[A-Za-z0-9]{16,}[\w-]*"
+            r"|(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|[0-9a-f]{8}-[0-9a-f-]{20,})",
         ),
         ("k_live_ k_test_ gsk_", r"(?:[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|gsk_[A-Za-z0-9]{20,})"),  # Stripe, Groq
         ("whsec_", r"whsec_[\w+/=-]{16,}"),
@@ -263,7 +264,8 @@ _WEBHOOK = (
     r"(https://(?:hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/"
     r"|(?:\w+\.)?discord(?:app)?\.com/api/webhooks/"
     r"|[\w.-]+\.webhook\.office\.com/|outlook\.office\.com/webhook/|api\.telegram\.org/bot"
-    r"|hooks\.zapier\.com/hooks/catch/|maker\.ifttt\.com/|open\.(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/))[^\s\"'<>)]+"
+    r"|hooks\.zapier\.com/hooks/catch/|maker\.ifttt\.com/"
+    r"|open\.(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/))[^\s\"'<>)]+"
 )
 _USER = r"(?<![\w])([A-Za-z][\w+.-]*)://(?:([^\s/?#\"'<>\\]+)@|([^\s/?#:@\"'<>]*:(?!\d{1,5}/)[^\s\"'<>@]*)@)"
 # Schemes in which the part before "@" names a container; and those in which a name alone logs nobody in.
@@ -305,7 +307,8 @@ _TOOLS = (
     r"|(\b(?:sshpass\s+|(?:docker|podman|oras|skopeo|registry)\s+login\b[^\n]{0,200}?\s)-p[ =]?)[^\s]+"
     r"|(\bredis-cli\b[^\n]{0,200}?\s-a\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
     r"|(\bset\s+api-key\s)[^\s]+|(\b(?:az\s+login|twine|mongo\w*)\b[^\n]{0,200}?\s-p[ =])[^\s]+"
-    r"|(\bldap\w+\b[^\n]{0,200}?\s-w\s)[^\s]+|(\b(?:un)?zip\s[^\n]{0,200}?-P\s)[^\s]+|(\b7z\w?\s[^\n]{0,200}?\s-p)[^\s]+"
+    r"|(\bldap\w+\b[^\n]{0,200}?\s-w\s)[^\s]+|(\b(?:un)?zip\s[^\n]{0,200}?-P\s)[^\s]+"
+    r"|(\b7z\w?\s[^\n]{0,200}?\s-p)[^\s]+"
     r"|(\blftp\b[^\n]{0,200}?\s-u\s+[^\s,]+,)[^\s]+|(\s-(?:pass|passin|passout)\s+pass:)[^\s]+"
     r"|(\bsmbclient\b[^\n]{0,200}?\s-U\s+[^\s%]+%)[^\s]+|(\bauthtoken\s)[^\s]+"
 )
