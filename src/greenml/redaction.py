@@ -31,8 +31,10 @@ def _set(words: str) -> frozenset[str]:
 # Words that mean a secret wherever they stand in a name.
 _ALWAYS = _set(
     "password passwords passwd passphrase passphrases passcode passwort secret secrets credential credentials"
-    " creds authorization apikey apikeys passkey passkeys kennwort senha"
-    " contrase\u00f1a \u043f\u0430\u0440\u043e\u043b\u044c"
+    " creds authorization apikey apikeys passkey passkeys kennwort senha pswd psswd passwrd"
+    " contrase\u00f1a contrasena wachtwoord motdepasse heslo has\u0142o haslo adgangskode l\u00f6senord salasana"
+    " \u043f\u0430\u0440\u043e\u043b\u044c \u5bc6\u7801 \u5bc6\u78bc \u30d1\u30b9\u30ef\u30fc\u30c9"
+    " \ube44\ubc00\ubc88\ud638"
 )
 # Words that mean a secret as the last of a name.
 _LAST = _set(
@@ -43,11 +45,15 @@ _ABOUT = _set(
     "name names file files filename path paths dir folder type kind length len size limit count policy field"
     " fields column columns env var variable url uri endpoint host provider required enabled method mode scheme"
     " format expiry expires ttl prefix suffix level version strategy backend manager store error errors accuracy"
+    " dataset datasets corpus task game score scores rate ratio loss strength sharing"
 )
 # Fields of a trace's lines that hold what people and programs gave.
 _GIVEN_FIELDS = _set("name settings command metrics params facts found note text phase error")
 # Words that add nothing to what a name means.
-_NEUTRAL = _set("value values str text plain b64 base64 encoded raw hex hash prod dev staging default current")
+_NEUTRAL = _set(
+    "value values str text plain b64 base64 encoded raw hex hash prod dev staging default current old new"
+    " backup live primary secondary"
+)
 _KEY_OF = _set(
     "api access secret account shared private subscription signing sign encryption encrypt decryption master auth"
     " service storage license licence ssh deploy admin app hf hub huggingface wandb openai anthropic claude gemini"
@@ -55,7 +61,7 @@ _KEY_OF = _set(
     " hmac fernet rsa aes pem tls ssl gpg pgp openrouter groq together replicate pinecone langsmith langchain"
     " sendgrid stripe twilio datadog dd ingest ngc nvidia runpod instrumentation functions cosmos maps write token"
     " jwt root watttime electricitymaps principal pass serpapi serper tavily voyage jina fireworks cerebras deepseek"
-    " perplexity elevenlabs deepgram assemblyai exa brave"
+    " gpt lightning weaviate qdrant milvus recovery perplexity elevenlabs deepgram assemblyai exa brave"
 )
 _TOKENS_OF = _set(
     "access api auth oauth refresh hf hub bearer github gitlab wandb secret huggingface session security slack"
@@ -72,10 +78,13 @@ _TEXT_TOKEN = _set(
     " forced decoder encoder generated sampled draft input output label answer context doc document passage entity"
     " rare common latent compressed global local memory mem beacon pool pooling single multi fake original soft"
     " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy"
-    " void human speaker emotion frame pixel action reward noise"
+    " void human speaker emotion frame pixel action reward noise eom eop semantic coarse fine codec quantizer bpe"
+    " wordpiece unigram endoftext anchor learnable learned gist summary time pos position predicted unexpected"
+    " to tik mtp split question str one"
 )
 _PASS_OF = _set(
-    "db database user smtp mail email ftp sftp mysql pg postgres redis admin root sudo proxy http login mongo"
+    "vault become ansible"
+    " db database user smtp mail email ftp sftp mysql pg postgres redis admin root sudo proxy http login mongo"
     " rabbitmq ssh ldap jdbc amqp mqtt imap my hf hub wandb"
 )
 _PAT_OF = _set("github gitlab gh git azure devops ado ext vsts")
@@ -83,7 +92,8 @@ _PINNED = _set("cpu cpus core cores thread threads numa process memory version d
 _FLAGS = _set("use no needs require requires enable with skip has is")
 _COUNTS = _set("num n count has")  # as the first of a name: it tells how many, or whether
 # A last word that means a secret after some words, or unless it is after some.
-_AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_OF, "pat": _PAT_OF, "pem": _set("key")}
+_AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_OF, "pat": _PAT_OF, "pem": _set("key"),
+          "tok": _set("access api auth bearer oauth refresh")}  # fmt: skip
 _NOT_AFTER = {"token": _TEXT_TOKEN, "auth": _FLAGS, "oauth": _FLAGS, "pin": _PINNED | _FLAGS}
 _COMPOUND = (
     r"\w*(?:password|passwd|passphrase|secret|apikey|credentials|connectionstring)|passw(?:or)?d\w+"
@@ -91,14 +101,35 @@ _COMPOUND = (
 )
 _PAIRS = frozenset(
     [("connection", "string"), ("conn", "string"), ("connection", "str"), ("conn", "str"), ("auth", "header"),
-     ("connection", "strings"), ("webhook", "url"), ("webhook", "uri"), ("sas", "url"), ("sas", "uri"),
+     ("connection", "strings"), ("identity", "header"),
+     ("webhook", "url"), ("webhook", "uri"), ("sas", "url"), ("sas", "uri"),
      ("auth", "data"), ("pass", "word"), ("pass", "phrase"), ("recovery", "code"), ("recovery", "codes"),
      ("backup", "codes"), ("pin", "code"), ("otp", "seed"), ("seed", "phrase"), ("recovery", "phrase")]
 )  # fmt: skip
 _UNREAL = frozenset(
-    ["none", "null", "true", "false", "", "...", "required", "missing", "invalid", "expired", "empty"]
+    [
+        "none",
+        "null",
+        "~",
+        "true",
+        "false",
+        "",
+        "...",
+        "required",
+        "missing",
+        "invalid",
+        "expired",
+        "empty",
+        "str",
+        "int",
+        "bool",
+        "bytes",
+    ]
 )  # written out: no text, so no secret
 _PLACEHOLDER = r"<[A-Z_]+>"  # transformers writes <HUB_TOKEN> for what it hides itself
+_TEXT_PIECE = r"<\|?[\w/ -]{1,30}\|?>|\[[A-Z][A-Z0-9_]{1,20}\]|(?:[\u2581\u0120]|##)\w*"  # </s>, <|im_end|>, [CLS]
+_VERSION = r"v?\d{1,4}(?:\.\d{1,8}){1,4}(?:[.+-]?[a-z]{1,5}\d{1,8})*"  # of a package: google-auth, oauthlib, tiktoken
+_DIGEST_NAME, _DIGEST = r"(?:\b|_)(?:sha\d*|digest|checksum|integrity|hash)(?:\b|_)", r"[A-Za-z0-9+/]{86}=="
 
 
 @lru_cache(maxsize=4096)
@@ -153,7 +184,8 @@ _SHAPES = {
         ("api_org_", r"api_org_[A-Za-z0-9]{16,}"),
         (
             "sk-",
-            r"sk-(?:(?:ant|proj|or|svcacct|admin|lf|kimi)-[\w-]{8,}|[A-Za-z0-9]{16,}[\w-]*|(?=[\w-]*\d)[\w-]{20,})",
+            r"sk-(?:(?:ant|proj|or|svcacct|admin|lf|kimi)-[\w-]{8,}|[A-Za-z0-9]{16,}[\w-]*"
+            r"|(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}|[0-9a-f]{8}-[0-9a-f-]{20,})",
         ),
         ("k_live_ k_test_ gsk_", r"(?:[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|gsk_[A-Za-z0-9]{20,})"),  # Stripe, Groq
         ("whsec_", r"whsec_[\w+/=-]{16,}"),
@@ -181,7 +213,7 @@ _SHAPES = {
         ("key-", r"(?<![\w-])key-[0-9a-f]{32}(?![0-9a-f])"),  # Mailgun
         ("r8_", r"r8_[A-Za-z0-9]{20,}"),  # Replicate
         ("xai- pplx- nvapi- tskey- dop_v1_ doo_v1_", r"(?:xai|pplx|nvapi|tskey|do[op]_v1)[-_][\w-]{20,}"),
-        ("dapi", r"dapi[0-9a-f]{32}"),  # Databricks
+        ("dapi dose dkea", r"{}[0-9a-f]{{32}}"),  # Databricks
         ("hvs. hvb.", r"hv[sb]\.[\w-]{20,}"),  # Vault
         ("lsv2_", r"lsv2_(?:pt|sk)_[0-9a-f_]{16,}"),  # LangSmith
         ("glsa_ glc_", r"gl(?:sa|c)_[\w=+/]{16,}"),  # Grafana
@@ -214,18 +246,26 @@ _SHAPES = {
             "MD MT Mj Mz ND NT Nj Nz OD OT Oj Oz",
             r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}(?![\w.-])",
         ),  # Discord
-        ("==", r"(?<![+/])[A-Za-z0-9+/]{86}==(?!=)"),  # 64 bytes: Azure storage, Cosmos DB
+        ("==", r"(?<![+/])(?<!sha512[-:=])[A-Za-z0-9+/]{86}==(?!=)"),  # 64 bytes: Azure storage, Cosmos DB
+        ("IQoJb3JpZ2lu FwoGZXIvYXdz", r"{}[\w+/=-]{{40,}}"),  # AWS, for a session
+        ("pat", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"),  # Airtable
+        ("AKID", r"AKID(?=[A-Za-z]*\d)[A-Za-z0-9]{32}(?![A-Za-z0-9])"),  # Tencent
+        ("AQVN", r"AQVN(?=[\w-]*\d)[\w-]{35,}"),  # Yandex
+        ("t1.9eu", r"t1\.9eu[\w.=-]{40,}"),
     )
     for needle in needles.split()
 }
 _NEEDLES = "|".join(map(re.escape, sorted(_SHAPES, key=len, reverse=True)))
 _PRIVATE_KEY = (
-    r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
+    r"(?s)-----?(?: |-)BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?(?: |-)-----?.*?"
+    r"(?:-----?(?: |-)END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?(?: |-)----*|\Z)"
 )
 _WEBHOOK = (
     r"(https://(?:hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/"
     r"|(?:\w+\.)?discord(?:app)?\.com/api/webhooks/"
-    r"|[\w.-]+\.webhook\.office\.com/|outlook\.office\.com/webhook/|api\.telegram\.org/bot))[^\s\"'<>)]+"
+    r"|[\w.-]+\.webhook\.office\.com/|outlook\.office\.com/webhook/|api\.telegram\.org/bot"
+    r"|hooks\.zapier\.com/hooks/catch/|maker\.ifttt\.com/"
+    r"|open\.(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/))[^\s\"'<>)]+"
 )
 _USER = r"(?<![\w])([A-Za-z][\w+.-]*)://(?:([^\s/?#\"'<>\\]+)@|([^\s/?#:@\"'<>]*:(?!\d{1,5}/)[^\s\"'<>@]*)@)"
 # Schemes in which the part before "@" names a container; and those in which a name alone logs nobody in.
@@ -238,14 +278,23 @@ _SIGNED = (
 _SCHEME = "(?i)" + _LEFT + r"(bearer|basic)(\s+)([\w.~+/-]{6,}=*)"
 _WANDB = r"(?i)(wandb[^\n]{0,60}?)(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
 _HEX40 = r"[0-9a-f]{40}"
-_NETRC = r"(\bmachine\s+\S+\s+(?:login\s+\S+\s+)?password\s+)\S+"
+_NETRC = r"(\b(?:machine\s+\S+|default)\s+(?:(?:login|account)\s+\S+\s+){0,2}password\s+)\S+"
 # What a sentence says of a secret without telling it.
 _SAID = (
     "required missing invalid incorrect wrong expired empty unset undefined needed unknown failed disabled enabled not"
     " no too never only always a an the in at of on for from used set stored kept hidden masked weak correct ok valid"
 )
+_SENTENCE = (
+    r"(?i)(?:field required|(?:must|should) (?:be|not)|can ?not be|could not|please [a-z]|check [a-z]"
+    r"|not (?:set|found|given|provided|valid|allowed))"
+)
+_WORDS = (
+    r"""(?:[^\s,;"'}]|[ \t](?![\w.-]+\s?[=:]))+"""  # what a pass phrase or a mnemonic may be, written without quotes
+)
 _IS = (
     rf"(?i)(\bpass(?:word|wd|phrase)\s+(?:is|was)(?:\s*:)?\s+[\"']?)(?!(?:{'|'.join(_SAID.split())})[.,;!?]?(?:\s|\Z))[^\s\"',;]+"
+    r"|(\b(?:api|access|secret)[ -]key\s+(?:is|was)\s+[\"']?)(?=[^\s\"']*\d)[^\s\"',;]+"
+    r"|(\b(?:identified\s+by|password)\s+[\"'])[^\"']+|(\bpassword\s+)(?=[^\s\"',;]*\d)(?=[\d]*[A-Za-z])[^\s\"',;]{6,}"
     r"|(\b(?:api[ -]?key|token|password|secret)\s+(?:provided|given|supplied)\s*:\s*[\"']?)[^\s\"',;]+"
 )
 _HEADER = (
@@ -257,32 +306,57 @@ _TOOLS = (
     r"(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[ =][\"']?)(?!\d+:\d)[^\s:\"']+:(?!//)[^\s\"']+"
     r"|(\b(?:sshpass\s+|(?:docker|podman|oras|skopeo|registry)\s+login\b[^\n]{0,200}?\s)-p[ =]?)[^\s]+"
     r"|(\bredis-cli\b[^\n]{0,200}?\s-a\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
-    r"|(\bset\s+api-key\s)[^\s]+"
+    r"|(\bset\s+api-key\s)[^\s]+|(\b(?:az\s+login|twine|mongo\w*)\b[^\n]{0,200}?\s-p[ =])[^\s]+"
+    r"|(\bldap\w+\b[^\n]{0,200}?\s-w\s)[^\s]+|(\b(?:un)?zip\s[^\n]{0,200}?-P\s)[^\s]+"
+    r"|(\b7z\w?\s[^\n]{0,200}?\s-p)[^\s]+"
+    r"|(\blftp\b[^\n]{0,200}?\s-u\s+[^\s,]+,)[^\s]+|(\s-(?:pass|passin|passout)\s+pass:)[^\s]+"
+    r"|(\bsmbclient\b[^\n]{0,200}?\s-U\s+[^\s%]+%)[^\s]+|(\bauthtoken\s)[^\s]+"
 )
+_SETTERS = frozenset(["config", "configure", "modify", "setenv"])  # git config user.password ...
+_TAKEN_BY = {"-p": r"sshpass|login|twine|mongo\w*", "-a": r"redis-cli", "-w": r"ldap\w+", "-P": r"(?:un)?zip"}
 _LISTED = r"""(["'])(--?[A-Za-z][\w.-]*)\1(,\s*)(["'])([^"'\n]*)\4"""  # ['--password', '...']
+# ('token', '...'), setdefault("TOKEN", "..."); a name and its value beside each other, in XML, YAML, Python and JSON;
+# ENV TOKEN ...; and TOKEN%3D..., as an address within an address is written.
+_TWO = r"""(\([bBuU]?(["']))([\w.-]+)(\2,\s*[bBuU]?(["']))((?:(?!\5)[^\n])+)(?=\5\s*,?\s*\))"""
+_BESIDE = (
+    r"""(?i)(\b(?:name|key)\\*["']?\s*[:=]\s*\\*["']?)([\w.-]+)(\\*["']?[,\s]+\\*["']?value\\*["']?\s*[:=]\s*\\*)"""
+    r"""("[^"\n]*|'[^'\n]*|[^\s,}"'][^\s,}]*)"""
+)
+_SETTING = (
+    r"(\b(?:ENV|setenv|set\s+-\w+|configure\s+set|config(?:\s+--\w+|\s+set)*|modify(?:\s+--\w+)*\s+[\w.-]+)\s+)"
+    r"([\w.-]+)(\s+)(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=]\S*)"
+)
+_ENCODED = r"(?i)((?:%26|%3B|%3F|(?<![\w.%-])))([a-z][\w.-]{0,99})(%3D)((?:(?!%26|%3B)[^\s&\"'<>])+)"
 _ELEMENT = r"<([A-Za-z_][\w:.-]*)([^<>]*)>([^<>]+)</"
 _PYDANTIC = r"(?m)^([\w.]+)(\n[^\n]*\binput_value=)([^\n]+?)(?=, input_type=)"
 _PUTTY = r"(Private-Lines: \d+\r?\n)[^:]+(?=Private-MAC|\Z)"
 _ORACLE = r"(jdbc:oracle:\w+:)[^/\s@:]+/[^\s@]+@"
 # Any other token: a word, then 32 letters and digits, mixed.
 _MIXED = (
-    _LEFT + r"([A-Za-z][A-Za-z0-9]{1,11}[_-](?:[a-z0-9]{1,8}[_-])?)(?=[a-z\d]*[A-Z])(?=[A-Z\d]*[a-z])"
+    _LEFT + r"((?!sha\d)[A-Za-z][A-Za-z0-9]{1,11}[_-](?:[a-z0-9]{1,8}[_-])?)(?=[a-z\d]*[A-Z])(?=[A-Z\d]*[a-z])"
     r"(?=(?:[A-Za-z]*\d){4})[A-Za-z0-9]{32,}"
 )
 # name=value, name: value, "name": "value". A bare value ends at a space, a quote, or a sign that a next name follows.
 _NAME = (
     r"""(?P<name>(?<![\w.-])(?:(?i:api|access|secret|account|private|client|connection)\ (?i:key|token|secret|string)"""
     r"""|-{0,2}[^\W\d][\w.-]{0,99}))"""
-    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,3}(?:=>|:=|[=:])\s{0,3})"""
+    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,40}(?:=>|:=|={1,3}|[:\uff1a])\s{0,3}"""
+    r"""(?:(?:&?str|string|String|Optional\[str\]|str \| None)\s=\s)?)"""
 )
 _VALUE = (
     r"""[|>][+\-\d]{0,2}[ \t]*(?:\r?\n(?:[ \t]+[^\r\n]*|(?=\r?\n)))+"""
+    r"""|[!&]\w[\w.-]*[ \t]+(?:"[^"\n]*"|'[^'\n]*'|[^\s"']+)"""  # YAML's tag or anchor, and the value behind it
     r"""|[bBuUrRfF]{0,2}(?:\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3})"""
     r"""|[bBuUrRfF]{1,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)|"""
     r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""
+    # several, in brackets; or lines of YAML that are set in below the name
+    r"""|[\[({](?=\s*["'\[({A-Za-z])(?:[^\[\](){}]|[\[({][^\[\](){}]{0,500}[\])}]){0,2000}[\])}]"""
+    r"""|[\[({](?=\s*["'\[({A-Za-z])[^\n]*"""
+    r"""|(?:(?<=\n )|(?<=\n  )|(?<=\n\t)|(?<=\n)(?=-))[ \t]*(?:-[ \t]|[\w.-]+:[ \t])[^\r\n]*"""
+    r"""(?:\r?\n(?:[ \t]+|-[ \t])[^\r\n]*)*"""
     r"""|(?:[^\s&;,"'}]|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""
 )
-_OPTION = r"""(?<![\w-])(--?[A-Za-z][\w.-]*)(\s+)("[^"]*"|'[^']*'|[^\s"'-][^\s]*)"""
+_OPTION = r"""(?<![\w-])(--?[A-Za-z][\w.-]*)((?:\s|\\\r?\n)+)("[^"]*"|'[^']*'|[^\s"'\\-][^\s]*)"""
 _PLAIN_NUMBER = r"(?i)[-+]?[\d.]+(?:e[-+]?\d+)?"
 # Variables whose values are masked in a command whatever their length and look.
 _OWN_VARIABLES = ("ELECTRICITY_MAPS_TOKEN", "WATTTIME_USERNAME", "WATTTIME_PASSWORD")
@@ -308,10 +382,11 @@ def _redact_named(text: str, name: str) -> str:
     if not text or text == MASK:
         return text
     if name and is_secret_name(name):
-        path = name.lower().endswith("credentials") and re.fullmatch(r"[/~.][\w./~-]*\.\w{2,5}", text)
-        return text if re.fullmatch(_PLACEHOLDER, text) or path else MASK
+        return text if re.fullmatch(_PLACEHOLDER, text) or _is_known(name, text) else MASK
     if re.fullmatch(_HEX40, text) and "wandb" in name.lower() and not re.search("commit|sha|hash|git", name.lower()):
         return MASK
+    if re.search(_DIGEST_NAME, name.lower()) and re.fullmatch(_DIGEST, text):
+        return text
     return redact_text(text)
 
 
@@ -319,10 +394,14 @@ def _redact_mapping(values: Mapping[Any, Any], name: str) -> Any:  # noqa: ANN40
     """Redact a mapping; what is nested under a secret's name is secret, as is the value of a name beside it."""
     inherited = name if name and is_secret_name(name) else ""
     # {"name": "HF_TOKEN", "value": ...}, as Kubernetes and AzureML write variables
-    beside = next((word for key in ("name", "key") if isinstance(word := values.get(key), str)), "")
+    named = {str(key).lower(): word for key, word in values.items() if isinstance(word, str)}
+    beside = next((named[key] for key in ("name", "key", "parameterkey") if key in named), "")
     made: dict[Any, Any] = {}
     for key, value in values.items():
-        under = inherited or (beside if str(key).lower() == "value" and is_secret_name(beside) else str(key))
+        under = inherited or (
+            beside if str(key).lower() in ("value", "parametervalue") and is_secret_name(beside) else str(key)
+        )
+        under = "kaggle_key" if key == "key" and values.keys() == {"username", "key"} else under  # kaggle.json
         made[redact_text(key) if isinstance(key, str) else key] = redact(value, under)
     return values if made == values and len(made) == len(values) else made
 
@@ -357,7 +436,7 @@ def redact_text(text: str) -> str:
     for needle, pattern, replacement in _STEPS:
         if needle in text:
             text = re.sub(pattern, replacement, text)
-    return _mask_pairs(re.sub(_HEADER, _without_header, text)) if "=" in text or ":" in text else text
+    return _mask_pairs(re.sub(_HEADER, _without_header, text)) if any(sign in text for sign in "=:\uff1a") else text
 
 
 def _without_login(match: re.Match[str]) -> str:
@@ -396,6 +475,20 @@ def _without_input(match: re.Match[str]) -> str:
     return f"{match[1]}{match[2]}{MASK}" if is_secret_name(match[1]) else match[0]
 
 
+def _without_second(match: re.Match[str]) -> str:
+    begin, name, between, value = match.group(1), match.group(3), match.group(4), match.group(6)
+    secret = is_secret_name(name) and not _harmless(name, value)
+    return f"{begin}{name}{between}{MASK}" if secret else match[0]
+
+
+def _without_value(match: re.Match[str]) -> str:
+    begin, name, between, value = match.groups()
+    bare = value.strip("\"'")
+    if not bare or not is_secret_name(name) or _harmless(name, bare):
+        return match[0]
+    return f"{begin}{name}{between}{value.replace(bare, MASK)}"
+
+
 def _without_listed(match: re.Match[str]) -> str:
     quote, name, comma, other, value = match.groups()
     secret = is_secret_name(name) and value and not value.startswith("-") and not _harmless(name, value)
@@ -423,14 +516,21 @@ def _mask_pairs(text: str) -> str:
             continue
         after = re.compile(_VALUE).match(text, match.end())
         value = after[0] if after is not None else ""
+        if value and not set(value) & set("\"'\\|>") and re.search("phrase|mnemonic", name.lower()):
+            value = re.match(_WORDS, text[match.end() :])[0].rstrip()  # type: ignore[index]  # it begins with a word
         bare = value.lstrip("|>+-0123456789 \t\r\n") if "\n" in value and value[0] in "|>" else value
         if re.match(r"[bBuUrRfF]{1,2}[\"']", bare):
             bare = bare.lstrip("bBuUrRfF")
         bare = bare.strip("\\\"'")
         number = match["quoted"] and bare == value and re.fullmatch(_PLAIN_NUMBER, bare)
         # A parser's complaint: "unexpected token: else"
-        word = sign.strip() == ":" and name.lower() == "token" and bare.isalpha() and bare.islower()
-        if not bare or number or word or _harmless(name, bare):
+        word = sign.strip() == ":" and name.lower() == "token" and (
+            (bare.isalpha() and bare.islower()) or _last_word(text[: match.start()]) in _TEXT_TOKEN
+        )  # fmt: skip
+        # A sentence about it: "api_key: must be set"
+        said = sign == ": " and re.match(_SENTENCE, text[match.end() :]) is not None
+        empty = "\n" in sign and re.fullmatch(r"[\w.-]+:", bare) is not None  # YAML: the next line is another name's
+        if not bare or number or word or said or empty or _harmless(name, bare):
             continue
         start = match.end() + value.index(bare)
         parts += [text[end:start], MASK]
@@ -438,11 +538,36 @@ def _mask_pairs(text: str) -> str:
     return "".join([*parts, text[end:]])
 
 
+def _last_word(text: str) -> str:
+    return re.sub(r".*?(\w*)\s?\Z", r"\1", text[-30:], flags=re.DOTALL).lower()
+
+
+def _is_known(name: str, value: str) -> bool:
+    """Tell whether a value under a secret's name is what else stands under such a name.
+
+    That is a piece of a tokenizer's text (``user_token``), the version of a package (``google-auth``), the file of
+    credentials, or the working directory (``PWD``).
+    """
+    known = name.lower()
+    if "tok" in known and re.fullmatch(_TEXT_PIECE, value):
+        return True
+    if re.search("auth|token|jwt|storage", known) and re.fullmatch(_VERSION, value):
+        return True
+    if known.endswith("credentials"):
+        return re.fullmatch(r"[/~.][\w./~-]*\.\w{2,5}", value) is not None
+    return known in {"pwd", "oldpwd"} and re.match(r"[/~]|[A-Za-z]:[\\/]", value) is not None
+
+
 def _harmless(name: str, value: str) -> bool:
     """Tell whether a value that is written out is none: None, a flag, or how many tokens."""
-    if value.lower() in _UNREAL or value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None:
+    if value == MASK or re.fullmatch(_PLACEHOLDER, value) is not None or _is_known(name, value):
         return True
-    return "token" in name.lower() and value.isdigit() and len(value) <= 6  # "token=128"
+    if re.fullmatch(r"[\[({]+[\])}]*", value):
+        return True
+    plain = value.rstrip("`)]};:!?.,").lower() or value  # the end of a sentence or call, not of the value
+    if plain in _UNREAL or plain == MASK or value.lower() in _UNREAL:
+        return True
+    return "token" in name.lower() and re.fullmatch(r"[\[(]?\d{1,6}", plain) is not None  # "token=128", "token: [1, 2]"
 
 
 def redact_command(words: Sequence[str]) -> list[str]:
@@ -462,7 +587,7 @@ def redact_command(words: Sequence[str]) -> list[str]:
             continue
         masks_next = False
         if equals and value and re.fullmatch(r"[-+~]{0,2}[\w.@/-]+", name) and is_secret_name(name):
-            shown.append(word if _harmless(name, value) else f"{name}={MASK}")
+            shown.append(word if _harmless(name, value.lstrip("=")) else f"{name}={MASK}")
             continue
         if equals and name in {"--user", "--proxy-user"} and ":" in value:
             shown.append(f"{name}={MASK}")
@@ -474,11 +599,12 @@ def redact_command(words: Sequence[str]) -> list[str]:
         if word.startswith("-") and not equals:
             user = word in {"-u", "--user"} and ":" in "".join(words[position + 1 : position + 2])
             masks_next = user or is_secret_name(word)
+        masks_next = masks_next or (not _SETTERS.isdisjoint(words[:position]) and _is_set(word))
         under = word.lstrip("-").partition("=")[2] if equals else word
         if equals and under and "wandb" in name.lower() and re.fullmatch(_HEX40, under):
             shown.append(f"{name}={MASK}")
-        elif re.fullmatch(_HEX40, word) and any(
-            "wandb" in earlier.lower() for earlier in words[max(0, position - 3) : position]
+        elif re.fullmatch(_HEX40, word) and "***" in re.sub(
+            _WANDB, _without_wandb_key, " ".join(words[max(0, position - 3) : position + 1])
         ):
             shown.append(MASK)
         else:
@@ -486,15 +612,19 @@ def redact_command(words: Sequence[str]) -> list[str]:
     return shown
 
 
+def _is_set(word: str) -> bool:
+    """Tell whether a word, after ``config`` and the like, is the name of a secret, so that the next is its value."""
+    return re.fullmatch(r"\w[\w.-]*", word) is not None and is_secret_name(word)
+
+
 def _of_a_tool(word: str, before: Sequence[str]) -> str | None:
     """Return what to show of an option of one letter that takes a password; "" where that is the next word."""
-    if word[:2] not in {"-p", "-a"}:
+    if word[:2] not in _TAKEN_BY:
         return None
     names = {earlier.rpartition("/")[2] for earlier in before}
-    if word in {"-p", "-a"}:
-        takes = "redis-cli" in names if word == "-a" else bool(names & {"sshpass", "login"})
-        return "" if takes else None
-    if word.startswith("-p") and any(name.startswith("mysql") for name in names):
+    if word in _TAKEN_BY:
+        return "" if any(re.fullmatch(_TAKEN_BY[word], name) for name in names) else None
+    if word.startswith("-p") and any(re.fullmatch(r"mysql.*|sshpass|7zr?a?", name) for name in names):
         return f"-p{MASK}"
     return None
 
@@ -522,11 +652,22 @@ _STEPS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("wandb", _WANDB, _without_wandb_key),
     ("WANDB", _WANDB, _without_wandb_key),
     (" ", _SCHEME, _without_scheme),
-    (" password ", _NETRC, rf"\1{MASK}"),
+    ("password", _NETRC, rf"\1{MASK}"),
     (" ", _IS, _after_its_name),
     (" -", _TOOLS, _after_its_name),
     ("api-key ", _TOOLS, _after_its_name),
+    ("authtoken ", _TOOLS, _after_its_name),
     ("--", _LISTED, _without_listed),
+    ("(", _TWO, _without_second),
+    ("value", _BESIDE, _without_value),
+    ("Value", _BESIDE, _without_value),
+    ("ENV ", _SETTING, _without_value),
+    ("set -", _SETTING, _without_value),
+    ("setenv ", _SETTING, _without_value),
+    ("config ", _SETTING, _without_value),
+    ("configure ", _SETTING, _without_value),
+    ("modify ", _SETTING, _without_value),
+    ("%3D", _ENCODED, _without_value),
     ("</", _ELEMENT, _without_element),
     ("input_value=", _PYDANTIC, _without_input),
     ("Private-Lines", _PUTTY, rf"\1{MASK}\n"),

@@ -707,6 +707,7 @@ def test_samples_and_tokens_of_batches_of_other_trainers(green, tmp_path):
     for batch, counts, note in [
         ({"anchor_input_ids": rows, "positive_input_ids": rows, "label": rows[:, 0]}, (3, 30), ""),
         ({"chosen_input_ids": rows, "chosen_attention_mask": rows, "rejected_input_ids": rows}, (3, 30), ""),
+        ({"input_ids_chosen": rows, "attention_mask_chosen": rows, "input_ids_rejected": rows}, (3, 30), ""),
         (  # TRL joins rows for FlashAttention: three sequences in one
             {"input_ids": rows.reshape(1, 15), "position_ids": rows.reshape(1, 15), "cu_seq_lens_q": rows[0, :4]},
             (3, 15),

@@ -966,10 +966,26 @@ def test_markers_in_a_fence_are_text(opened, prefix, closed):
     assert model_card.update(made, evaluated()).text == made
 
 
-@pytest.mark.parametrize("opened", ["```python", "~~~", "  ````", "> ```"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "Write it so:\n\n    ```\n    code\n\nand close it.",
+        "- item\n\nSo:\n\n\t~~~ text",
+        "1. one\n\n    ```\n    x\n    ```",
+    ],
+)
+def test_a_fence_in_code_that_is_set_in_is_text(code):
+    card = f"# M\n\n{code}\n\n## Results\n\nWER 9.5\n"
+    made = model_card.update(card, evaluated())
+    assert card in made.text
+    assert "Results: the card has a section of its own" in made.left_out
+    assert model_card.update(made.text, evaluated()).text == made.text
+
+
+@pytest.mark.parametrize("opened", ["```python", "~~~", "  ````", "> ```", "- item\n\n    ```"])
 def test_a_fence_that_is_never_closed_is_named(opened):
     with pytest.raises(
-        SettingsError, match=r"the code fence opened in line 3 is never closed: write [`~]{3,4} where it"
+        SettingsError, match=r"the code fence opened in line [35] is never closed: write [`~]{3,4} where it"
     ):
         model_card.update(f"# M\n\n{opened}\ncode\n", evaluated())
 
@@ -997,6 +1013,9 @@ def test_a_fence_that_is_never_closed_is_named(opened):
         "## 3\ufe0f\u20e3 Results",
         "## Evaluation&nbsp;results",
         "<h2 align='center'>\n  Results\n</h2>",
+        "<h2\n  align='center'\n>Results</h2>",
+        "<div align='center'><h2>Results</h2></div>",
+        "<center> <h3>\U0001f4ca Results</h3> </center>",
     ],
 )
 def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading):
@@ -1014,6 +1033,10 @@ def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading)
         "| Results |\n| --- |",
         "## Results so far",
         "<h2>\nResults so far\n</h2>",
+        "<!--\n## Results\n\nto be written\n-->",
+        "<!-- <h2>Results</h2> -->",
+        "## Results\n\n<!-- numbers go here -->\n\n## More",
+        "    ```\n    ## Results",
     ],
 )
 def test_what_is_no_heading_of_ours_hides_nothing(text):

@@ -19,6 +19,7 @@ FINITE = st.floats(min_value=1e-12, max_value=1e15)
     ("seconds", "text"),
     [
         (326.0, "5m 26s"),
+        (0.0, "0s"),
         (7200.0, "2h 00m 00s"),
         (2631.05, "43m 51.05s"),
         (3723.4, "1h 02m 03.4s"),

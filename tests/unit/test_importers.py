@@ -292,6 +292,52 @@ def test_thousands_apart_are_read(tmp_path: Path, cell: str, right: float, delim
     assert codecarbon.load(path).phases[0].seconds == right
 
 
+@pytest.mark.parametrize(("cell", "right"), [("3.600", 3600.0), ("1.003.600", 1003600.0), ("0.123", 0.123)])
+def test_a_point_among_decimal_commas_sets_thousands_apart(tmp_path: Path, cell: str, right: float) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_text(f"timestamp;duration;emissions;energy_consumed\n2021-07-06T21:57:00;{cell};0,03;0,1\n")
+    assert codecarbon.load(path).phases[0].seconds == right
+
+
+def text_of(*rows: dict[str, str]) -> str:
+    return "".join(",".join(row) + "\n" + ",".join(row.values()) + "\n" for row in rows)
+
+
+def test_a_header_within_the_file_is_that_of_the_rows_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    later = NEW | {"run_id": "r2", "timestamp": "2022-07-06T21:57:39", "energy_consumed": "0.4", "wue": "0"}
+    path.write_text(text_of(OLD, NEW | {"timestamp": "2022-01-06T21:57:39"}, later) + ",".join(OLD) + "\n")
+    part = codecarbon.load(path)
+    assert part.reported[0].row == later
+    [note] = part.notes
+    assert "holds 3 CodeCarbon runs" in note.text
+    assert codecarbon.load(path, "r1").reported[0].row["energy_consumed"] == "0.1"
+
+
+def test_a_quote_that_nobody_closes_costs_its_own_row(tmp_path: Path) -> None:
+    path = emissions(tmp_path, NEW)
+    header, row = path.read_text().splitlines()
+    path.write_text("\n".join([header, row.replace("codecarbon", '"codecarbon'), row, ""]))
+    part = codecarbon.load(path)
+    assert part.reported[0].row == NEW
+    assert [note.text for note in part.notes] == [
+        "emissions.csv: rows that cannot be read were left out: line 2: not CSV: unexpected end of data"
+    ]
+    path.write_text("\n".join([header, row, row.replace("codecarbon", '"codecarbon'), ""]))
+    with pytest.raises(RecordError, match="line 3: not CSV"):
+        codecarbon.load(path)
+
+
+def test_cells_that_fit_no_header_are_named_by_what_they_are(tmp_path: Path) -> None:
+    path = emissions(tmp_path, NEW)
+    content = path.read_text().rstrip()
+    path.write_text(f"{content},,,\n")
+    assert codecarbon.load(path).reported[0].row == NEW, "a spreadsheet's empty cells"
+    path.write_text(f"{content},0.5\n")
+    with pytest.raises(RecordError, match="line 2: its cells do not fit the header; did another version"):
+        codecarbon.load(path)
+
+
 def test_a_figure_that_means_two_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="line 2: duration is '1,234', not a number"):
         codecarbon.load(emissions(tmp_path, OLD | {"duration": "1,234"}))
@@ -359,6 +405,18 @@ def test_a_point_of_no_samples_is_none(tmp_path: Path) -> None:
     points = [{"average": 0.0, "total": 0.0, "count": 0}, {"average": 50.0, "total": 500.0, "count": 10}]
     content = metric("GpuUtilizationPercentage", [points], unit="percent")
     assert azure_monitor.load(export(tmp_path, content)).devices[0].usage.utilization_ratio == 0.5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'"Timestamp","GPU Energy (Sum)"\n"2021-07-06T21:15:00Z","10"\n', b"Timestamp  Total\n---------  -----\n",
+     b"WARNING: x\n{}", b'[{"Id": "x"}]', b'{"value": ['],
+)  # fmt: skip
+def test_what_is_no_answer_in_json_is_refused_with_how_to_get_one(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"metrics\.json: not (a )?JSON.*'az monitor metrics list --output json'"):
+        azure_monitor.load([path])
 
 
 def test_an_answer_that_is_an_error_is_told(tmp_path: Path) -> None:
@@ -549,6 +607,23 @@ def test_a_newest_checkpoint_that_was_cut_off_leaves_the_one_before(tmp_path: Pa
     run = importers.load(trainer_output=tmp_path)
     assert run.metrics["eval_loss"] == 1.5
     assert [note.text.split(":")[0] for note in run.notes if note.code == "trainer-checkpoint"] == ["checkpoint-40"]
+
+
+def test_a_folder_whose_own_state_is_not_whole_gives_that_of_its_newest_checkpoint(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        state = {"log_history": [{"eval_loss": step, "eval_runtime": 4.0}], "global_step": step}
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+    (tmp_path / "trainer_state.json").write_text('{"log_history": [')
+    run = importers.load(trainer_output=tmp_path)
+    assert run.metrics["eval_loss"] == 100
+    texts = [note.text for note in run.notes if note.code == "trainer-checkpoint"]
+    assert texts == ["The folder's trainer_state.json is not whole; that of checkpoint-100 is taken."]
+    (tmp_path / "trainer_state.json").write_text(json.dumps(STATE))
+    run = importers.load(trainer_output=tmp_path)
+    assert run.metrics["eval_loss"] == 1.5
+    [text] = [note.text for note in run.notes if note.code == "trainer-checkpoint"]
+    assert text.startswith("checkpoint-100 is of a later step than the folder's trainer_state.json, which is taken")
 
 
 def test_half_characters_of_what_is_imported_are_written_as_question_marks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import json
 import logging
 from pathlib import Path
@@ -32,6 +33,9 @@ sas sas_token sas_url cookie set-cookie jwt bearer dsn github_pat webhook_url sl
 private_key_pem pass_phrase passkey pass_key pass_word pw db_pw smtp_pw hf_pass otp recovery_codes seed_phrase
 sqlalchemy_conn_str ConnectionStrings servicePrincipalKey serpapi_key mot_de_passe kennwort contrase\u00f1a senha
 pin card_pin USER_PIN pinCode pincode wallet_mnemonic otp_seed cvv
+hf_token_old HF_TOKEN_BACKUP api_key_primary stripe_key_live ansible_become_pass vault_pass recovery_key gpt_key
+weaviate_key IDENTITY_HEADER auth_tok api_tok pswd motdepasse wachtwoord contrasena
+\u5bc6\u7801 \u30d1\u30b9\u30ef\u30fc\u30c9
 """
 PLAIN_WORDS = """
 tokenizer_name tokenizer max_new_tokens num_input_tokens num_tokens max_tokens total_tokens input_tokens tokens
@@ -45,6 +49,11 @@ sigma signature seed session token_file password_file credentials_path api_key_e
 hub_model_id learning_rate lr_scheduler_type group_by_length tokenized oauth_url use_auth encoder decoder batch_size
 ignore_token distill_token dist_token sos_token number_token date_token human_token noise_token void_token dummy_token
 speaker_token emotion_token frame_token pixel_token action_token reward_token num_secrets has_password wpw_loss
+secret_santa_dataset secrets_dataset password_strength_dataset password_strength secret_sharing_task token_loss
+pass_rate
+tiktoken char_to_token next_mtp_token no_split_token question_token
+eom_token eop_token codec_token semantic_token coarse_token bpe_token wordpiece_token anchor_token gist_token pos_token
+summary_token time_token learned_token hf_tok tok old_tokens passes num_keys key_dim auth_free pad_token_old
 pin_memory dataloader_pin_memory pin_memory_device cpu_pin core_pin version_pin use_pin pins spin pinned pincount
 """
 # fmt: on
@@ -146,6 +155,59 @@ SHAPES = {
     "prose, of several words": ("the password is correct-horse", "correct-horse"),
     "prose with a colon": (f"Your password is: {WORD}", WORD),
     "name of other letters": (f"\u043f\u0430\u0440\u043e\u043b\u044c: {WORD}", WORD),
+    "login in brackets": (f"requests.get(u, auth=('me', '{WORD}'))", WORD),
+    "list of Python": (f"Hub(api_keys=['x', '{WORD}'], lr=1)", WORD),
+    "dict of Python": (f"secrets={{'a': {{'b': 'x'}}, 'c': '{WORD}'}} and", WORD),
+    "list over lines": (f"passwords = [\n 'x',\n '{WORD}'\n]\nlr=1", WORD),
+    "list of YAML": (f"api_keys:\n  - x\n  - {WORD}\nlr: 1", WORD),
+    "list of YAML, in line": (f"api_keys: [x, {WORD}]\nlr: 1", WORD),
+    "mapping of YAML": (f"credentials:\r\n    user: me\r\n    key: {WORD}\r\nlr: 1", WORD),
+    "set in columns": (f'hf_token            = "{WORD}"', WORD),
+    "command over lines": (f"python train.py --hf-token \\\n  {WORD} \\\n  --lr 1", WORD),
+    "setting of aws": (f"aws configure set aws_secret_access_key {WORD}", WORD),
+    "setting of git": (f"git config --global user.password {WORD}", WORD),
+    "setting of DVC": (f"dvc remote modify --local r password {WORD}", WORD),
+    "SQL": (f"CREATE USER me IDENTIFIED BY '{WORD}'", WORD),
+    "prose without a verb": (f"login as me with password {WORD} failed", WORD),
+    "two in brackets": (f"ValueError: ('token', '{WORD}')", WORD),
+    "pairs": (f"[('hf_token', '{WORD}'), ('lr', 1)]", WORD),
+    "default of a variable": (f"os.environ.setdefault('HF_TOKEN', \"{WORD}\")", WORD),
+    "attributes of XML": (f'<add key="ApiKey" value="{WORD}" />', WORD),
+    "variable of Kubernetes": (f"env:\n  - name: HF_TOKEN\n    value: {WORD}\n", WORD),
+    "variable as Python prints it": (f"[{{'name': 'HF_TOKEN', 'value': '{WORD}'}}]", WORD),
+    "variable of CloudFormation": (f"- Name: HF_TOKEN\n  Value: '{WORD}'\n", WORD),
+    "YAML, with a tag": (f"token: !secret {WORD}", WORD),
+    "YAML, with an anchor": (f"token: &t '{WORD}'", WORD),
+    "Python, with its type": (f'hf_token: str = "{WORD}"', WORD),
+    "colon of full width": (f"password\uff1a{WORD}", WORD),
+    "Dockerfile": (f"ENV HF_TOKEN {WORD}", WORD),
+    "C shell": (f"setenv HF_TOKEN '{WORD}'", WORD),
+    "fish": (f"set -x HF_TOKEN {WORD}", WORD),
+    "address in an address": (f"https://h/login?next=https%3A%2F%2Fh%3Fa%3D1%26token%3D{WORD}%26b%3D2", WORD),
+    "ODBC in a URL": (f"mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3D{WORD}", WORD),
+    "netrc in lines": (f"machine h\nlogin me\npassword {WORD}\n", WORD),
+    "netrc with an account": (f"machine h login me account x password {WORD}", WORD),
+    "netrc for the others": (f"default login anonymous password {WORD}", WORD),
+    "passphrase of words": ("lr: 1\npassphrase: correct horse battery\nn: 2", "horse"),
+    "prose on a key": (f"my api key is {WORD}", WORD),
+    "login of az": (f"az login --service-principal -u x -p {WORD} --tenant t", WORD),
+    "upload of twine": (f"twine upload -u __token__ -p {WORD} dist/x", WORD),
+    "mongosh": (f"mongosh -u me -p {WORD}", WORD),
+    "ldapsearch": (f"ldapsearch -D cn=x -w {WORD}", WORD),
+    "zip": (f"unzip -P {WORD} a.zip", WORD),
+    "7-Zip": (f"7z x -p{WORD} a.7z", WORD),
+    "openssl": (f"openssl enc -pass pass:{WORD}", WORD),
+    "lftp": (f"lftp -u me,{WORD} host", WORD),
+    "smbclient": (f"smbclient -U me%{WORD} //h/x", WORD),
+    "ngrok": (f"ngrok authtoken {LONG}", LONG),
+    "Zapier webhook": (f"https://hooks.zapier.com/hooks/catch/123456/{LONG[:8]}/", LONG[:8]),
+    "Feishu webhook": (f"https://open.feishu.cn/open-apis/bot/v2/hook/{LONG}", LONG),
+    "Databricks, OAuth": ("dose3e1f9a0b5c7d24683e1f9a0b5c7d2468", "3e1f9a0b5c7d2468"),
+    "Airtable": (f"pat{LONG[:14]}.{'3e1f9a0b5c7d2468' * 4}", "3e1f9a0b5c7d2468"),
+    "AWS, token of a session": (f"IQoJb3JpZ2luX2VjE{LONG}", LONG),
+    "Tencent": (f"AKID{LONG[:32]}", LONG[:32]),
+    "Yandex": (f"AQVN{LONG}", LONG),
+    "private key of SSH.com": (f"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n{LONG}\n---- END", LONG),
     "after another name": (f"ValueError: token={WORD} was refused", WORD),
 }
 PLAIN_TEXTS = [
@@ -167,6 +229,16 @@ PLAIN_TEXTS = [
     "pa-resnet50-imagenet-pretrained-1", "fw_layer_12_attention_output_1", "curl -u https://x", "<tokens>128</tokens>",
     "max_steps\n  Input should be ... [type=x, input_value='many', input_type=str]", "['--tokens', '128']",
     "model_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1", "checkpoint-3e1f9a0b5c7d24683e1f9a0b5c7d246812345678",
+    "sk-snk-cs-wikipedia-20220301-split", "sk-bert-base-multilingual-2021",
+    f"sha512-{(LONG * 3)[:86]}==", "password: ~",
+    "token: [1, 2, 3]", "token=\u2581the", "user_token: <|user|>", "class_name_token='[CLS]'", "Predicted token: Paris",
+    "Token is required (`token=True`), but no token found", "password: field required", "api_key: must be set",
+    "credentials: not found", "('token', 'lemma', 'pos')", "['token', 'lemma']", "getenv('HF_TOKEN', None)",
+    "google-auth==2.29.0", "PWD=/home/me", "GOOGLE_APPLICATION_CREDENTIALS=/etc/a.json",
+    "tiktoken: 0.7.0", "SecretStorage==3.3.3", "PyJWT=2.8.0.post1", "def ids(token: str) -> int:",
+    "if credentials == None", "hf_token: str = None", "password:\nlr: 1", "secrets:\n\nlr: 1", "credentials={}",
+    "token=[]", "git config user.email me@x",
+    "ENV PATH /usr/bin", "set -x LR 0.1", "name: token\nvalue: 3", "https://h/x?tag%3Da%26pad_token%3Db",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
 ]  # fmt: skip
 
@@ -225,6 +297,8 @@ def test_the_rest_of_a_text_is_kept():
 
 def test_a_name_and_its_value_beside_each_other():
     assert redact([{"name": "HF_TOKEN", "value": WORD}]) == [{"name": "HF_TOKEN", "value": MASK}]
+    assert redact({"Key": "ApiKey", "Value": WORD}) == {"Key": "ApiKey", "Value": MASK}, "as AWS writes it"
+    assert redact({"ParameterKey": "DbPassword", "ParameterValue": WORD})["ParameterValue"] == MASK
     assert redact({"name": "lr", "value": WORD}) == {"name": "lr", "value": WORD}
     assert redact([["password", WORD], ["lr", "1"]]) == [["password", MASK], ["lr", "1"]]
     assert redact({"args": ["--hf-token", WORD, "--lr", "1"]}) == {"args": ["--hf-token", MASK, "--lr", "1"]}
@@ -237,6 +311,46 @@ def test_a_wandb_key_is_masked_under_its_name_and_a_commit_is_not():
     }  # fmt: skip
     assert redact_command(["wandb", "login", key]) == ["wandb", "login", MASK]
     assert redact_command(["--revision", key]) == ["--revision", key]
+    assert redact_command(["wandb", "artifact", "sha1", key]) == ["wandb", "artifact", "sha1", key]
+
+
+def test_the_fields_of_a_named_tuple_are_names(tmp_path: Path):
+    login = collections.namedtuple("login", "user password")
+    run = greenml.track(tmp_path / "run.json", gpus="")
+    run.start()
+    run.params(logins=[login("me", WORD)])
+    record = run.stop()
+    assert record is not None
+    assert record.params["logins"] == [{"user": "me", "password": MASK}]
+
+
+def test_the_working_directory_is_kept():
+    places = {"PWD": "/home/me", "OLDPWD": "C:\\work"}
+    assert redact({"env": places}) == {"env": places}
+    assert redact({"pwd": WORD, "DB_PWD": "/x"}) == {"pwd": MASK, "DB_PWD": MASK}
+
+
+def test_the_version_of_a_package_is_kept():
+    packages = {
+        "google-auth": "2.29.0",
+        "requests-oauthlib": "2.0.0",
+        "tiktoken": "0.7.0+cu124",
+        "SecretStorage": "3.3",
+    }
+    assert redact({"packages": packages}) == {"packages": packages}
+    assert redact_command(["pip", "install", "google-auth==2.29.0"]) == ["pip", "install", "google-auth==2.29.0"]
+    assert redact({"google-auth": WORD, "password": "2.29.0"}) == {"google-auth": MASK, "password": MASK}
+
+
+def test_the_key_of_kaggle_json():
+    assert redact({"username": "me", "key": WORD}) == {"username": "me", "key": MASK}
+    assert redact({"username": "me", "key": "id", "on": True}) == {"username": "me", "key": "id", "on": True}
+
+
+def test_a_digest_under_its_name_is_kept():
+    digest = f"{(LONG * 3)[:86]}=="
+    assert redact({"sha512": digest, "weights_digest": digest}) == {"sha512": digest, "weights_digest": digest}
+    assert redact({"share": digest}) == {"share": MASK}
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -326,7 +440,11 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
 @pytest.mark.parametrize(
     "words",
     [["sshpass", "-p", WORD, "ssh"], ["/usr/bin/docker", "login", "-u", "me", "-p", WORD, "r"],
-     ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"], ["curl", f"--user=me:{WORD}", "x"]],
+     ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"],
+     ["az", "login", "-u", "x", "-p", WORD],
+     ["aws", "configure", "set", "aws_secret_access_key", WORD], ["git", "config", "user.password", WORD],
+     ["ldapsearch", "-w", WORD], ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
+     ["curl", f"--user=me:{WORD}", "x"]],
 )  # fmt: skip
 def test_an_option_of_one_letter_is_masked_where_the_program_takes_a_password(words):
     shown = redact_command(words)

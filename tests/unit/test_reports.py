@@ -319,6 +319,29 @@ def test_a_summary_fits_the_screen(width: int, lines: int) -> None:
     assert len(terminal.render(run, width=width, full=False).splitlines()) > 38  # no screen: nothing is left out for it
 
 
+@pytest.mark.parametrize(
+    ("width", "lines"),  # terminals of 15 and 24 lines
+    [(40, 22), (60, 13), (60, 22), (80, 13), (80, 22), (200, 13), (200, 22)],
+)
+@pytest.mark.parametrize("count", [1, 64])
+def test_a_summary_of_long_names_fits_a_small_screen(width: int, lines: int, count: int) -> None:
+    run = measured(
+        name="a-long-name-" * 30, error="ValueError: " + "x" * 400, status="failed",
+        devices=[gpu(i).model_copy(update={"name": "A Long Accelerator " * 12}) for i in range(count)],
+        notes=[Note(code=f"n{i}", text=f"note {i} " + "words " * 60) for i in range(12)],
+    )  # fmt: skip
+    text = terminal.render(run, width=width, full=False, height=lines)
+    shown = text.splitlines()
+    assert len(shown) <= lines
+    assert max(map(len, shown)) <= width
+    assert "failed" in shown[0]
+    for what in ("IT energy", "Emissions", "Cost", "Carbon intensity:", "PUE:", "Price", "note", "--full"):
+        assert what in text
+    total = run.total()
+    assert total is not None
+    assert terminal._format.energy(total.it_energy_joules.value or 0.0) in text, "no figure is cut"
+
+
 def test_a_group_with_a_silent_device_says_so() -> None:
     devices = [gpu(i) for i in range(19)] + [gpu(19, joules=None)]
     assert "(1 not measured)" in terminal.render(measured(devices=devices), width=140)

@@ -334,7 +334,7 @@ def test_what_is_not_known_is_not_said_as_zero():
     assert (
         study.spent(folder.Spent(attempts=1, running=1), "dedicated") == "what is not known (without 1 that still run)"
     )
-    assert study.spent(folder.Spent(), "dedicated").startswith("0.00s, 0 J")
+    assert study.spent(folder.Spent(), "dedicated").startswith("0s, 0 J")
 
 
 def test_a_plan_without_its_cells_is_one_line(path, tmp_path):

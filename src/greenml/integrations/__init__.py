@@ -118,8 +118,8 @@ def batch_size(batch: Any, main_input: str = "input_ids") -> tuple[int, int]:  #
 
     Samples are the first dimension of the main input, else of the first tensor. Tokens are the elements of the tensors
     of token ids: those named ``input_ids`` or, where there is none, ``attention_mask``, however deep the batch is
-    nested. Names may have a prefix: a batch of sentence-transformers has ``anchor_input_ids`` and
-    ``positive_input_ids``, one of TRL ``chosen_input_ids`` and ``rejected_input_ids``. Samples that were joined into
+    nested. Names may have a prefix or an end: a batch of sentence-transformers has ``anchor_input_ids`` and
+    ``positive_input_ids``, one of TRL ``chosen_input_ids`` or ``input_ids_chosen``. Samples that were joined into
     one row are counted by ``cu_seq_lens_q``, where each begins, and not known without it.
 
     Args:
@@ -150,9 +150,7 @@ def _tokens(tensors: Sequence[_Tensor], main_input: str, *, rank: int) -> list[t
     """Return the shapes of the tensors of token ids, of this many dimensions or more."""
     for name in (main_input, "input_ids", "attention_mask"):
         shapes = [
-            tensor.shape
-            for tensor in tensors
-            if tensor.name.endswith(name) and tensor.whole and len(tensor.shape) >= rank
+            tensor.shape for tensor in tensors if name in tensor.name and tensor.whole and len(tensor.shape) >= rank
         ]
         if shapes:
             return shapes

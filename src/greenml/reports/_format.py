@@ -83,7 +83,7 @@ def duration(seconds: float) -> str:
     """
     if seconds < 0:
         return "-" + duration(-seconds)
-    if 1 <= seconds == round(seconds):
+    if seconds == round(seconds):
         minutes, whole = divmod(round(seconds), 60)
         hours, rest = divmod(minutes, 60)
         return f"{hours}h {rest:02d}m {whole:02d}s" if hours else f"{minutes}m {whole:02d}s" if minutes else f"{whole}s"

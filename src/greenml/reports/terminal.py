@@ -21,7 +21,10 @@ from greenml.reports._parts import device_rows, phases, remainder
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 Write = Callable[[float], str]
 SHORT_DEVICES = 6  # of more, those of one kind and name are one row
+LEAST_COLUMNS = 60  # for tables of six columns
+LEAST_COLUMNS_SHORT = 40
 WIDE_COLUMNS = 80  # from here on figures and their intervals have room beside what says how they are known
+PARTS = frozenset({"gpu_energy_joules", "cpu_energy_joules", "dram_energy_joules"})
 STATUS_STYLES = {"completed": "green", "running": "cyan"}
 
 
@@ -34,6 +37,8 @@ class _Short:
     spaced: bool = True
     devices: bool = True
     phases: bool = True
+    wrapped: bool = True  # a long name or error over several lines, and how figures are known beside them
+    parts: bool = True  # of the energy, what others reported, where it ran; a title above the factors
 
 
 # The first that fits is taken.
@@ -44,6 +49,8 @@ SHORTER = (
     _Short(notes=2, nested_phases=False, spaced=False),
     _Short(notes=2, nested_phases=False, spaced=False, devices=False),
     _Short(notes=2, spaced=False, devices=False, phases=False),
+    _Short(notes=2, spaced=False, devices=False, phases=False, wrapped=False),
+    _Short(notes=0, spaced=False, devices=False, phases=False, wrapped=False, parts=False),
 )
 
 
@@ -60,7 +67,7 @@ def render(
 
     Args:
         record: the run.
-        width: columns to fill, at least 60.
+        width: columns to fill, at least 60; a summary at least 40, below 60 as on a small screen.
         color: with ANSI colours.
         pounds: masses in lb, in place of kg.
         full: everything; else a summary: the three factors that matter and each note on one line, and devices of one
@@ -68,12 +75,13 @@ def render(
         height: lines of the screen that a summary is to fit; None for any number.
     """
     mass = _format.pounds if pounds else _format.mass
-    narrow = width < WIDE_COLUMNS
     if full:
-        return _text(_full_parts(record, mass, narrow=narrow), width, color=color)
+        width = max(width, LEAST_COLUMNS)
+        return _text(_full_parts(record, mass, narrow=width < WIDE_COLUMNS), width, color=color)
     text = ""
-    for short in SHORTER:
-        text = _text(_short_parts(record, mass, short, narrow=narrow), width, color=color)
+    for short in SHORTER if width >= LEAST_COLUMNS else SHORTER[-2:]:
+        width = max(width, LEAST_COLUMNS_SHORT)
+        text = _text(_short_parts(record, mass, short, width), width, color=color)
         if height is None or text.count("\n") <= height:
             break
     return text
@@ -83,7 +91,7 @@ def _text(parts: list[RenderableType], width: int, *, color: bool) -> str:
     stream = io.StringIO()
     console = _Screen(
         file=stream,
-        width=max(width, 60),
+        width=width,
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,
@@ -119,22 +127,27 @@ def _full_parts(record: RunRecord, mass: Write, *, narrow: bool) -> list[Rendera
     return parts
 
 
-def _short_parts(record: RunRecord, mass: Write, short: _Short, *, narrow: bool) -> list[RenderableType]:
+def _short_parts(record: RunRecord, mass: Write, short: _Short, width: int) -> list[RenderableType]:
     """Return a summary, and how to see the rest; each section's title stands in the line of its columns' names."""
+    narrow = width < WIDE_COLUMNS
     sections: list[RenderableType] = [
-        Group(*_headline(record)),
-        _figure_table(record, mass, narrow=narrow, brief="Totals"),
+        Group(*_headline(record, None if short.wrapped else width, place=short.parts)),
+        _figure_table(record, mass, narrow=narrow, brief="Totals", how=short.wrapped, parts=short.parts),
     ]
     if record.phases and short.phases:
         sections.append(_phases(record, mass, brief="Phases", nested=short.nested_phases))
     if record.devices and short.devices:
         sections.append(_devices(record, brief="Devices"))
-    sections.append(_short_factors(record))
-    if record.notes:
-        shown = [note.text for note in record.notes[: short.notes]]
-        more = len(record.notes) - len(shown)
+    sections.append(_short_factors(record, title="Factors" if short.parts else ""))
+    shown = [note.text for note in record.notes[: short.notes]]
+    more = len(record.notes) - len(shown)
+    if shown:
         sections.append(_cut_lines("Notes", [*shown, *([f"and {more} more"] if more else ())]))
-    sections.append(Text("--full prints everything, --explain how each figure comes about", style="dim"))
+    rest = "--full prints everything, --explain how each figure comes about"
+    if not short.wrapped:
+        rest = f"{more} notes; {rest}" if more and not shown else rest
+        rest = _cut(rest, width)
+    sections.append(Text(rest, style="dim"))
     if not short.spaced:
         return sections
     return [part for section in sections for part in (section, "")]
@@ -144,31 +157,40 @@ def _section(title: str, body: RenderableType) -> list[RenderableType]:
     return [Text(title, style="bold"), Padding(body, (0, 0, 0, 1)), ""]
 
 
-def _headline(record: RunRecord) -> list[RenderableType]:
+def _cut(text: str, columns: int | None) -> str:
+    """Return a text on one line, cut where there are no more columns."""
+    line = Text(redaction.printable_line(text))
+    if columns is not None:
+        line.truncate(columns, overflow="ellipsis")
+    return line.plain
+
+
+def _headline(record: RunRecord, columns: int | None = None, *, place: bool = True) -> list[RenderableType]:
+    """Return what the run was; with columns, in a line each."""
     words = _format.STATUS_WORDS.get(record.status, record.status)
-    head = Text(redaction.printable_line(record.name or record.run_id), style="bold")
+    head = Text(_cut(record.name or record.run_id, columns and columns - len(words) - 2), style="bold")
     head.append("  ")
     head.append(words, style=STATUS_STYLES.get(record.status, "red"))
     lines: list[RenderableType] = [head]
     attempts = f" in {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
-    lines.append(Text(f"{_format.duration(record.duration_seconds)}{attempts}, {_format.when(record)}"))
-    place = record.place
+    lines.append(Text(_cut(f"{_format.duration(record.duration_seconds)}{attempts}, {_format.when(record)}", columns)))
+    at = record.place
     where = ", ".join(
         dict.fromkeys(
             part
             for part in (
                 _parts.machine(record) or _parts.hardware(record),
-                place.cloud,
-                place.billing_name or place.display_name or place.region,
-                place.country_name,
+                at.cloud,
+                at.billing_name or at.display_name or at.region,
+                at.country_name,
             )
             if part
         )
     )
-    if where:
-        lines.append(Text(redaction.printable_line(where)))
+    if where and place:
+        lines.append(Text(_cut(where, columns)))
     if record.error:
-        lines.append(Text(redaction.printable_line(record.error), style="red"))
+        lines.append(Text(_cut(record.error, columns), style="red"))
     return lines
 
 
@@ -195,19 +217,29 @@ def _table(
     return table
 
 
-def _figure_table(record: RunRecord, mass: Write, *, narrow: bool, brief: str = "") -> Table:
-    """Return the figures of the whole run; brief: without the use of devices, and what lies beyond the operation."""
+def _figure_table(
+    record: RunRecord, mass: Write, *, narrow: bool, brief: str = "", how: bool = True, parts: bool = True
+) -> Table:
+    """Return the figures of the whole run; brief: without the use of devices, and what lies beyond the operation.
+
+    It is shorter without ``how`` they are known, and without ``parts``: of the energy, of requests, by other tools.
+    """
     whole = frozenset[int]() if narrow else frozenset({0, 1, 2})  # what does not fit must wrap: a cut figure is wrong
-    table = _table("", "value", "interval", "known how", whole=whole, brief=brief)
-    figures = _parts.figures(record, mass=mass)
-    chosen = [figure for group in ("energy", "emissions", "cost") for figure in figures if figure.group == group]
-    for figure in chosen:
-        table.add_row(figure.label, figure.text, figure.interval, figure.brief)
-    for label, text in _use(record.total()) if not brief else ():
-        table.add_row(label, text, "", "")
-    for group in ("serving", "reported") if brief else ("serving", "reported", "footprint"):
+    columns = ("", "value", "interval", "known how") if how else ("", "value", "interval")
+    table = _table(*columns, whole=whole, brief=brief)
+
+    def add(label: str, text: str, interval: str = "", known: str = "") -> None:
+        table.add_row(label, text, interval, *([known] if how else ()))
+
+    figures = [figure for figure in _parts.figures(record, mass=mass) if parts or figure.name not in PARTS]
+    for group in ("energy", "emissions", "cost"):
         for figure in (figure for figure in figures if figure.group == group):
-            table.add_row(figure.label, figure.text, figure.interval, figure.brief)
+            add(figure.label, figure.text, figure.interval, figure.brief)
+    for label, text in _use(record.total()) if not brief else ():
+        add(label, text)
+    for group in ("serving", "reported", *(() if brief else ("footprint",))) if parts else ():
+        for figure in (figure for figure in figures if figure.group == group):
+            add(figure.label, figure.text, figure.interval, figure.brief)
     return table
 
 
@@ -281,7 +313,7 @@ def _devices(record: RunRecord, *, brief: str = "") -> Table:
     return table
 
 
-def _short_factors(record: RunRecord) -> RenderableType:
+def _short_factors(record: RunRecord, title: str) -> RenderableType:
     """Return carbon intensity, PUE and price, a line each; what does not fit the line is cut."""
     factors = record.factors
     lines = []
@@ -299,14 +331,14 @@ def _short_factors(record: RunRecord) -> RenderableType:
     notes = [f"{_format.tier(tier)}: {price.note.rstrip('.')}" for tier, price in factors.prices.items() if price.note]
     known = f"{', '.join(prices)}; {', '.join([*codes, *notes])}"
     lines.append(f"Price of a node per hour: {known}" if prices else f"Price: {_format.NOT_KNOWN}")
-    return _cut_lines("Factors", lines)
+    return _cut_lines(title, lines)
 
 
 def _cut_lines(title: str, lines: list[str]) -> RenderableType:
     """Return a title and a line each, cut where the screen ends."""
     texts = [redaction.printable_line(line) for line in lines]
     cut = [Text(f"- {text}", no_wrap=True, overflow="ellipsis") for text in texts]
-    return Group(Text(title, style="bold"), *cut)
+    return Group(*([Text(title, style="bold")] if title else []), *cut)
 
 
 def _factors(record: RunRecord) -> RenderableType:

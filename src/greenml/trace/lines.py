@@ -201,6 +201,8 @@ class _Json:
             return "..."
         if isinstance(value, Mapping):
             return self._mapping(value, depth)
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):  # a name may mean that its value is a secret
+            return self._mapping(value._asdict(), depth)
         if isinstance(value, list | tuple | set | frozenset):
             return self._list(value, depth)
         return self._other(value, depth)

@@ -120,7 +120,19 @@ def load(paths: Sequence[Path]) -> Part:
     Raises:
         RecordError: as ``read`` does, or a file is not JSON.
     """
-    return read([(str(path), read_json(path)) for path in paths])
+    return read([(str(path), _exported(path)) for path in paths])
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except RecordError as error:
+        if not str(error).endswith(("not JSON", "not a JSON object", "not a text file")):
+            raise
+        how = "give what 'az monitor metrics list --output json' prints"
+        raise RecordError(
+            f"{error}: a table, a CSV file of the portal and part of an answer are not read; {how}"
+        ) from None
 
 
 def read(contents: Sequence[tuple[str, dict[str, Any]]]) -> Part:

@@ -117,48 +117,67 @@ def _rows(path: Path) -> list[tuple[int, Row, str]]:
     header = re.split(r"[\r\n]", text[begin:], maxsplit=1)[0]
     skipped = len(text[:begin].splitlines())
     delimiter = max((",", ";", "\t", "|"), key=header.count)
-    reader = csv.DictReader(io.StringIO(text[begin:], newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = [(name or "").strip() for name in reader.fieldnames or []]
-    except csv.Error as error:
-        raise RecordError(f"{path}: line 1: not CSV: {error}") from None
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise RecordError(f"{path}: not CodeCarbon's emissions.csv: no column {', '.join(missing)}")
-    if "task_name" in columns:
-        raise RecordError(f"{path}: CodeCarbon's figures by task; give the emissions.csv of the whole run")
-    reader.fieldnames = columns
+    lines = list(io.StringIO(text[begin:], newline=""))
+    columns: list[str] = []
     rows: list[tuple[int, Row, str]] = []
-    while True:
+    place = 0
+    while place < len(lines):
+        reader = csv.reader(lines[place:], delimiter=delimiter, strict=True)
+        read = 0
         try:
-            cells = next(reader)
-        except StopIteration:
+            for cells in reader:
+                read = reader.line_num
+                names = [cell.strip() for cell in cells]
+                if not columns or set(REQUIRED) <= set(names):  # appended by hand, or by another version
+                    columns = _columns(path, names)
+                elif any(names):
+                    rows.append(_row(skipped + place + read, columns, cells, decimal_comma=delimiter != ","))
             break
         except csv.Error as error:
-            line = reader.line_num + skipped
+            line = skipped + place + read + 1
+            if not columns:
+                raise RecordError(f"{path}: line {line}: not CSV: {error}") from None
             rows.append((line, {}, f"line {line}: not CSV: {error}"))
-            continue
-        line = reader.line_num + skipped
-        if not any(cell.strip() for cell in [*cells.values(), *(cells.get(None) or [])] if isinstance(cell, str)):
-            continue
-        if cells.get(None) or None in cells.values():
-            rows.append((line, {}, f"line {line}: its cells do not fit the header; was the file cut off?"))
-        else:
-            rows.append((line, _plain(cells, decimal_comma=delimiter != ","), ""))
+            place += read + 1  # a quote that nobody closes costs its own line, not all below it
+    if not columns:
+        _columns(path, [])
     if not rows:
         raise RecordError(f"{path}: CodeCarbon wrote no row: its tracker was not stopped")
     return rows
 
 
+def _columns(path: Path, names: list[str]) -> list[str]:
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise RecordError(f"{path}: not CodeCarbon's emissions.csv: no column {', '.join(missing)}")
+    if "task_name" in names:
+        raise RecordError(f"{path}: CodeCarbon's figures by task; give the emissions.csv of the whole run")
+    return names
+
+
+def _row(line: int, columns: list[str], cells: list[str], *, decimal_comma: bool) -> tuple[int, Row, str]:
+    """Return a row as ``_rows`` does; empty cells behind the last column are a spreadsheet's."""
+    if any(cell.strip() for cell in cells[len(columns) :]):
+        return line, {}, f"line {line}: its cells do not fit the header; did another version of CodeCarbon write it?"
+    if len(cells) < len(columns):
+        return line, {}, f"line {line}: its cells do not fit the header; was the file cut off?"
+    return line, _plain(dict(zip(columns, cells, strict=False)), decimal_comma=decimal_comma), ""
+
+
 def _plain(cells: Row, *, decimal_comma: bool) -> Row:
     """Return the cells with a decimal point and no thousands apart, as a spreadsheet of another language has them.
 
-    In a file with commas between its cells, ``1,234`` may be either, and stays.
+    In a file with commas between its cells, ``1,234`` may be either, and stays. ``1.234`` is a thousand where the
+    row's other figures have a decimal comma.
     """
-    return {name: cell if name in TEXTS else _plain_number(cell, decimal_comma) for name, cell in cells.items()}
+    figures = [cell.strip() for name, cell in cells.items() if name not in TEXTS]
+    dots = decimal_comma and any(re.fullmatch(r"-?\d+,\d+(?:[eE][-+]?\d+)?", figure) for figure in figures)
+    return {name: cell if name in TEXTS else _plain_number(cell, decimal_comma, dots) for name, cell in cells.items()}
 
 
-def _plain_number(cell: str, decimal_comma: bool) -> str:
+def _plain_number(cell: str, decimal_comma: bool, thousand_dots: bool) -> str:
+    if thousand_dots and re.fullmatch(r"-?[1-9]\d{0,2}(?:\.\d{3})+", cell.strip()):
+        return cell.strip().replace(".", "")
     text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009' ](?=\d{3}(?!\d))", "", cell.strip())
     both = re.fullmatch(r"-?\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*([.,])\d+(?:[eE][-+]?\d+)?", text)
     if both and both[1] != both[2]:

@@ -34,8 +34,8 @@ RUNTIMES = {
 def load(folder: Path) -> Part:
     """Read a Trainer's output folder, or one of its checkpoints.
 
-    What the folder itself lacks is taken from the newest ``checkpoint-N`` that has it. Without a file of results, the
-    state's ``log_history`` has the run times and the last metrics.
+    What the folder itself lacks, or has not whole, is taken from the newest ``checkpoint-N`` that has it. Without a
+    file of results, the state's ``log_history`` has the run times and the last metrics.
 
     Raises:
         RecordError: it is not a folder, holds none of the files, or one of them is not JSON.
@@ -48,9 +48,9 @@ def load(folder: Path) -> Part:
     documents: dict[str, Path] = {}
     for name in DOCUMENTS:
         known = [path for place in places if (path := place / f"{name}.json").is_file()]
-        whole = next((path for path in known if path.parent != folder and _is_json(path)), None)
+        whole = next((path for path in known if _is_json(path)), None)
         if known:
-            documents[name] = known[0] if known[0].parent == folder or whole is None else whole
+            documents[name] = whole or known[0]
     if not results and not documents:
         wanted = ", ".join((*RESULTS, *(f"{name}.json" for name in DOCUMENTS)))
         raise RecordError(f"{folder}: none of the Trainer's files is here, nor in a checkpoint-N: {wanted}")
@@ -67,12 +67,11 @@ def load(folder: Path) -> Part:
         if (seconds := _seconds(metrics.get(key))) is not None
     ]
     ended = max(_written(path) for path in (*results, *documents.values()))
-    skipped = [path.name for path in places[1:] if "trainer_state" in documents and not results
-               and _step(path) > _step(documents["trainer_state"].parent) >= 0]  # fmt: skip
     notes = [Note(code="dates", text="Start and end of the run are guessed from the dates of the Trainer's files.")]
-    if skipped:
-        text = f"{', '.join(skipped)}: without a whole trainer_state.json; that of an earlier checkpoint is taken."
-        notes.append(Note(code="trainer-checkpoint", text=text))
+    if "trainer_state" in documents:
+        notes += _notes_of_state(
+            documents["trainer_state"], trainer["trainer_state"], places, has_results=bool(results)
+        )
     if not results and phases:
         text = (
             "No file of results is here: run times and metrics are those of the state's log_history, the last of each. "
@@ -88,6 +87,24 @@ def load(folder: Path) -> Part:
         trainer=trainer,
         notes=notes,
     )
+
+
+def _notes_of_state(path: Path, state: dict[str, Any], places: list[Path], *, has_results: bool) -> list[Note]:
+    """Say which state was taken, where there is a newer one: the folder's own comes first, then the newest whole."""
+    folder, *checkpoints = places
+    texts = []
+    skipped = [place.name for place in checkpoints if _step(place) > _step(path.parent) >= 0]
+    if skipped and not has_results:
+        texts.append(f"{', '.join(skipped)}: without a whole {path.name}; that of an earlier checkpoint is taken.")
+    if path.parent != folder and (folder / path.name).is_file():
+        texts.append(f"The folder's {path.name} is not whole; that of {path.parent.name} is taken.")
+    steps = state.get("global_step")
+    if path.parent == folder and checkpoints and isinstance(steps, int) and _step(checkpoints[0]) > steps:
+        newest = checkpoints[0].name
+        texts.append(
+            f"{newest} is of a later step than the folder's {path.name}, which is taken; give {newest} for it."
+        )
+    return [Note(code="trainer-checkpoint", text=text) for text in texts]
 
 
 def _is_json(path: Path) -> bool:

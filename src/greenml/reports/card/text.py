@@ -15,11 +15,16 @@ from greenml.errors import SettingsError
 _FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(`{3,}|~{3,})([^\r\n]*)")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+([^\r\n]*?))?[ \t]*#*[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
-_HTML_HEADING = re.compile(r"[ \t]*<h([1-6])\b[^>]*>(.*?)</h\1>[ \t]*", re.IGNORECASE)
-_HTML_HEADING_OF_LINES = re.compile(
-    r"^[ \t]*<h([1-6])\b[^>]*>([^<\r\n]*\r?\n(?:(?!</h\1>)[\s\S]){0,500}?)</h\1>[ \t]*\r?\n?",
+# On one line or several, alone or in a box that places it.
+_HTML_HEADING = re.compile(
+    r"^[ \t]*(?:<(?:div|center|p|a|span)\b[^>]{0,200}>[ \t]*)*"
+    r"<h([1-6])\b[^>]{0,200}>((?:(?!</h\1>)[\s\S]){0,500}?)</h\1>"
+    r"[ \t]*(?:</(?:div|center|p|a|span)>[ \t]*)*(?:\r?\n|\r|\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
+_COMMENT = re.compile(r"<!--[\s\S]*?-->")
+_INDENTED = re.compile(r"(?: {4}| {0,3}\t)")
+_LIST_ITEM = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]")
 _NO_PARAGRAPH = re.compile(r"[ \t]{4,}|\t|[ \t]*(?:[-*+>|]|\d+[.)])[ \t]")
 
 
@@ -108,23 +113,20 @@ class Heading:
 
 
 def headings(card: str) -> list[Heading]:
-    """Return a card's headings: with ``#`` marks, underlined, or in HTML; none of code, none of the YAML head."""
-    plain = without_code(_without_head(card))
+    """Return a card's headings: with ``#`` marks, underlined, or in HTML; none of code, comments, the YAML head."""
+    plain = without_comments(without_code(_without_head(card)))
     lines = [line for line, _, _ in _lines(plain)]
     made = [
-        Heading(match.start(), match.end(), int(match[1]), words(match[2]))
-        for match in _HTML_HEADING_OF_LINES.finditer(plain)
+        Heading(match.start(), match.end(), int(match[1]), words(match[2])) for match in _HTML_HEADING.finditer(plain)
     ]
     place = 0
     for number, line in enumerate(lines):
         start, place, text = place, place + len(line), line.rstrip("\r\n")
-        marked, html = _HEADING.fullmatch(text), _HTML_HEADING.fullmatch(text)
+        marked = _HEADING.fullmatch(text)
         below = lines[number + 1] if number + 1 < len(lines) else ""
         underline = _UNDERLINE.fullmatch(below.rstrip("\r\n"))
         if marked:
             made.append(Heading(start, place, len(marked[1]), words(marked[2] or "")))
-        elif html:
-            made.append(Heading(start, place, int(html[1]), words(html[2])))
         elif underline and re.search(r"\w", text) and not _NO_PARAGRAPH.match(text):
             made.append(Heading(start, place + len(below), 1 if underline[1][0] == "=" else 2, words(text)))
     return sorted(made, key=lambda heading: heading.start)
@@ -155,14 +157,23 @@ def without_code(card: str) -> str:
     return "".join(_blank(line) if opened else line for line, opened, _ in _lines(card))
 
 
+def without_comments(card: str) -> str:
+    """Return a card with spaces in place of its HTML comments: nobody sees them."""
+    return _COMMENT.sub(lambda match: _blank(match[0]), card)
+
+
 def _lines(card: str) -> Iterator[tuple[str, int, str]]:
     """Yield each line, the number of the line that opened its code block (0: not in code), and the fence still open.
 
-    Source: CommonMark 0.31, section 4.5; a fence may also stand in a quote or a list.
+    Source: CommonMark 0.31, sections 4.4 and 4.5; a fence may also stand in a quote or a list. Outside of a list a
+    line that is set in by four is code of its own, in which a fence is text.
     """
-    fence, opened = "", 0
+    fence, opened, listed = "", 0, False
     for number, line in enumerate(re.split(r"(?<=\n)|(?<=\r)(?!\n)", card), start=1):
         marks = _FENCE.fullmatch(line.rstrip("\r\n"))
+        if not fence and line.strip():
+            listed = _LIST_ITEM.match(line) is not None or (listed and line[0] in " \t")
+            marks = None if not listed and _INDENTED.match(line) else marks
         if not fence and marks and not (marks[1][0] == "`" and "`" in marks[2]):
             fence, opened = marks[1], number
             yield line, opened, fence
