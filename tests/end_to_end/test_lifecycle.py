@@ -487,3 +487,83 @@ def test_coroutines_and_generators_are_measured_until_they_end(program, record):
     assert (record("failing.json").status, record("failing.json").error) == ("failed", "ValueError: no")
     paths = {phase.path for phase in record("phases.json").phases}
     assert paths == {"outer", "outer/a", "outer/b", "outer/a/inner", "outer/b/inner"}
+
+
+def test_parameters_and_results_may_have_any_name(program, record):
+    """As those that a program has: ``run.params(**vars(arguments))``."""
+    done = program("""
+        import greenml
+        names = {name: 1 for name in ("run", "self", "method", "keywords", "values", "so_far")}
+        with greenml.track() as run:
+            run.params(**names); run.log(**names); run.describe(**names); run.count(**names)
+    """)
+    assert done.stderr == ""
+    made = record("run.json")
+    assert made.params == made.metrics == dict.fromkeys(("run", "self", "method", "keywords", "values", "so_far"), 1)
+
+
+def test_runs_can_be_copied_and_pickled_and_what_they_decorate_too(program, record, tmp_path):
+    """A copy is a run that has not started; joblib and Ray pickle a function of the script with all that it holds."""
+    done = program("""
+        import copy, pickle
+        import cloudpickle
+        import greenml
+        def double(x): return 2 * x
+        work = greenml.track("work.json")(double)
+        with greenml.track(name="whole") as run:
+            step = run.phase("step")(double)
+            print(cloudpickle.loads(cloudpickle.dumps(work))(2), cloudpickle.loads(cloudpickle.dumps(step))(3))
+            for copied in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run), copy.copy(run)):
+                copied.log(lost=1)
+                with copied.phase("lost"): pass
+                print(copied.stop())
+            run.log(kept=1)
+            with pickle.loads(pickle.dumps(run)) as other: other.log(other=1)
+        print(pickle.loads(pickle.dumps(run)).record.status)
+    """)
+    assert done.stdout == "4 6\nNone\nNone\nNone\ncompleted\n"
+    assert (record("run.json").metrics, record("run.json").phases) == ({"kept": 1}, [])
+    assert (record("run-2.json").metrics, record("run-2.json").name) == ({"other": 1}, "whole")
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json", "work.json"]
+
+
+def test_methods_are_measured_in_either_order_of_the_decorators(program, tmp_path):
+    done = program("""
+        import greenml
+        track = greenml.track("a.json")
+        class Model:
+            @track
+            @staticmethod
+            def plain(x): return x
+            @track
+            @classmethod
+            def of_class(cls, x): return (cls.__name__, x)
+            @staticmethod
+            @track
+            def plain_within(x): return x
+            @track
+            def method(self, x): return x
+        print(Model.plain(1), Model().plain(2), Model.of_class(3), Model().plain_within(4), Model().method(5))
+        for wrong in (lambda: track(property(len)), lambda: track(Model), lambda: track(None),
+                      lambda: greenml.track(len)):
+            try:
+                wrong()
+            except greenml.SettingsError as error:
+                print(error)
+    """)
+    first, *rest = done.stdout.splitlines()
+    assert first == "1 2 ('Model', 3) 4 5"
+    assert len(rest) == 4
+    assert all("put the decorator at a function" in text for text in rest[:3])
+    assert "@greenml.track()" in rest[3]
+    assert len(list(tmp_path.glob("*.json"))) == 5
+
+
+def test_a_working_folder_that_is_gone_is_no_trouble_where_the_output_is_absolute(program, record, tmp_path):
+    program("""
+        import os, sys
+        import greenml
+        os.mkdir("gone"); os.chdir("gone"); os.rmdir(os.getcwd())
+        with greenml.track(sys.argv[1]) as run: run.log(x=1)
+    """, str(tmp_path / "kept.json"))  # fmt: skip
+    assert record("kept.json").metrics == {"x": 1}
