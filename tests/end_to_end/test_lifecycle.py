@@ -384,6 +384,35 @@ def test_a_child_of_greenml_run_sees_the_totals_that_its_parent_accounts(tmp_pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_what_a_command_of_greenml_run_leaves_behind_is_not_of_its_run(tmp_path, greenml, program, record):
+    """Such as a shell, or a server, that has its environment and outlives it."""
+    code = "import os; open('left', 'w').write(os.environ['GREENML_RUN_DIR'])"
+    done = greenml("run", "--", sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    ended = record()
+    later = "import greenml\nwith greenml.track('later.json') as run: run.log(x=1)"
+    said = program(later, GREENML_RUN_DIR=(tmp_path / "left").read_text()).stderr
+    assert said == "greenml: the run that GREENML_RUN_DIR names has ended; this is another\n"
+    assert record("later.json").metrics == {"x": 1}
+    assert record() == ended
+    greenml("finish", "run.json")
+    assert (record().duration_seconds, record().metrics) == (ended.duration_seconds, {})
+
+
+def test_a_command_whose_greenml_run_was_killed_is_of_its_run(tmp_path, plain_environment, record):
+    code = (
+        "import os, signal, time, greenml\n"
+        "os.kill(os.getppid(), signal.SIGKILL)\n"
+        "time.sleep(0.3)\n"
+        "with greenml.track('own.json') as run: run.log(x=1)\n"
+    )
+    command = [sys.executable, "-m", "greenml", "run", "--", sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, env=plain_environment, stdout=subprocess.PIPE, text=True) as process:
+        process.communicate(timeout=60)  # the command has its output open until it ends
+    assert record().metrics == {"x": 1}
+    assert not (tmp_path / "own.json").exists()
+
+
 def test_an_output_that_takes_nothing_is_one_line(tmp_path, plain_environment):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(

@@ -234,6 +234,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     with pytest.raises(SettingsError, match="cannot be written: Not a directory; give another output") as error:
         Joined(tmp_path / "file" / "run.json", ALONE, environment=environment)
     assert "\n" not in str(error.value)
+    assert (membership.RUN_DIR_VARIABLE in str(error.value)) == bool(environment), "what is wrong is named"
 
 
 def elsewhere(number: int, **more: Any) -> Job:

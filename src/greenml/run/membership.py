@@ -12,6 +12,7 @@ that their launcher gives it, where it gives one, and the process that started t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -109,9 +110,29 @@ def join_run(
             )
         return _enter_first_fit(output, job, header, resume=resume)
     except OSError as error:
-        raise SettingsError(
-            f"output {output}: cannot be written: {error.strerror or error}; give another output"
-        ) from None
+        where = f"{RUN_DIR_VARIABLE} {run_dir_name}" if run_dir_name else f"output {output}"
+        raise SettingsError(f"{where}: cannot be written: {error.strerror or error}; give another output") from None
+
+
+def named_run(environment: Mapping[str, str]) -> Path | None:
+    """Return the run directory that ``GREENML_RUN_DIR`` names for this process; None where it names none.
+
+    What a command of ``greenml run`` left running, or left in a shell's environment, outlives the run: that has ended,
+    with its time and its costs, and nobody joins it.
+    """
+    name = environment.get(RUN_DIR_VARIABLE)
+    if not name:
+        return None
+    members = _members(Path(name))
+    watching = [member for member in members if member.header.get("watches")]
+    if not watching or any(member.alive for member in members):
+        return Path(name)
+    for path in trace_paths(Path(name)):
+        with contextlib.suppress(RecordError):
+            trace = trace_file.read(path)
+            if trace.header.get("watches") and trace.status is None:  # it was killed: what it started may go on
+                return Path(name)
+    return None
 
 
 def process_ids(run_dir: Path, job: Job) -> list[int]:

@@ -269,13 +269,16 @@ class Run:
             "command": to_jsonable(self._command or environment.command()),
             "host_facts": {**environment.host(), "cloud": environment.cloud()},
         }  # fmt: skip
-        named = os.environ if self._join is None else {membership.RUN_DIR_VARIABLE: str(self._join)}
+        named = self._join or membership.named_run(os.environ)
+        if named is None and os.environ.get(membership.RUN_DIR_VARIABLE):
+            log.warning("greenml: the run that %s names has ended; this is another", membership.RUN_DIR_VARIABLE)
         self._membership, writer = membership.join_run(
-            self.settings.output, me, header, resume=self._resume, environment=named
-        )
+            self.settings.output, me, header, resume=self._resume,
+            environment={membership.RUN_DIR_VARIABLE: str(named)} if named is not None else {},
+        )  # fmt: skip
         self._pid, self._rank = os.getpid(), me.rank
         self.output = _absolute(self._membership.output, self._folder)
-        if self.output != self.settings.output and not os.environ.get(membership.RUN_DIR_VARIABLE):
+        if self.output != self.settings.output and named is None:
             log.warning(
                 "greenml: %s belongs to another run; this one goes to %s", _shown(self.settings.output),
                 _shown(self.output),
@@ -291,14 +294,19 @@ class Run:
         except Exception as error:  # noqa: BLE001  "can't start new thread": the run has its time and no energy
             self._trouble("start", error)
         if self.settings.sinks:
-            self._start_sinks(float(header["unix_seconds"]))
+            self._start_sinks(float(header["unix_seconds"]), within=named is not None and self._join is None)
 
     @_guarded
-    def _start_sinks(self, unix_seconds: float) -> None:
-        """Open the sinks, in the lead process alone. What they need is imported here: a fork waits for imports."""
+    def _start_sinks(self, unix_seconds: float, *, within: bool) -> None:
+        """Open the sinks, in the lead process alone. What they need is imported here: a fork waits for imports.
+
+        Args:
+            unix_seconds: when the run began.
+            within: the run is one of ``greenml run``, or another that ``GREENML_RUN_DIR`` names.
+        """
         if self._rank not in (None, 0):
             return
-        if os.environ.get(membership.RUN_DIR_VARIABLE) and not self._watches:
+        if within and not self._watches:
             if self.settings.known_from.get("sinks") == "argument":  # else 'greenml run' has them, too
                 self._note_once("sink", "only 'greenml run' delivers to the sinks of its run; give it --sink")
             return
