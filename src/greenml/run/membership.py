@@ -31,7 +31,9 @@ from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.file import TraceWriter, boot_id
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
-_LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch
+_LOOPBACK = re.compile(
+    r":((ip6-)?localhost[\w.-]*|127\.[\d.]+|::1|0\.0\.0\.0):"
+)  # the same name on every machine: it names no launch
 _NAMED_ALIKE = re.compile(r"torchrun:none:")  # torchrun's run id where the user gives none
 _UNIQUE = ("srun", "mpirun", "torchrun")  # their launches have names that no later launch has
 
@@ -258,6 +260,7 @@ def _is_child(header: Mapping[str, Any], job: Job) -> bool:
 
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 ANCESTORS = 8  # between a rank and its launcher lie a shell or two at the most
+MOST_DIGITS = 10  # of a rank, or a number of machines
 SERVER = "server"  # the launcher of a server's workers
 _PROXIES = ("--control-port", "--upstream-port")  # options of MPICH's and Intel MPI's proxies: they name their mpirun
 
@@ -353,7 +356,7 @@ class Job:
 
 def _integer(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() else None
+    return int(text) if len(text) < MOST_DIGITS and text.isascii() and text.isdecimal() else None
 
 
 def current(environment: Mapping[str, str] | None = None) -> Job:
@@ -411,12 +414,20 @@ def of_server() -> Job:
 
 
 def _launcher(environment: Mapping[str, str]) -> _Launcher | None:
-    """Return the launcher of a process; a rank without a world size, or outside of it, is a left-over variable."""
+    """Return the launcher of a process; a rank without a world size, or outside of it, is a left-over variable.
+
+    ``srun --mpi=pmi2`` sets the variables of MPICH too, as the launcher that it is: with the rank that it gives itself.
+    That of a Hydra which it started is another, or that of the only process of its node.
+    """
+    found: dict[str, tuple[_Launcher, int, int]] = {}
     for launcher in _LAUNCHERS:
         rank, world_size = _integer(environment, launcher.rank), _integer(environment, launcher.world_size)
         if launcher.marker in environment and rank is not None and world_size is not None and rank < world_size:
-            return launcher
-    return None
+            found[launcher.marker] = launcher, rank, world_size
+    mpich, slurm = found.get("PMI_RANK"), found.get("SLURM_STEP_ID")
+    if mpich is not None and slurm is not None and mpich[1:] == slurm[1:]:
+        del found["PMI_RANK"]
+    return next((launcher for launcher, _, _ in found.values()), None)
 
 
 def _process_group(environment: Mapping[str, str]) -> tuple[int | None, int | None, str]:
