@@ -275,6 +275,13 @@ def test_what_only_describes_a_gpu_costs_no_energy(child, function):
     assert device["name"] == ("GPU 0" if function == "nvmlDeviceGetName" else "Tesla V100-SXM2-32GB")
 
 
+def test_the_version_of_a_driver_that_does_not_tell_it_costs_no_energy(child):
+    script = Script(gpus=(Gpu(power=200.0),), faults=(Error("nvmlSystemGetDriverVersion", UNKNOWN),))
+    device, first, second = child(script, read_twice(0.7))
+    assert (device["method"], device["detail"].get("driver", "")) == ("counter", "")
+    assert second["energy_joules"] > first["energy_joules"]
+
+
 def test_a_name_that_is_not_utf_8_is_read(child):
     raw = b"NVIDIA A100\xae \xff Beta".decode("utf-8", "surrogateescape")
     (device,) = child(Script(gpus=(replace(A100, name=raw),)), DECLARE)

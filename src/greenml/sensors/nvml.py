@@ -154,7 +154,9 @@ def _open(proc: Path, dev: Path) -> tuple[Library | None, str, list[Card]]:
         reason = _sentence("NVML", error)
         return None, reason, _kernel_cards(proc, dev, reason)
     try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion)
+        driver = ""
+        with contextlib.suppress(pynvml.NVMLError):  # it is only named in the record
+            driver = _text(pynvml.nvmlSystemGetDriverVersion)
         cards = [_card(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         library.release()
