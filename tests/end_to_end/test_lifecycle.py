@@ -302,6 +302,37 @@ def test_a_signal_s_handler_may_speak_to_the_run(program, record):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_what_a_signal_s_handler_raises_reaches_the_program(program, record):
+    """A time limit that is over, or a preemption, while the program was within a call of the run."""
+    done = program("""
+        import signal, time
+        import greenml
+        class Over(Exception): pass
+        class Limit:
+            def over(self, *_): raise Over
+        class Late:  # the signal comes as greenml makes text of it
+            def __str__(self): signal.raise_signal(signal.SIGALRM); return "x"
+        signal.signal(signal.SIGALRM, Limit().over)
+        run = greenml.track().start()
+        reached = []
+        for call in (lambda: run.log(x=Late()), lambda: run.params([Late()]), lambda: run.begin_phase(Late()),
+                     lambda: run.note(Late()), lambda: run.stop(Late())):
+            try:
+                call()
+            except Over:
+                reached.append(1)
+        class Wrong:
+            def __str__(self): raise ValueError
+        run.log(wrong=Wrong())
+        run.log(kept=1)
+        run.stop()
+        print(len(reached))
+    """)
+    assert done.stdout == "5\n"
+    assert (record().status, record().metrics["kept"]) == ("completed", 1)
+    assert record().metrics["wrong"] == "(Wrong that cannot be printed: ValueError)"
+
+
 def test_a_handler_that_ends_the_run_within_an_import_loses_no_record(program, record):
     """What makes the record is being imported when the signal comes: it is made as soon as that can be."""
     done = program(

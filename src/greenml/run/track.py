@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenml.accounting.status import RunningTotals
-from greenml.errors import SettingsError
+from greenml.errors import SettingsError, is_of_handler
 from greenml.redaction import RedactingFilter, redact_text
 from greenml.run import environment, exit_hooks, membership
 from greenml.run.exit_hooks import outcome
@@ -152,7 +152,9 @@ def _guarded(method: Function) -> Function:
     def guarded(run: Run, /, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  as the method has it
         try:
             return method(run, *arguments, **keywords)
-        except Exception as error:  # noqa: BLE001  a fault of ours, or a wrong argument, never ends a training
+        except Exception as error:  # a fault of ours, or a wrong argument, never ends a training
+            if is_of_handler(error):
+                raise
             run._trouble(method.__name__, error)
             return None
 
@@ -163,7 +165,7 @@ class Run:
     """A run that is being measured. Made by ``track()``.
 
     Every method may be called from any thread, and from a signal's handler at any moment. None but ``start()`` raises:
-    what cannot be done is a note in the record.
+    what cannot be done is a note in the record. What a signal's handler of the program raises meanwhile goes through.
 
     Args:
         settings: resolved.
@@ -440,7 +442,9 @@ class Run:
             if exit_hooks.interrupted and not self._cards and _finish_elsewhere(self.output):
                 return None
             return exit_hooks.imports(self._write_record)
-        except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
+        except Exception as error:  # the training is done: its results must not be lost over its record
+            if is_of_handler(error):
+                raise
             if exit_hooks.within_import():
                 self._owed = True
             elif not self._unwritten and self.run_dir.is_dir():  # else that was said, or the folder was taken away
@@ -511,7 +515,9 @@ class Run:
         self.offer()
         try:
             return self._phases.begin(name, self._within(since_seconds)) if self._is_active() else -1
-        except Exception as error:  # noqa: BLE001  a fault of ours, or a wrong argument, never ends a training
+        except Exception as error:  # a fault of ours, or a wrong argument, never ends a training
+            if is_of_handler(error):
+                raise
             self._trouble("begin_phase", error)
             return -1
 
@@ -643,7 +649,9 @@ class Run:
                 return unknown
             self._last_totals = self._live.totals() if recorder is not None else self._live.end()
             return self._last_totals
-        except Exception as error:  # noqa: BLE001  as in begin_phase
+        except Exception as error:  # as in begin_phase
+            if is_of_handler(error):
+                raise
             self._trouble("totals", error)
             return unknown
         finally:
