@@ -15,6 +15,7 @@ been right, for every message that does so.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 
 
@@ -62,3 +63,16 @@ def did_you_mean(names: Iterable[str]) -> str:
     """Return the end of a message that asks for names, empty where there are none: ``; did you mean 'a' or 'b'?``."""
     quoted = " or ".join(map(repr, names))
     return f"; did you mean {quoted}?" if quoted else ""
+
+
+def is_of_handler(error: BaseException) -> bool:
+    """Tell whether a signal's handler of the program raised an exception: a time limit, or the notice of a preemption.
+
+    It came while something of greenml's was at work, and is not greenml's to keep.
+    """
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers} - {None}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code not in codes:
+        trace = trace.tb_next
+    return trace is not None

@@ -26,6 +26,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
+LONGEST_SHOWN = 40  # characters of a file's name in that of its new version
 LOCK_SECONDS = 120.0  # the longest wait for another process that works in the same folder
 # What a file system without locks answers (some network mounts): there, every process goes ahead as if it were alone.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
@@ -98,7 +99,8 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[int]:
         OSError: the file cannot be written.
     """
     target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    name = target.name[:LONGEST_SHOWN]  # a name may be as long as the file system allows: there is room for no more
+    temporary = target.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)
     try:

@@ -94,7 +94,7 @@ def resolve(
     layers: list[tuple[str, Mapping[str, Any]]] = [
         ("argument", {name: value for name, value in arguments.items() if value is not None}),
         ("environment", _from_environment(environment)),
-        ("pyproject.toml", _from_pyproject(folder or Path.cwd())),
+        ("pyproject.toml", _from_pyproject(folder)),
     ]
     values: dict[str, Any] = {}
     known_from: dict[str, str] = {}
@@ -112,7 +112,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _from_pyproject(folder: Path) -> dict[str, Any]:
+def _from_pyproject(folder: Path | None) -> dict[str, Any]:
+    try:
+        folder = folder or Path.cwd()
+    except OSError:  # the working folder was removed: it has no file
+        return {}
     for parent in (folder, *folder.parents):
         path = parent / "pyproject.toml"
         if path.is_file():
@@ -151,6 +155,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:  # noqa: ANN401  anythi
     if name == "output":
         if not isinstance(value, str | os.PathLike):
             raise SettingsError(f"{where} is {value!r}; it must be a folder that exists or a file that ends in .json")
+        if "\0" in os.fsdecode(value):
+            raise SettingsError(f"{where} is {value!r}; a file's name has no null character")
         return _output(Path(value), where)
     if _KINDS[name] is str:
         return str(value).strip()

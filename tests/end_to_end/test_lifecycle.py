@@ -302,6 +302,37 @@ def test_a_signal_s_handler_may_speak_to_the_run(program, record):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_what_a_signal_s_handler_raises_reaches_the_program(program, record):
+    """A time limit that is over, or a preemption, while the program was within a call of the run."""
+    done = program("""
+        import signal, time
+        import greenml
+        class Over(Exception): pass
+        class Limit:
+            def over(self, *_): raise Over
+        class Late:  # the signal comes as greenml makes text of it
+            def __str__(self): signal.raise_signal(signal.SIGALRM); return "x"
+        signal.signal(signal.SIGALRM, Limit().over)
+        run = greenml.track().start()
+        reached = []
+        for call in (lambda: run.log(x=Late()), lambda: run.params([Late()]), lambda: run.begin_phase(Late()),
+                     lambda: run.note(Late()), lambda: run.stop(Late())):
+            try:
+                call()
+            except Over:
+                reached.append(1)
+        class Wrong:
+            def __str__(self): raise ValueError
+        run.log(wrong=Wrong())
+        run.log(kept=1)
+        run.stop()
+        print(len(reached))
+    """)
+    assert done.stdout == "5\n"
+    assert (record().status, record().metrics["kept"]) == ("completed", 1)
+    assert record().metrics["wrong"] == "(Wrong that cannot be printed: ValueError)"
+
+
 def test_a_handler_that_ends_the_run_within_an_import_loses_no_record(program, record):
     """What makes the record is being imported when the signal comes: it is made as soon as that can be."""
     done = program(
@@ -384,6 +415,35 @@ def test_a_child_of_greenml_run_sees_the_totals_that_its_parent_accounts(tmp_pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_what_a_command_of_greenml_run_leaves_behind_is_not_of_its_run(tmp_path, greenml, program, record):
+    """Such as a shell, or a server, that has its environment and outlives it."""
+    code = "import os; open('left', 'w').write(os.environ['GREENML_RUN_DIR'])"
+    done = greenml("run", "--", sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    ended = record()
+    later = "import greenml\nwith greenml.track('later.json') as run: run.log(x=1)"
+    said = program(later, GREENML_RUN_DIR=(tmp_path / "left").read_text()).stderr
+    assert said == "greenml: the run that GREENML_RUN_DIR names has ended; this is another\n"
+    assert record("later.json").metrics == {"x": 1}
+    assert record() == ended
+    greenml("finish", "run.json")
+    assert (record().duration_seconds, record().metrics) == (ended.duration_seconds, {})
+
+
+def test_a_command_whose_greenml_run_was_killed_is_of_its_run(tmp_path, plain_environment, record):
+    code = (
+        "import os, signal, time, greenml\n"
+        "os.kill(os.getppid(), signal.SIGKILL)\n"
+        "time.sleep(0.3)\n"
+        "with greenml.track('own.json') as run: run.log(x=1)\n"
+    )
+    command = [sys.executable, "-m", "greenml", "run", "--", sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, env=plain_environment, stdout=subprocess.PIPE, text=True) as process:
+        process.communicate(timeout=60)  # the command has its output open until it ends
+    assert record().metrics == {"x": 1}
+    assert not (tmp_path / "own.json").exists()
+
+
 def test_an_output_that_takes_nothing_is_one_line(tmp_path, plain_environment):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -487,3 +547,83 @@ def test_coroutines_and_generators_are_measured_until_they_end(program, record):
     assert (record("failing.json").status, record("failing.json").error) == ("failed", "ValueError: no")
     paths = {phase.path for phase in record("phases.json").phases}
     assert paths == {"outer", "outer/a", "outer/b", "outer/a/inner", "outer/b/inner"}
+
+
+def test_parameters_and_results_may_have_any_name(program, record):
+    """As those that a program has: ``run.params(**vars(arguments))``."""
+    done = program("""
+        import greenml
+        names = {name: 1 for name in ("run", "self", "method", "keywords", "values", "so_far")}
+        with greenml.track() as run:
+            run.params(**names); run.log(**names); run.describe(**names); run.count(**names)
+    """)
+    assert done.stderr == ""
+    made = record("run.json")
+    assert made.params == made.metrics == dict.fromkeys(("run", "self", "method", "keywords", "values", "so_far"), 1)
+
+
+def test_runs_can_be_copied_and_pickled_and_what_they_decorate_too(program, record, tmp_path):
+    """A copy is a run that has not started; joblib and Ray pickle a function of the script with all that it holds."""
+    done = program("""
+        import copy, pickle
+        import cloudpickle
+        import greenml
+        def double(x): return 2 * x
+        work = greenml.track("work.json")(double)
+        with greenml.track(name="whole") as run:
+            step = run.phase("step")(double)
+            print(cloudpickle.loads(cloudpickle.dumps(work))(2), cloudpickle.loads(cloudpickle.dumps(step))(3))
+            for copied in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run), copy.copy(run)):
+                copied.log(lost=1)
+                with copied.phase("lost"): pass
+                print(copied.stop())
+            run.log(kept=1)
+            with pickle.loads(pickle.dumps(run)) as other: other.log(other=1)
+        print(pickle.loads(pickle.dumps(run)).record.status)
+    """)
+    assert done.stdout == "4 6\nNone\nNone\nNone\ncompleted\n"
+    assert (record("run.json").metrics, record("run.json").phases) == ({"kept": 1}, [])
+    assert (record("run-2.json").metrics, record("run-2.json").name) == ({"other": 1}, "whole")
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json", "work.json"]
+
+
+def test_methods_are_measured_in_either_order_of_the_decorators(program, tmp_path):
+    done = program("""
+        import greenml
+        track = greenml.track("a.json")
+        class Model:
+            @track
+            @staticmethod
+            def plain(x): return x
+            @track
+            @classmethod
+            def of_class(cls, x): return (cls.__name__, x)
+            @staticmethod
+            @track
+            def plain_within(x): return x
+            @track
+            def method(self, x): return x
+        print(Model.plain(1), Model().plain(2), Model.of_class(3), Model().plain_within(4), Model().method(5))
+        for wrong in (lambda: track(property(len)), lambda: track(Model), lambda: track(None),
+                      lambda: greenml.track(len)):
+            try:
+                wrong()
+            except greenml.SettingsError as error:
+                print(error)
+    """)
+    first, *rest = done.stdout.splitlines()
+    assert first == "1 2 ('Model', 3) 4 5"
+    assert len(rest) == 4
+    assert all("put the decorator at a function" in text for text in rest[:3])
+    assert "@greenml.track()" in rest[3]
+    assert len(list(tmp_path.glob("*.json"))) == 5
+
+
+def test_a_working_folder_that_is_gone_is_no_trouble_where_the_output_is_absolute(program, record, tmp_path):
+    program("""
+        import os, sys
+        import greenml
+        os.mkdir("gone"); os.chdir("gone"); os.rmdir(os.getcwd())
+        with greenml.track(sys.argv[1]) as run: run.log(x=1)
+    """, str(tmp_path / "kept.json"))  # fmt: skip
+    assert record("kept.json").metrics == {"x": 1}

@@ -859,6 +859,43 @@ def test_a_callback_added_later_measures_from_there(green, tmp_path):
     assert record.trainer["counts"]["samples"] == 16.0
 
 
+def test_a_guest_that_is_called_first_keeps_no_other_callback_from_its_hook(green, tmp_path):
+    class Seen(transformers.TrainerCallback):
+        hooks = ()
+
+        def on_train_begin(self, *_, **__):
+            self.hooks = (*self.hooks, "begin")
+
+        def on_train_end(self, *_, **__):
+            self.hooks = (*self.hooks, "end")
+
+    trainer, callback, seen = toy.trainer(tmp_path, max_steps=1), green(), Seen()
+    trainer.callback_handler.callbacks = [callback, seen, transformers.DefaultFlowCallback()]
+    trainer.train()
+    assert seen.hooks == ("begin", "end")
+    assert callback.stop().trainer["counts"]["steps"] == 1.0
+
+
+def test_of_two_callbacks_in_one_trainer_the_first_measures_and_this_is_said(green, tmp_path, caplog):
+    """As a cell that adds one and is run twice leaves them."""
+    first, second = green(**PRICED), green(tmp_path / "second.json", max_kwh=10.0)
+    trainer = toy.trainer(tmp_path, first, max_steps=2)
+    for _ in range(2):
+        trainer.add_callback(second)
+    trainer.train()
+    trainer.evaluate()
+    assert second.stop() is None
+    record = first.stop()
+    beside_each_other(record)
+    assert {phase.path for phase in record.phases} == {"setup", "train", "eval"}
+    assert (len(record.attempts), record.trainer["counts"]["steps"]) == (1, 2.0)
+    assert [note.text for note in record.notes if note.code == "callback"] == [
+        "this Trainer has two GreenCallbacks: the first measures, and has its settings and budget"
+    ]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run.json"]
+    assert caplog.text.count("two GreenCallbacks") == 1
+
+
 def test_a_hyperparameter_search_is_a_run_of_runs(green, tmp_path):
     optuna = pytest.importorskip("optuna", reason="optuna is not installed")
     optuna.logging.set_verbosity(optuna.logging.ERROR)

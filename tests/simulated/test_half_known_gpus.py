@@ -11,7 +11,7 @@ import pytest
 
 from . import simnvml
 from .conftest import DECLARE, read_twice, tolerance_joules
-from .simnvml import A100, H100, UNKNOWN, Error, Gpu, Hang, Script
+from .simnvml import A100, H100, UNKNOWN, Constant, Error, Gpu, Hang, Script
 
 NO_PERMISSION, NOT_SUPPORTED = 4, 3
 NOTHING = tuple(Error(name) for name in ("nvmlDeviceGetPowerUsage", "field:83", "field:185", "field:186"))
@@ -140,6 +140,19 @@ def test_a_gpu_that_this_process_may_not_touch_is_left_out_beside_one_that_it_ma
     assert [device["id"] for device in child(script, DECLARE)] == ["GPU-mine"]
 
 
+def test_two_gpus_of_one_uuid_are_two_and_each_is_counted(start):
+    """As some hypervisors pass them through: all zeros, or a copy of one."""
+    same = "GPU-00000000-0000-0000-0000-000000000000"
+    program = start([Gpu(power=200.0, uuid=same), Gpu(power=100.0, uuid=same)], 2.0)
+    said = program.said()
+    devices = program.gpus()
+    assert [device.id for device in devices] == ["pci-00000000:07:00.0", "pci-00000000:0f:00.0"]
+    for at, device in enumerate(devices):
+        usage = program.record.phase("train").usage[device.id]
+        truth = program.script.energy_joules(at, said["begin"], said["end"])
+        assert usage.energy_joules == pytest.approx(truth, abs=0.03 * truth + unread_joules(program, usage, 200.0))
+
+
 KERNEL = """
 from pathlib import Path
 proc, dev = Path("proc"), Path("dev"); dev.mkdir()
@@ -171,6 +184,35 @@ def test_gpus_that_the_kernel_lists_are_declared_where_the_library_does_not_work
 
 
 # Fields that fail
+
+
+@pytest.mark.parametrize("fields", [{}, {"counter": False}, {"counter": False, "sample_capacity": 0}])
+def test_a_power_or_a_step_of_the_counter_that_no_device_has_is_not_counted(start, fields):
+    """A driver that does not know its power may tell -1 milliwatt as an unsigned number: 4,294,967 W."""
+    absurd = (Constant(200.0, end=4.0), Constant(4_294_967.0, 4.0, 4.1), Constant(200.0, start=4.1))
+    program = start([Gpu(power=absurd, window_seconds=0.02, **fields)], 6.0)
+    program.said()
+    [device] = program.gpus()
+    usage = program.record.phase("train").usage[device.id]
+    truth = 200.0 * program.record.phase("train").seconds
+    assert usage.energy_joules == pytest.approx(truth, abs=0.03 * truth + unread_joules(program, usage, 200.0))
+    assert device.usage.power_max_watts == pytest.approx(200.0)
+    assert len(program.notes("counter-reset")) == (not fields)  # power is integrated over that step
+
+
+@pytest.mark.parametrize(
+    ("told", "believed"),
+    [
+        ([500.0, 502.0, 1.8e16, 504.0, 506.0], [500.0, 502.0, None, 504.0, 506.0]),  # of one reading
+        ([500.0, 502.0, 1e9, 1e9 + 2, 1e9 + 4], [500.0, 502.0, None, 0.0, 2.0]),  # of the counter
+        ([500.0, 502.0, 1e9, 1e9 + 2, 3.0, 4.0], [500.0, 502.0, None, 0.0, 3.0, 4.0]),  # and then it begins anew
+        ([500.0, 502.0, None, 3.0, 5.0], [500.0, 502.0, None, 3.0, 5.0]),
+    ],
+)
+def test_a_counter_that_leaps_begins_anew_once_the_next_reading_lies_there_too(child, told, believed):
+    code = f"(s,) = probe(); say([s._believed(joules, 1e6 + second) for second, joules in enumerate({told})])"
+    found = child(Script(gpus=(Gpu(counter_base_millijoules=0.0),)), code)
+    assert found == believed
 
 
 @pytest.mark.parametrize("begin", [0.0, 8.0])
@@ -231,6 +273,13 @@ def test_what_only_describes_a_gpu_costs_no_energy(child, function):
     [device] = child(Script(gpus=(Gpu(faults=(Error(function, UNKNOWN),)),)), DECLARE)
     assert device["method"] == "counter"
     assert device["name"] == ("GPU 0" if function == "nvmlDeviceGetName" else "Tesla V100-SXM2-32GB")
+
+
+def test_the_version_of_a_driver_that_does_not_tell_it_costs_no_energy(child):
+    script = Script(gpus=(Gpu(power=200.0),), faults=(Error("nvmlSystemGetDriverVersion", UNKNOWN),))
+    device, first, second = child(script, read_twice(0.7))
+    assert (device["method"], device["detail"].get("driver", "")) == ("counter", "")
+    assert second["energy_joules"] > first["energy_joules"]
 
 
 def test_a_name_that_is_not_utf_8_is_read(child):

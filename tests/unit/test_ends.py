@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,3 +219,38 @@ def test_a_log_handler_of_the_program_that_raises_ends_no_training(tmp_path: Pat
         logging.getLogger().removeHandler(handler)
     assert record is not None
     assert any(note.code == "call-failed" for note in record.notes)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kept", "notes"),
+    [
+        ("FAILED", "no", "failed", 0), ("FINISHED", None, "completed", 1), ("crashed", "no", "failed", 1),
+        (0, None, "completed", 1), (object(), None, "completed", 1),
+    ],
+)  # fmt: skip
+def test_a_word_that_is_no_status_costs_no_end(tmp_path: Path, status, error, kept: str, notes: int):
+    run = greenml.track(tmp_path / "run.json").start()
+    record = run.stop(status, error)
+    assert record is not None
+    assert (record.status, record.error) == (kept, error)
+    said = [note.text for note in record.notes if note.code != "sensor-absent"]
+    assert len(said) == notes
+    assert all("is no status" in text for text in said)
+
+
+def test_a_status_so_far_that_is_none_is_the_end_of_a_process_that_says_no_more(tmp_path: Path):
+    code = "import os, greenml; greenml.track('run.json').start().save('FINISHED'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert record_search.open_record(tmp_path / "run.json").status == "completed"
+
+
+def test_a_run_that_several_threads_start_is_started_once(tmp_path: Path):
+    run = greenml.track(tmp_path / "run.json")
+    threads = [threading.Thread(target=run.start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.stop()
+    assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "greenml-sampler"]

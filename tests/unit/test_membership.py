@@ -236,6 +236,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     with pytest.raises(SettingsError, match="cannot be written: Not a directory; give another output") as error:
         Joined(tmp_path / "file" / "run.json", ALONE, environment=environment)
     assert "\n" not in str(error.value)
+    assert (membership.RUN_DIR_VARIABLE in str(error.value)) == bool(environment), "what is wrong is named"
 
 
 def elsewhere(number: int, **more: Any) -> Job:
@@ -263,10 +264,12 @@ def end(*members: Joined) -> None:
         (rank(0, launcher="distributed", launch=""), elsewhere(1, launcher="distributed", launch="")),
         (rank(0, launcher="distributed", launch="distributed:127.0.0.1:29500"),
          elsewhere(1, launcher="distributed", launch="distributed:127.0.0.1:29500")),
+        (rank(0, launch="torchrun:none:localhost.localdomain:29500"),  # what a container calls itself
+         elsewhere(1, launch="torchrun:none:localhost.localdomain:29500")),
         (rank(0, launcher="mpirun", launch=""), rank(1, launcher="mpirun", launch="", parent="51@1.0")),
     ],
     ids=["one shell", "one process", "child", "no launcher", "launch", "launcher", "world size", "left over", "no name",
-         "loopback", "mpirun"],
+         "loopback", "loopback's long name", "mpirun"],
 )  # fmt: skip
 def test_what_is_not_of_one_launch_is_another_record(output: Path, first: Job, second: Job):
     members = [Joined(output, first), Joined(output, second)]

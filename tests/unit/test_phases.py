@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 
@@ -119,3 +120,55 @@ def test_a_step_beyond_all_numbers_is_left_out_and_nothing_is_lost(tmp_path, cap
     assert record is not None
     assert [phase.path for phase in record.phases] == ["train"]
     assert "could not be written" not in caplog.text
+
+
+def test_a_phase_of_a_run_that_is_gone_holds_none_of_a_later_run():
+    """Python gives a later run the memory, and so the id(), of one that is gone."""
+    paths = set()
+    for _ in range(50):
+        earlier = OpenPhases([].append)
+        earlier.begin("earlier")
+        del earlier
+        said: list[dict[str, object]] = []
+        later = OpenPhases(said.append)
+        other = threading.Thread(target=later.begin, args=("other",))
+        other.start()
+        other.join()  # its phase, as the first of its run, has the number of the earlier one
+        later.begin("here")
+        paths.add(said[-1]["phase"])
+        del later
+    assert paths == {"here"}
+
+
+def test_a_phase_that_is_left_more_often_than_entered_says_nothing():
+    phases = Phases()
+    train = phases.phase("train")
+    with train:
+        pass
+    train.__exit__(None, None, None)
+    assert phases.said == ["+train", "-train"]
+
+
+def test_times_that_are_none_of_the_run_make_it_no_longer(tmp_path):
+    """Such as those of another clock."""
+    run = greenml.track(tmp_path / "run.json").start()
+    for begin, end in ((None, time.time()), (time.time(), None), (0.0, math.nan), (math.nan, None), ("x", "y")):
+        number = run.begin_phase("train", begin)
+        time.sleep(0.01)
+        run.end_phase(number, end)
+    record = run.stop(end_seconds=time.time())
+    assert record is not None
+    assert {note.code for note in record.notes} <= {"sensor-absent"}
+    [phase] = record.phases
+    assert phase.count == 5
+    assert phase.seconds <= 5 * record.duration_seconds < 5 * 60
+    assert (record.status, record.ended is not None) == ("completed", True)
+
+
+@pytest.mark.parametrize("end_seconds", [math.inf, math.nan, "now", 10**400])
+def test_an_end_that_is_no_time_is_now(tmp_path, end_seconds):
+    run = greenml.track(tmp_path / "run.json").start()
+    time.sleep(0.05)
+    record = run.stop(end_seconds=end_seconds)
+    assert record is not None
+    assert record.duration_seconds >= 0.05

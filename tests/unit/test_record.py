@@ -79,6 +79,12 @@ def test_the_mode_is_what_the_umask_says(tmp_path: Path):
     assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o640
 
 
+def test_its_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path):
+    path = tmp_path / ("é" * 125 + ".json")
+    record_file.write(a_record(), path)
+    assert record_file.read(path) == a_record()
+
+
 def test_a_write_that_fails_changes_nothing(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "run.json", tmp_path):

@@ -74,6 +74,7 @@ WRONG = [
     ("argument", {"gpus": [0.5]}, "'all' or a list"),
     ("argument", {"output": "run.txt"}, ".json"),
     ("argument", {"output": 5}, "output"),
+    ("argument", {"output": "a\0b.json"}, "no null character"),
     ("argument", {"colour": "green"}, "there are basis, carbon_intensity, gpus"),
     ("environment", {"GREENML_NODES": "x"}, "GREENML_NODES is 'x'"),
     ("environment", {"GREENML_PUE": "inf"}, "GREENML_PUE"),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import greenml
+from greenml.errors import is_of_handler
 
 log = logging.getLogger("greenml")
 MOST_NESTED = 8  # a batch that is nested deeper is not searched
@@ -36,7 +37,9 @@ def quiet(method: Method) -> Method:
     def guarded(self: Troubled, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  as the method has it
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  no fault of ours may end a training
+        except Exception as error:  # no fault of ours may end a training
+            if is_of_handler(error):
+                raise
             with contextlib.suppress(Exception):  # the callback itself may be what is broken
                 self.trouble(f"{method.__name__}: {type(error).__name__}: {error}")
             return None

@@ -117,6 +117,8 @@ class GreenCallback(TrainerCallback):
     ) -> None:
         """Begin the training phase; its first step is that of the checkpoint that it resumes from."""
         self._begin(args)
+        if self._runs.whole is None:
+            return
         if state.is_world_process_zero and state.is_hyper_param_search:
             self._runs.begin_trial(*trial(self._trainer, args, state))
         self._runs.enter("train")
@@ -202,12 +204,19 @@ class GreenCallback(TrainerCallback):
     def _begin(self, args: TrainingArguments) -> None:
         trainer = trainer_calling(self)
         if trainer is not None:
+            callbacks = trainer.callback_handler.callbacks
+            first = next(callback for callback in callbacks if isinstance(callback, GreenCallback))
+            if first is not self:  # each would end the other's run at every phase
+                first.trouble(
+                    "this Trainer has two GreenCallbacks: the first measures, and has its settings and budget"
+                )
+                return
             if trainer is not self._trainer:
                 self._trainer_ref = weakref.ref(trainer)
                 self._runs.end_with(trainer)
             wrap(trainer, GreenCallback)
-            callbacks = trainer.callback_handler.callbacks
-            if callbacks[1:2] != [self]:  # before the reporters: they share one dict of logs, in this order
+            if self not in callbacks[:2]:  # before the reporters: they share one dict of logs, in this order
+                # To a place that the Trainer, which is calling its callbacks in turn, has passed: it leaves none out.
                 callbacks.remove(self)
                 callbacks.insert(1, self)
         self._runs.settle()

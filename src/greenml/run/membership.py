@@ -12,6 +12,7 @@ that their launcher gives it, where it gives one, and the process that started t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -30,7 +31,9 @@ from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.file import TraceWriter, boot_id
 
 RUN_DIR_VARIABLE = "GREENML_RUN_DIR"
-_LOOPBACK = re.compile(r":(localhost|127\.[\d.]+|::1):")  # the same name on every machine: it names no launch
+_LOOPBACK = re.compile(
+    r":((ip6-)?localhost[\w.-]*|127\.[\d.]+|::1|0\.0\.0\.0):"
+)  # the same name on every machine: it names no launch
 _NAMED_ALIKE = re.compile(r"torchrun:none:")  # torchrun's run id where the user gives none
 _UNIQUE = ("srun", "mpirun", "torchrun")  # their launches have names that no later launch has
 
@@ -109,9 +112,29 @@ def join_run(
             )
         return _enter_first_fit(output, job, header, resume=resume)
     except OSError as error:
-        raise SettingsError(
-            f"output {output}: cannot be written: {error.strerror or error}; give another output"
-        ) from None
+        where = f"{RUN_DIR_VARIABLE} {run_dir_name}" if run_dir_name else f"output {output}"
+        raise SettingsError(f"{where}: cannot be written: {error.strerror or error}; give another output") from None
+
+
+def named_run(environment: Mapping[str, str]) -> Path | None:
+    """Return the run directory that ``GREENML_RUN_DIR`` names for this process; None where it names none.
+
+    What a command of ``greenml run`` left running, or left in a shell's environment, outlives the run: that has ended,
+    with its time and its costs, and nobody joins it.
+    """
+    name = environment.get(RUN_DIR_VARIABLE)
+    if not name:
+        return None
+    members = _members(Path(name))
+    watching = [member for member in members if member.header.get("watches")]
+    if not watching or any(member.alive for member in members):
+        return Path(name)
+    for path in trace_paths(Path(name)):
+        with contextlib.suppress(RecordError):
+            trace = trace_file.read(path)
+            if trace.header.get("watches") and trace.status is None:  # it was killed: what it started may go on
+                return Path(name)
+    return None
 
 
 def process_ids(run_dir: Path, job: Job) -> list[int]:
@@ -237,6 +260,7 @@ def _is_child(header: Mapping[str, Any], job: Job) -> bool:
 
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 ANCESTORS = 8  # between a rank and its launcher lie a shell or two at the most
+MOST_DIGITS = 10  # of a rank, or a number of machines
 SERVER = "server"  # the launcher of a server's workers
 _PROXIES = ("--control-port", "--upstream-port")  # options of MPICH's and Intel MPI's proxies: they name their mpirun
 
@@ -332,7 +356,7 @@ class Job:
 
 def _integer(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() else None
+    return int(text) if len(text) < MOST_DIGITS and text.isascii() and text.isdecimal() else None
 
 
 def current(environment: Mapping[str, str] | None = None) -> Job:
@@ -390,12 +414,20 @@ def of_server() -> Job:
 
 
 def _launcher(environment: Mapping[str, str]) -> _Launcher | None:
-    """Return the launcher of a process; a rank without a world size, or outside of it, is a left-over variable."""
+    """Return the launcher of a process; a rank without a world size, or outside of it, is a left-over variable.
+
+    ``srun --mpi=pmi2`` sets the variables of MPICH too, as the launcher that it is: with the rank that it gives itself.
+    That of a Hydra which it started is another, or that of the only process of its node.
+    """
+    found: dict[str, tuple[_Launcher, int, int]] = {}
     for launcher in _LAUNCHERS:
         rank, world_size = _integer(environment, launcher.rank), _integer(environment, launcher.world_size)
         if launcher.marker in environment and rank is not None and world_size is not None and rank < world_size:
-            return launcher
-    return None
+            found[launcher.marker] = launcher, rank, world_size
+    mpich, slurm = found.get("PMI_RANK"), found.get("SLURM_STEP_ID")
+    if mpich is not None and slurm is not None and mpich[1:] == slurm[1:]:
+        del found["PMI_RANK"]
+    return next((launcher for launcher, _, _ in found.values()), None)
 
 
 def _process_group(environment: Mapping[str, str]) -> tuple[int | None, int | None, str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -24,14 +26,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenml.accounting.status import RunningTotals
-from greenml.errors import SettingsError
+from greenml.errors import SettingsError, is_of_handler
 from greenml.redaction import RedactingFilter, redact_text
 from greenml.run import environment, exit_hooks, membership
 from greenml.run.exit_hooks import outcome
 from greenml.run.recorder import Recorder
 from greenml.settings import Settings, resolve
 from greenml.trace import run_dir_of
-from greenml.trace.lines import Line, to_jsonable
+from greenml.trace.lines import STATUSES, Line, to_jsonable
 
 if TYPE_CHECKING:
     from greenml.record.schema import RunRecord
@@ -112,6 +114,8 @@ def track(
         SettingsError: a value is wrong, or the output cannot be written; one line says what would be right.
     """
     arguments: dict[str, Any] = {name: value for name, value in locals().items() if name != "resume"}
+    if callable(output):
+        raise SettingsError("track was given a function; as a decorator it is written with brackets: @greenml.track()")
     arguments["intensity"] = None if intensity is None else str(intensity)
     return Run(checked_settings(arguments), resume=resume)
 
@@ -145,10 +149,12 @@ def _guarded(method: Function) -> Function:
     """Make a method of a run one that never raises: what it raised is a note."""
 
     @functools.wraps(method)
-    def guarded(run: Run, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  as the method has it
+    def guarded(run: Run, /, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  as the method has it
         try:
             return method(run, *arguments, **keywords)
-        except Exception as error:  # noqa: BLE001  a fault of ours, or a wrong argument, never ends a training
+        except Exception as error:  # a fault of ours, or a wrong argument, never ends a training
+            if is_of_handler(error):
+                raise
             run._trouble(method.__name__, error)
             return None
 
@@ -159,7 +165,7 @@ class Run:
     """A run that is being measured. Made by ``track()``.
 
     Every method may be called from any thread, and from a signal's handler at any moment. None but ``start()`` raises:
-    what cannot be done is a note in the record.
+    what cannot be done is a note in the record. What a signal's handler of the program raises meanwhile goes through.
 
     Args:
         settings: resolved.
@@ -197,6 +203,7 @@ class Run:
         self._delivery: Delivery | None = None
         self._pid, self._scoped = 0, False
         self._rank: int | None = None
+        self._begun_seconds = -math.inf
         self._cards: set[Path] = set()
         self._outcome: tuple[str, str | None] | None = None  # how the run ends, once it is being stopped
         self._writes = 0  # how often the record was begun to be written
@@ -208,9 +215,21 @@ class Run:
         self._renew_locks()
         self._phases = OpenPhases(lambda line: self._write(line, edge=True))
 
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[object, ...], dict[str, object]]:
+        """Leave the measurement to this object: a copy, or one in another process, is a run that has not started.
+
+        joblib, Ray and a DataLoader's workers pickle functions and objects with all that these hold.
+        """
+        make = functools.partial(
+            type(self), resume=self._resume, watches=self._watches, command=self._command, identity=self._identity,
+            origin_seconds=self._origin_seconds, join=self._join,
+        )  # fmt: skip
+        return make, (self.settings,), {"output": self.output, "record": self.record, "_folder": self._folder}
+
     def _renew_locks(self) -> None:
         self._lock = threading.RLock()  # reentrant: a signal's handler may stop the run that this thread is stopping
-        self._totals_lock, self._gather_lock = threading.Lock(), threading.Lock()  # never waited for
+        # Never waited for:
+        self._start_lock, self._totals_lock, self._gather_lock = threading.Lock(), threading.Lock(), threading.Lock()
 
     @property
     def run_dir(self) -> Path:
@@ -229,13 +248,22 @@ class Run:
         Raises:
             SettingsError: the output cannot be written.
         """
-        if self._recorder is not None or self._outcome is not None:
-            return self
         place = self._start_place(sys._getframe(1).f_globals.get("__name__"))
+        if not self._start_lock.acquire(blocking=False):
+            return self  # another thread is starting it
+        try:
+            if self._recorder is None and self._outcome is None:
+                self._start(place, since_seconds)
+        finally:
+            self._start_lock.release()
+        return self
+
+    def _start(self, place: object, since_seconds: float | None) -> None:
         exit_hooks.imports(_import_what_starts)
         exit_hooks.end_earlier(place)
         me, now = self._identity(), time.monotonic()
         begun = min(now, since_seconds if since_seconds is not None else now)
+        self._begun_seconds = begun
         header = {
             **{key: value for key, value in asdict(me).items() if key != "names"}, "jobs": dict(me.names),
             "start_seconds": begun, "unix_seconds": time.time() - (now - begun), "watches": self._watches,
@@ -243,13 +271,16 @@ class Run:
             "command": to_jsonable(self._command or environment.command()),
             "host_facts": {**environment.host(), "cloud": environment.cloud()},
         }  # fmt: skip
-        named = os.environ if self._join is None else {membership.RUN_DIR_VARIABLE: str(self._join)}
+        named = self._join or membership.named_run(os.environ)
+        if named is None and os.environ.get(membership.RUN_DIR_VARIABLE):
+            log.warning("greenml: the run that %s names has ended; this is another", membership.RUN_DIR_VARIABLE)
         self._membership, writer = membership.join_run(
-            self.settings.output, me, header, resume=self._resume, environment=named
-        )
+            self.settings.output, me, header, resume=self._resume,
+            environment={membership.RUN_DIR_VARIABLE: str(named)} if named is not None else {},
+        )  # fmt: skip
         self._pid, self._rank = os.getpid(), me.rank
         self.output = _absolute(self._membership.output, self._folder)
-        if self.output != self.settings.output and not os.environ.get(membership.RUN_DIR_VARIABLE):
+        if self.output != self.settings.output and named is None:
             log.warning(
                 "greenml: %s belongs to another run; this one goes to %s", _shown(self.settings.output),
                 _shown(self.output),
@@ -265,15 +296,19 @@ class Run:
         except Exception as error:  # noqa: BLE001  "can't start new thread": the run has its time and no energy
             self._trouble("start", error)
         if self.settings.sinks:
-            self._start_sinks(float(header["unix_seconds"]))
-        return self
+            self._start_sinks(float(header["unix_seconds"]), within=named is not None and self._join is None)
 
     @_guarded
-    def _start_sinks(self, unix_seconds: float) -> None:
-        """Open the sinks, in the lead process alone. What they need is imported here: a fork waits for imports."""
+    def _start_sinks(self, unix_seconds: float, *, within: bool) -> None:
+        """Open the sinks, in the lead process alone. What they need is imported here: a fork waits for imports.
+
+        Args:
+            unix_seconds: when the run began.
+            within: the run is one of ``greenml run``, or another that ``GREENML_RUN_DIR`` names.
+        """
         if self._rank not in (None, 0):
             return
-        if os.environ.get(membership.RUN_DIR_VARIABLE) and not self._watches:
+        if within and not self._watches:
             if self.settings.known_from.get("sinks") == "argument":  # else 'greenml run' has them, too
                 self._note_once("sink", "only 'greenml run' delivers to the sinks of its run; give it --sink")
             return
@@ -337,8 +372,9 @@ class Run:
             if recorder is None:
                 return self.record
             if self._outcome is None:
-                self._outcome = (str(to_jsonable(status)), None if error is None else str(to_jsonable(error)))
-            self._end_recorder(recorder, end_seconds)
+                failed = "completed" if error is None else "failed"
+                self._outcome = (self._status(status, failed), None if error is None else str(to_jsonable(error)))
+            self._end_recorder(recorder, self._within(end_seconds))
             record = self._finish()
             if self._owed:  # called by a signal's handler within an import: the next call makes it, or Python's exit
                 return None
@@ -362,7 +398,7 @@ class Run:
         with self._lock:
             if self._recorder is not None:
                 self._outcome = self._outcome or ("completed", None)
-                self._end_recorder(self._recorder, end_seconds, remove=False)
+                self._end_recorder(self._recorder, self._within(end_seconds), remove=False)
 
     def _end_recorder(self, recorder: Recorder, end_seconds: float | None, *, remove: bool = True) -> None:
         assert self._outcome is not None  # noqa: S101  who ends it says how
@@ -406,7 +442,9 @@ class Run:
             if exit_hooks.interrupted and not self._cards and _finish_elsewhere(self.output):
                 return None
             return exit_hooks.imports(self._write_record)
-        except Exception as error:  # noqa: BLE001  the training is done: its results must not be lost over its record
+        except Exception as error:  # the training is done: its results must not be lost over its record
+            if is_of_handler(error):
+                raise
             if exit_hooks.within_import():
                 self._owed = True
             elif not self._unwritten and self.run_dir.is_dir():  # else that was said, or the folder was taken away
@@ -454,7 +492,7 @@ class Run:
         A coroutine, a generator or an asynchronous generator is measured from its first step until it ends, is closed
         or raises; calls that run at the same time are runs of their own.
         """
-        return tracked(function, lambda: Run(self.settings, resume=self._resume))
+        return tracked(function, functools.partial(Run, self.settings, resume=self._resume))
 
     def phase(self, name: str) -> Phase:
         """Mark a stretch of the run, such as ``train``; nests (``train/eval``) and repeats.
@@ -462,7 +500,7 @@ class Run:
         Phases nest within a thread, and within an asyncio task; those of tasks that run at once lie side by side. It
         may be kept for several ``with`` blocks, and stand above a function of any kind: ``@run.phase("train")``.
         """
-        return Phase(lambda: self.begin_phase(name), self.end_phase)
+        return Phase(functools.partial(self.begin_phase, name), self.end_phase)
 
     def begin_phase(self, name: str, since_seconds: float | None = None) -> int:
         """Begin a phase where a ``with`` block does not fit.
@@ -476,8 +514,10 @@ class Run:
         """
         self.offer()
         try:
-            return self._phases.begin(name, since_seconds) if self._is_active() else -1
-        except Exception as error:  # noqa: BLE001  a fault of ours, or a wrong argument, never ends a training
+            return self._phases.begin(name, self._within(since_seconds)) if self._is_active() else -1
+        except Exception as error:  # a fault of ours, or a wrong argument, never ends a training
+            if is_of_handler(error):
+                raise
             self._trouble("begin_phase", error)
             return -1
 
@@ -490,26 +530,26 @@ class Run:
             until_seconds: ``time.monotonic()`` of when it ended, if that was before now.
         """
         if self._is_active():
-            self._phases.end(number, until_seconds)
+            self._phases.end(number, self._within(until_seconds))
 
     @_guarded
-    def log(self, metrics: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401  results of any kind
+    def log(self, /, metrics: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401  results of any kind
         """Keep results; of a name logged twice the later one."""
         self._keep("metrics", "metrics", metrics, more)
 
     @_guarded
-    def params(self, params: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401
+    def params(self, /, params: Mapping[str, Any] | None = None, **more: Any) -> None:  # noqa: ANN401
         """Keep hyperparameters; of a name given twice the later one."""
         self._keep("params", "params", params, more)
 
     @_guarded
-    def describe(self, **trainer: Any) -> None:  # noqa: ANN401  what a framework knows of itself
+    def describe(self, /, **trainer: Any) -> None:  # noqa: ANN401  what a framework knows of itself
         """Keep what ran: the trainer's arguments, the model, the engine; a later value of a name replaces it."""
         if trainer and self._is_active():
             self._write({"facts": {"trainer": self._jsonable("describe", trainer)}})
 
     @_guarded
-    def count(self, **counts: float) -> None:
+    def count(self, /, **counts: float) -> None:
         """Keep what this process has worked through so far, such as ``samples`` and ``tokens``; ranks are summed."""
         values = {name: to_jsonable(value) for name, value in counts.items()}
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
@@ -547,7 +587,7 @@ class Run:
         if not self._is_active():
             return None
         if so_far:
-            self._write({"so_far": so_far})
+            self._write({"so_far": self._status(so_far, "completed")})
         thread = threading.get_ident()
         depth = self._saving.get(thread, 0)
         if depth >= MOST_SAVES_WITHIN:  # signals come faster than saves end: the one that is under way writes once more
@@ -574,7 +614,7 @@ class Run:
         try:
             gather = exit_hooks.imports(_gather)
             if so_far:
-                self._write({"so_far": so_far})
+                self._write({"so_far": self._status(so_far, "completed")})
             self._write({"facts": {}}, edge=True)  # asks for the devices' readings up to now
             gathered = gather(self.run_dir, timeout_seconds=timeout_seconds)
             for line in gathered.lines:
@@ -609,7 +649,9 @@ class Run:
                 return unknown
             self._last_totals = self._live.totals() if recorder is not None else self._live.end()
             return self._last_totals
-        except Exception as error:  # noqa: BLE001  as in begin_phase
+        except Exception as error:  # as in begin_phase
+            if is_of_handler(error):
+                raise
             self._trouble("totals", error)
             return unknown
         finally:
@@ -643,6 +685,15 @@ class Run:
             self._note_once("value-cut", f"{call}: {cut}")
         return plain
 
+    def _status(self, status: object, otherwise: str) -> str:
+        """Return a status that a record can have; a word that is none is noted, for it would read as a damaged line."""
+        word = str(to_jsonable(status)).lower()
+        if word in STATUSES:
+            return word
+        shown = str(to_jsonable(status))[:100]
+        self._note_once("call-failed", f"{shown!r} is no status ({', '.join(STATUSES[1:])}); {otherwise!r} was kept")
+        return otherwise
+
     def _trouble(self, method: str, error: Exception) -> None:
         """Note that a call had no effect, once a kind."""
         text = exit_hooks.outcome(error)[1]
@@ -661,6 +712,17 @@ class Run:
         recorder = self._recorder
         if recorder is not None:
             recorder.write(line, edge=edge)
+
+    def _within(self, seconds: float | None) -> float | None:
+        """Return a time that a caller gave as one of this run: no part of it lies before its start, or to come.
+
+        ``time.time()`` in place of ``time.monotonic()`` would otherwise make a run of decades.
+        """
+        try:
+            given = math.nan if seconds is None else float(seconds)
+        except (TypeError, ValueError, OverflowError):
+            given = math.nan
+        return max(self._begun_seconds, min(given, time.monotonic())) if math.isfinite(given) else None
 
     def _is_active(self) -> bool:
         """Tell whether this process measures the run; a forked child neither writes nor finishes its parent's run."""
@@ -768,6 +830,9 @@ _begun: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("greenml_phases", d
 _entered: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("greenml_phase_blocks", default=())
 
 
+_made = itertools.count()  # names runs within contexts: an id() would be that of a later run, too
+
+
 class OpenPhases:
     """Begins and ends phases, from any thread or task.
 
@@ -779,21 +844,21 @@ class OpenPhases:
         self._write = write
         self._lock = threading.RLock()  # a signal's handler may begin a phase while this thread does
         self._paths: dict[int, str] = {}
-        self._last = 0
+        self._last, self._key = 0, next(_made)
 
     def begin(self, name: str, since_seconds: float | None = None) -> int:
         """Begin a phase within the last one that this thread or task began and that is open; returns its number."""
         begun = {} if since_seconds is None else {"t": float(since_seconds)}
         with self._lock:
-            numbers = [number for run, number in _begun.get() if run == id(self) and number in self._paths]
+            numbers = [number for run, number in _begun.get() if run == self._key and number in self._paths]
             path = segment(name)
             if numbers:
                 path = f"{self._paths[numbers[-1]]}/{path}"
             self._last += 1
             number = self._last
             self._paths[number] = path
-            others = [entry for entry in _begun.get() if entry[0] != id(self)]
-            _begun.set((*others, *((id(self), open_number) for open_number in numbers), (id(self), number)))
+            others = [entry for entry in _begun.get() if entry[0] != self._key]
+            _begun.set((*others, *((self._key, open_number) for open_number in numbers), (self._key, number)))
             self._write({"phase": path, "begin": number, **begun})
             return number
 
@@ -810,6 +875,7 @@ class OpenPhases:
 
     def _close(self, number: int, until_seconds: float | None = None) -> None:
         if self._paths.pop(number, None) is not None:
+            _begun.set(tuple(entry for entry in _begun.get() if entry != (self._key, number)))
             ended = {} if until_seconds is None else {"t": float(until_seconds)}
             self._write({"end": number, **ended})
 
@@ -835,6 +901,8 @@ class Phase:
     def __exit__(self, *_: object) -> None:
         """End the last one that this thread or task began."""
         mine = [number for phase, number in _entered.get() if phase == id(self) and number in self._open]
+        if not mine and not self._open:
+            return  # it was left more often than entered
         number = mine[-1] if mine else self._open[-1]
         self._open.remove(number)
         _entered.set(tuple(entry for entry in _entered.get() if entry != (id(self), number)))
@@ -842,7 +910,7 @@ class Phase:
 
     def __call__(self, function: Function) -> Function:
         """Return the function with every call of it in the phase, until its coroutine or generator ends."""
-        return tracked(function, lambda: Phase(self._begin, self._end))
+        return tracked(function, functools.partial(Phase, self._begin, self._end))
 
 
 def segment(name: object) -> str:
@@ -860,7 +928,14 @@ def tracked(function: Function, begin: Begin) -> Function:
     Args:
         function: of any kind. A plain one that returns a coroutine or a generator is measured until that ends.
         begin: makes the run of a call.
+
+    Raises:
+        SettingsError: it is no function.
     """
+    if isinstance(function, staticmethod | classmethod):  # the decorators stand in the other order
+        return cast("Function", type(function)(tracked(function.__func__, begin)))
+    if isinstance(function, type) or not callable(function):
+        raise SettingsError(f"{function!r} cannot be measured; put the decorator at a function or a method")
     method = getattr(type(function), "__call__", function)  # noqa: B004  of an object that is called like a function
     kinds: tuple[tuple[Callable[[Any], bool], Callable[[Any, Begin], Callable[..., Any]]], ...] = (
         (inspect.isasyncgenfunction, _of_async_generators),

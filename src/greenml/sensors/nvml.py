@@ -56,6 +56,8 @@ RATES_SECONDS = 1.5  # utilization without samples, beside power samples: every 
 STANDSTILL_SECONDS = (
     1.5  # a counter that was seen to stand still for so long may have failed: power is read at each tick
 )
+# No device or module draws more: a driver that does not know a value may tell the largest of its type (4,294,967 W).
+MOST_WATTS = 10_000.0
 SCOPE_RATIO = 0.02  # a module draws more than its GPU by at least this; a driver that knows no scopes tells equal power
 MODULE_SAMPLES_RATIO = 0.1  # the driver's samples are of the module where they differ from its power by less
 SCOPE_SECONDS = (0.25, 0.6)  # over how long a counter is compared with the power of each scope; when to give up
@@ -152,12 +154,16 @@ def _open(proc: Path, dev: Path) -> tuple[Library | None, str, list[Card]]:
         reason = _sentence("NVML", error)
         return None, reason, _kernel_cards(proc, dev, reason)
     try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion)
+        driver = ""
+        with contextlib.suppress(pynvml.NVMLError):  # it is only named in the record
+            driver = _text(pynvml.nvmlSystemGetDriverVersion)
         cards = [_card(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         library.release()
         reason = _sentence("NVML", error)
         return None, reason, _kernel_cards(proc, dev, reason)
+    names = [card.uuid for card, _ in cards]  # a UUID that two cards have names neither
+    cards = [(card if names.count(card.uuid) == 1 else replace(card, uuid=""), forbidden) for card, forbidden in cards]
     # CUDA leaves out a GPU that this process may not touch; where it may touch none, that is the trouble.
     permitted = [card for card, forbidden in cards if not forbidden]
     return library, driver, permitted or [card for card, _ in cards]
@@ -337,6 +343,9 @@ class _Gpu:
         self._resting: tuple[int | None, int] = None, 0  # the memory in use, and how often it was the same again
         # The counter, since when it shows this, and whether it was seen to stand still since then.
         self._energy: tuple[float | None, float, bool] = (None, -math.inf, True)
+        self._origin_joules = 0.0  # what the counter is taken to have begun at
+        self._counted: tuple[float, float] = math.inf, 0.0  # its last reading that was believed, and when
+        self._leapt_joules = math.inf  # its last reading, if that was not
         self._answers = self._counts = False  # energy or power was read the last time; the counter was
         with library:
             self.device = self._described(selected, driver, notes)
@@ -423,6 +432,7 @@ class _Gpu:
             samples = self._power_buffer.new()
             self._fresh = bool(samples)
         energy, power = (None, None) if samples and not counter else self._energy_and_power()
+        energy = self._believed(energy, now)
         self._energy = (energy, now, False) if energy != self._energy[0] else (energy, self._energy[1], True)
         power = samples[-1][1] if samples else power
         self._answers, self._counts = energy is not None or power is not None, energy is not None
@@ -461,11 +471,33 @@ class _Gpu:
             energy = None if code else value * JOULES_PER_MILLIJOULE
         else:
             energy, power = self._energy_and_power()
+        energy = self._believed(energy, now)
         if energy is None or energy == self._energy[0]:
             return None
         self._energy = energy, now, False
         memory = self._used_memory(now) if now >= self._memory_due else None
         return Reading(energy, power, memory_bytes=memory, power_follows=self._fresh, utilization_follows=True)
+
+    def _believed(self, joules: float | None, now: float) -> float | None:
+        """Return the counter's reading; None for one that lies further on than any device can have come by now.
+
+        Where the next reading lies there too, the counter is taken to have begun anew at it: as after a reset, the
+        integrated power tells what was drawn meanwhile.
+        """
+        if joules is None:
+            return None
+        joules -= self._origin_joules
+        if joules < 0:  # it has itself begun anew
+            joules, self._origin_joules = joules + self._origin_joules, 0.0
+        last, then = self._counted
+        if joules - last > MOST_WATTS * (now - then + TICK_SECONDS):
+            again = 0 <= joules + self._origin_joules - self._leapt_joules <= MOST_WATTS * 2 * TICK_SECONDS
+            if not again:
+                self._leapt_joules = joules + self._origin_joules
+                return None
+            joules, self._origin_joules = 0.0, joules + self._origin_joules
+        self._counted, self._leapt_joules = (joules, now), math.inf
+        return joules
 
     def _used_memory(self, now: float) -> int | None:
         """Read the memory in use, and settle when it is read next beside a counter."""
@@ -579,9 +611,10 @@ class _Gpu:
         if energy is None and not power and errors:
             raise pynvml.NVMLError(errors[0])
         # A card that answers draws some power: 0 W is a sensor that does not know.
+        watts = (power or 0.0) * WATTS_PER_MILLIWATT
         return (
             None if energy is None else energy * JOULES_PER_MILLIJOULE,
-            power * WATTS_PER_MILLIWATT if power else None,
+            watts if 0 < watts <= MOST_WATTS else None,
         )
 
     def _function(self, call: Callable[..., Any], errors: list[int]) -> float | None:
@@ -623,8 +656,11 @@ class _Gpu:
 
         def fetch(since: int) -> Stamped:
             stamped = self._ask(call, since, key=key) or ()
-            if kind == pynvml.NVML_TOTAL_POWER_SAMPLES and not all(map(_VALUE, stamped)):  # 0 W: not known, as above
-                return [sample for sample in stamped if sample[1]]
+            if kind == pynvml.NVML_TOTAL_POWER_SAMPLES and stamped:
+                most = MOST_WATTS / WATTS_PER_MILLIWATT
+                values = list(map(_VALUE, stamped))
+                if min(values) <= 0 or max(values) > most:  # not known, as above
+                    return [sample for sample in stamped if 0 < sample[1] <= most]
             return stamped
 
         return SampleBuffer(fetch, unit=unit)
@@ -652,6 +688,7 @@ class _Gpu:
         if self._busy_buffer.new():
             self._read_seconds["busy"] = self._read_seconds["busy samples"] = time.monotonic()
         limit, memory = self._ask(pynvml.nvmlDeviceGetEnforcedPowerLimit), self._memory()
+        limit = None if limit and limit * WATTS_PER_MILLIWATT > MOST_WATTS else limit
         limits = self._ask(pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
         answers = Answers(
             driver,

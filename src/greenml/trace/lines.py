@@ -41,6 +41,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, cast, get_args
 
+from greenml.errors import is_of_handler
 from greenml.factors.types import IntensitySeries, IntensitySlot, Source
 from greenml.trace.types import Device, Kind, Method, Rollup
 
@@ -269,6 +270,8 @@ class _Json:
 
 
 def _unprintable(value: object, error: Exception) -> str:
+    if is_of_handler(error):
+        raise error
     return f"({type(value).__name__} that cannot be printed: {type(error).__name__})"
 
 
