@@ -233,8 +233,7 @@ def test_the_settings_are_read_from_the_environment(tmp_path):
 def test_totals_recompute_from_the_rest_of_the_record():
     record = accounted(measured([gpu(at) for at in range(8)], epochs=3.0), region="westus2", market_intensity=20.0)
     read = RunRecord.model_validate_json(record.model_dump_json())
-    used = [(device, device.usage) for device in read.devices]
-    assert totals.totals("run", read.duration_seconds, used, read.factors, read.place.nodes) == read.totals[0]
+    assert totals.totals_of(read, read.factors, read.place.nodes) == read.totals
     assert totals.sci_scores(read.total("train"), read.trainer) == read.sci
 
 
