@@ -15,8 +15,9 @@ been right, for every message that does so.
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class GreenMLError(Exception):
@@ -76,3 +77,13 @@ def is_of_handler(error: BaseException) -> bool:
     while trace is not None and trace.tb_frame.f_code not in codes:
         trace = trace.tb_next
     return trace is not None
+
+
+@contextlib.contextmanager
+def suppressed() -> Iterator[None]:
+    """Go on after any fault of what stands within; what a signal's handler of the program raises goes through."""
+    try:
+        yield
+    except Exception as error:
+        if is_of_handler(error):
+            raise

@@ -333,6 +333,49 @@ def test_what_a_signal_s_handler_raises_reaches_the_program(program, record):
     assert record().metrics["wrong"] == "(Wrong that cannot be printed: ValueError)"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGALRM")
+@pytest.mark.parametrize(
+    "place",
+    [
+        "psutil virtual_memory",
+        "psutil create_time",
+        "sensors modules",
+        "recorder start",
+        "recorder stop",
+        "finish finish",
+    ],
+)
+def test_what_a_handler_raises_as_a_run_starts_or_ends_reaches_the_program(program, record, place):
+    """Where greenml goes on after a fault of its own, it does not after the program's."""
+    done = program(
+        """
+        import signal, sys, psutil
+        import greenml
+        class Over(Exception): pass
+        def over(*_): raise Over
+        signal.signal(signal.SIGALRM, over)
+        file, name = "PLACE".split()
+        def calls(frame, event, arg):
+            if frame.f_code.co_name == name and file in frame.f_code.co_filename:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGALRM)
+        for output in ("first.json", "second.json"):
+            run = greenml.track(output)
+            sys.settrace(calls if output == "first.json" else None)
+            try:
+                run.start()
+                run.stop()
+            except Over:
+                print("over")
+        """.replace("PLACE", place)
+    )
+    assert done.stdout == "over\n"
+    assert record("second.json").status == "completed"
+    if "start" in place or "stop" in place or "finish" in place:  # the run had begun
+        assert record("first.json").status == "completed"  # made at the end of the process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
 def test_a_handler_that_ends_the_run_within_an_import_loses_no_record(program, record):
     """What makes the record is being imported when the signal comes: it is made as soon as that can be."""
     done = program(

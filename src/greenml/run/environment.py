@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from greenml.errors import suppressed
 from greenml.redaction import redact_command
 
 PACKAGES = (
@@ -89,7 +90,7 @@ def _git(folder: Path | None, *words: str) -> str | None:
 def host() -> dict[str, Any]:
     """Return what the record's Host keeps of this machine; quick enough for the start of a run."""
     memory_bytes = None
-    with contextlib.suppress(Exception):  # a container without /proc; the sensors' notes say what is missing
+    with suppressed():  # a container without /proc; the sensors' notes say what is missing
         import psutil
 
         memory_bytes = psutil.virtual_memory().total

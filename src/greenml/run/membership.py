@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from greenml import files
-from greenml.errors import RecordError, SettingsError
+from greenml.errors import RecordError, SettingsError, is_of_handler
 from greenml.trace import file as trace_file
 from greenml.trace import run_dir_of, trace_paths
 from greenml.trace.file import TraceWriter, boot_id
@@ -486,6 +486,8 @@ def _parent(launcher: _Launcher | None) -> tuple[str, str]:
         proxy = next((value for word, value in pairwise(words) if word in _PROXIES), "")
         if proxy and "--upstream-host" in words[:-1]:
             proxy = f"{words[words.index('--upstream-host') + 1]}:{proxy}"
-    except Exception:  # noqa: BLE001  gone already, of another user, or a container without /proc
+    except Exception as error:  # gone already, of another user, or a container without /proc
+        if is_of_handler(error):
+            raise
         return str(pid), ""
     return parent, proxy

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from greenml.errors import suppressed
 from greenml.files import ProcessLock
 from greenml.run import environment, intensity_poller, membership
 from greenml.run.membership import Membership
@@ -131,7 +132,7 @@ class Recorder:
         """
         from greenml import sensors
 
-        with contextlib.suppress(Exception):  # the sampler's thread tries again, and notes what is wrong
+        with suppressed():  # the sampler's thread tries again, and notes what is wrong
             sensors.modules(lambda _code, _text: None)
         self._written_bytes = environment.disk_written_bytes(of_children=self._watches)
         self._sampler.start()

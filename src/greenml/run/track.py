@@ -293,7 +293,9 @@ class Run:
         exit_hooks.add(self, place)
         try:
             recorder.start()
-        except Exception as error:  # noqa: BLE001  "can't start new thread": the run has its time and no energy
+        except Exception as error:  # "can't start new thread": the run has its time and no energy
+            if is_of_handler(error):
+                raise
             self._trouble("start", error)
         if self.settings.sinks:
             self._start_sinks(float(header["unix_seconds"]), within=named is not None and self._join is None)
@@ -409,8 +411,10 @@ class Run:
             if self._live is not None:
                 self._live.stop()
             recorder.stop(*self._outcome, end_seconds, remove=remove)
-        except Exception as trouble:  # noqa: BLE001  the record is made from what the trace has
-            self._trouble("stop", trouble)
+        except Exception as error:  # the record is made from what the trace has
+            if is_of_handler(error):
+                raise
+            self._trouble("stop", error)
 
     def _close_sinks(self, delivery: Delivery, record: RunRecord) -> RunRecord:
         """Give the sinks the record; a sink that does not take it is noted in the record, which is returned."""
@@ -427,7 +431,9 @@ class Run:
                 record = record.model_copy(update={"notes": notes})
                 with files.locked(self.run_dir / "lock"):
                     record_file.write(record, self.output)
-        except Exception as error:  # noqa: BLE001  the record is written already
+        except Exception as error:  # the record is written already
+            if is_of_handler(error):
+                raise
             log.warning("greenml: the sinks were not closed: %s", exit_hooks.outcome(error)[1])
         return record
 

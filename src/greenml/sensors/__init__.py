@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 
-from greenml.errors import SensorError, SettingsError
+from greenml.errors import SensorError, SettingsError, is_of_handler
 from greenml.trace.types import Kind, Sensor, Wanted
 
 CHECK_SECONDS = 5.0  # how long a driver may take to list its GPUs, where the user chose some
@@ -33,7 +33,9 @@ def modules(note: Callable[[str, str], None]) -> list[ModuleType]:
             note("sensor-absent", f"{name}: the package {error.name or error} is not installed")
         except ImportError as error:
             note("sensor-absent", f"{name}: {error}")
-        except Exception as error:  # noqa: BLE001  one module's fault, whatever it is, costs that sensor alone
+        except Exception as error:  # one module's fault, whatever it is, costs that sensor alone
+            if is_of_handler(error):
+                raise
             note("sensor-absent", f"{name}: cannot be loaded: {type(error).__name__}: {error}; {REPORT}")
         else:
             if hasattr(module, "probe"):  # the sampler stands here too
