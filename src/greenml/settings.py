@@ -6,6 +6,7 @@ What a value means (is there such a SKU, such a tier, can a PUE be 0.8) is check
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -195,6 +196,8 @@ def _sinks(value: Any, where: str) -> tuple[str, ...]:  # noqa: ANN401
 
 
 def _output(path: Path, where: str) -> Path:
+    with contextlib.suppress(RuntimeError):  # of a user who is not known: a folder of that name
+        path = path.expanduser()
     if path.is_dir():
         return path / "run.json"
     if path.suffix != ".json":

@@ -24,6 +24,11 @@ OPENMPI = {
     "PMIX_NAMESPACE": "1234@1", "PMIX_RANK": "5", "OMPI_MCA_ess_base_jobid": "80805889",
 }  # fmt: skip
 HYDRA = {"PMI_RANK": "2", "PMI_SIZE": "4", "MPI_LOCALRANKID": "0", "PMI_FD": "9", "PMI_ID": "2"}
+MVAPICH = {"MV2_COMM_WORLD_RANK": "3", "MV2_COMM_WORLD_SIZE": "4", "MV2_COMM_WORLD_LOCAL_RANK": "1"}
+FLUX = {  # its tasks have the variables of PMI-1, too
+    "FLUX_JOB_ID": "f2Uzxq", "FLUX_JOB_SIZE": "8", "FLUX_TASK_RANK": "5", "FLUX_TASK_LOCAL_ID": "1", "PMI_RANK": "5",
+    "PMI_SIZE": "8", "PMI_FD": "9",
+}  # fmt: skip
 SRUN = {
     "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_PROCID": "9", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1",
     "SLURM_JOB_NAME": "t5", "SLURM_CLUSTER_NAME": "alps", "SLURM_JOB_NUM_NODES": "2",
@@ -44,6 +49,9 @@ SRUN = {
         ),
         ({**SRUN, "PMI_RANK": "9", "PMI_SIZE": "16", "PMI_JOBID": "4711.0"}, "srun", 9, 16, 1, "srun:4711:0"),
         ({**SRUN, **HYDRA, "I_MPI_HYDRA_UUID": "u"}, "mpirun", 2, 4, 0, "mpirun:u"),
+        ({**HYDRA, "PALS_APID": "a-1"}, "mpirun", 2, 4, 0, "mpirun:a-1"),
+        (MVAPICH, "mpirun", 3, 4, 1, ""),
+        (FLUX, "flux", 5, 8, 1, "flux:f2Uzxq"),
         ({"RANK": "1" * 5000, "WORLD_SIZE": "2" * 5000}, "", None, None, None, ""),
         ({}, "", None, None, None, ""),
         ({"RANK": "", "WORLD_SIZE": "x"}, "", None, None, None, ""),
@@ -69,8 +77,8 @@ def test_restarts_and_nodes():
     ("environment", "rank"),
     [(TORCHRUN, ("RANK", "LOCAL_RANK")), (DEEPSPEED, ("RANK", "LOCAL_RANK")),
      (OPENMPI, ("OMPI_COMM_WORLD_RANK", "PMIX_RANK")), (HYDRA, ("PMI_RANK", "PMI_ID")),
-     (SRUN, ("SLURM_PROCID", "SLURM_LOCALID"))],
-    ids=["torchrun", "deepspeed", "openmpi", "hydra", "srun"],
+     (SRUN, ("SLURM_PROCID", "SLURM_LOCALID")), (FLUX, ("FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "PMI_RANK"))],
+    ids=["torchrun", "deepspeed", "openmpi", "hydra", "srun", "flux"],
 )  # fmt: skip
 def test_all_ranks_of_a_launch_name_it_alike(environment, rank):
     other = {**environment, **dict.fromkeys(rank, "0")}

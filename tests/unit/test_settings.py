@@ -45,6 +45,17 @@ def test_the_nearest_pyproject_counts_even_without_our_table(tmp_path: Path):
     assert resolve({}, {}, inner).region == ""
 
 
+def test_a_tilde_is_the_home_of_who_runs_it(tmp_path: Path, monkeypatch):
+    """As a shell has it; one that stands in pyproject.toml, in quotes or behind ``--output=`` meets no shell."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert resolve({"output": "~/a.json"}, {}, tmp_path).output == tmp_path / "a.json"
+    assert resolve({}, {"GREENML_OUTPUT": "~"}, tmp_path).output == tmp_path / "run.json"
+    assert resolve({"output": "~nobody-of-that-name/a.json"}, {}, tmp_path).output == Path(
+        "~nobody-of-that-name/a.json"
+    )
+
+
 def test_output_is_a_folder_that_exists_or_a_json_file(tmp_path: Path):
     assert resolve({"output": tmp_path}, {}, tmp_path).output == tmp_path / "run.json"
     assert resolve({"output": "a/b.json"}, {}, tmp_path).output == Path("a/b.json")

@@ -1,7 +1,7 @@
 """The membership of a process in a run: its run directory, its attempt, and the rule of which processes share a run.
 
 Processes share a run where their launcher says so: the ranks of one launch of torchrun, DeepSpeed, Accelerate, MPI,
-Slurm or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a run of
+Slurm, Flux or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a run of
 its own. An output that belongs to another run is never written over: the new run takes the next free name
 (``run-2.json``), unless it resumes the old one.
 
@@ -35,7 +35,7 @@ _LOOPBACK = re.compile(
     r":((ip6-)?localhost[\w.-]*|127\.[\d.]+|::1|0\.0\.0\.0):"
 )  # the same name on every machine: it names no launch
 _NAMED_ALIKE = re.compile(r"torchrun:none:")  # torchrun's run id where the user gives none
-_UNIQUE = ("srun", "mpirun", "torchrun")  # their launches have names that no later launch has
+_UNIQUE = ("srun", "flux", "mpirun", "torchrun")  # their launches have names that no later launch has
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,10 @@ _LAUNCHERS = (
               ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"), "TORCHELASTIC_RESTART_COUNT"),
     _Launcher("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
               "OMPI_COMM_WORLD_LOCAL_RANK", ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")),
-    _Launcher("mpirun", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", ("I_MPI_HYDRA_UUID",)),
+    _Launcher("mpirun", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE",
+              "MV2_COMM_WORLD_LOCAL_RANK"),
+    _Launcher("flux", "FLUX_TASK_RANK", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID", ("FLUX_JOB_ID",)),
+    _Launcher("mpirun", "PMI_RANK", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", ("I_MPI_HYDRA_UUID", "PALS_APID")),
     _Launcher("deepspeed", "CROSS_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK", ("MASTER_ADDR", "MASTER_PORT")),
     _Launcher("srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID",
               ("SLURM_JOB_ID", "SLURM_STEP_ID"), "SLURM_RESTART_COUNT"),
@@ -330,7 +333,7 @@ class Job:
         boot_id: tells this boot of this machine from all others, whatever the machine's host names are.
         pid_namespace: tells process ids of one container from those of another on the same machine.
         rank, world_size, local_rank: None for a process that no launcher started.
-        launcher: torchrun, deepspeed, mpirun, srun, distributed, server, or "".
+        launcher: torchrun, deepspeed, mpirun, srun, flux, distributed, server, or "".
         launch: the launcher's name for this launch, the same on all its hosts; "" where it gives none.
         restarts: how often the launcher started its processes again.
         parent: the launcher's process on this machine, as pid and start time; of a process without a launcher, the
