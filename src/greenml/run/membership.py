@@ -1,8 +1,8 @@
 """The membership of a process in a run: its run directory, its attempt, and the rule of which processes share a run.
 
 Processes share a run where their launcher says so: the ranks of one launch of torchrun, DeepSpeed, Accelerate, MPI,
-Slurm, Flux or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a run of
-its own. An output that belongs to another run is never written over: the new run takes the next free name
+Slurm, Flux or Ray with the same output, and whatever ``GREENML_RUN_DIR`` names a run for. Any other process begins a
+run of its own. An output that belongs to another run is never written over: the new run takes the next free name
 (``run-2.json``), unless it resumes the old one.
 
 What a process is (rank, world size, launcher, launch, machine, and the names that a scheduler gives) is read from the
