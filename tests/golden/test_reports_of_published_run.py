@@ -52,7 +52,7 @@ def test_nothing_is_said_to_be_measured(folder: Path):
 def test_a_narrow_terminal_cuts_no_figure(folder: Path):
     record = record_file.read(folder / "run.json")
     text = " ".join(terminal.render(record, width=60).split())
-    for words in ("209.5 to", "256.1 g CO2e", "26.77/30.49", "no CPU sensor", "0.6802 kWh"):
+    for words in ("209.5 to", "256.1 g CO2e", "26.77/30.49", "no CPU energy", "0.6802 kWh"):
         assert words in text
 
 
