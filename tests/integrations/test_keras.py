@@ -13,7 +13,7 @@ import pytest
 
 import greenml
 
-from .shared import Later, break_greenml, run_program
+from .shared import Later, assert_one_at_a_time, break_greenml, run_program
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = Later("keras", "keras", "torch")
@@ -89,6 +89,23 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     fit(model, green, epochs=1)
     assert green.stop().trainer["counts"] == {"epochs": 1.0, "steps": 4.0}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
+def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
+    folds = [(integration.GreenCallback(tmp_path / f"fold-{fold}" / "run.json"), model_of()) for fold in range(2)]
+    for green, model in folds:
+        fit(model, green)
+    first = greenml.open_record(tmp_path / "fold-0" / "run.json")
+    (again, model), (green, _) = folds
+    model.evaluate(*data(), verbose=0, callbacks=[again])
+    records = [again.stop(), green.stop()]
+
+    assert (first.status, first.trainer["counts"]) == ("completed", {"epochs": 3.0, "steps": 12.0})
+    assert [len(record.attempts) for record in records] == [2, 1]
+    assert {phase.path: phase.count for phase in records[0].phases} == {"train": 4, "eval": 4}
+    assert (records[0].run_id, records[0].trainer["counts"]) == (first.run_id, first.trainer["counts"])
+    assert "eval_loss" in records[0].metrics
+    assert_one_at_a_time(records)
 
 
 def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):

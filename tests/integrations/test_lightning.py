@@ -14,7 +14,7 @@ import pytest
 
 import greenml
 
-from .shared import Later, break_greenml, run_program
+from .shared import Later, assert_one_at_a_time, break_greenml, run_program
 
 torch = Later("torch", "torch", "lightning")
 integration = Later("greenml.integrations.lightning")
@@ -185,6 +185,25 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     assert (green.run, another.run_id == record.run_id) == (None, False)
     assert another.trainer["counts"] == {"samples": 1.0 * SAMPLES, "steps": 6.0, "epochs": 1.0}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
+def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
+    pl = tree("lightning.pytorch")
+    folds = [(integration.GreenCallback(), module_of(pl)) for _ in range(2)]
+    trainers = [trainer_of(pl, tmp_path / f"fold-{number}", green) for number, (green, _) in enumerate(folds)]
+    for trainer, (_, module) in zip(trainers, folds, strict=True):
+        trainer.fit(module, loader(), loader())
+    first = greenml.open_record(tmp_path / "fold-0" / "run.json")
+    trainers[0].test(folds[0][1], loader(), verbose=False)
+    records = [green.stop() for green, _ in folds]
+
+    counts = {"samples": 2.0 * SAMPLES, "steps": 12.0, "epochs": 2.0}
+    assert (first.status, first.trainer["counts"]) == ("completed", counts)
+    assert [len(record.attempts) for record in records] == [2, 1]
+    assert (records[0].run_id, records[0].trainer["counts"]) == (first.run_id, counts)
+    assert {"train", "validate", "test"} <= {phase.path for phase in records[0].phases}
+    assert "test_loss" in records[0].metrics
+    assert_one_at_a_time(records)
 
 
 @pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])

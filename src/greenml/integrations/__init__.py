@@ -10,6 +10,9 @@ import functools
 import logging
 import math
 import os
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -47,8 +50,17 @@ def quiet(method: Method) -> Method:
     return guarded  # type: ignore[return-value]
 
 
+# The runs of callbacks whose framework is not at work: the thread that it worked in, and when it ended.
+_resting: dict[greenml.Run, tuple[int, float]] = {}
+_paused: weakref.WeakSet[greenml.Run] = weakref.WeakSet()  # those that ended since another callback's run began
+
+
 class MeasuringCallback:
     """A framework's callback that has one run, with phases beside each other.
+
+    A thread works for one callback at a time. When the run of the next begins, the runs that rest in this thread end,
+    as of their last work, so that no second is billed to two of them. A callback that works again after that adds an
+    attempt to its run.
 
     Args:
         settings: arguments of ``greenml.track()``, but where the record goes.
@@ -79,6 +91,31 @@ class MeasuringCallback:
             if self._run is not None:
                 self._run.note(text, "callback")
 
+    def _goes_on(self) -> bool:
+        """Tell whether there is a run that measures, which is at work from now on; else ``_start`` begins one."""
+        if self._run is not None:
+            _resting.pop(self._run, None)
+        return self._run is not None and self._run not in _paused
+
+    def _start(self, output: str | os.PathLike[str] | None) -> greenml.Run:
+        """Begin a run, or another attempt of the one that was paused."""
+        for run, (thread, worked_seconds) in list(_resting.items()):
+            if thread == threading.get_ident():
+                del _resting[run]
+                _paused.add(run)
+                run.stop("completed", None, worked_seconds)
+        settings = self._settings
+        if self._run is not None:
+            output, settings = self._run.output, {**settings, "resume": True}
+        self._run = greenml.track(output, **settings).start()
+        return self._run
+
+    def _rest(self) -> None:
+        """Write the record so far: the framework has done what it was asked for."""
+        if self._run is not None:
+            self._run.save("completed")
+            _resting[self._run] = threading.get_ident(), time.monotonic()
+
     def _enter(self, name: str | None) -> None:
         """Close the phase that is open and begin another: phases lie beside each other."""
         if self._run is not None:
@@ -91,6 +128,7 @@ class MeasuringCallback:
         run, self._run, self._phase, self._fitting = self._run, None, None, False
         if run is None:
             return None
+        _resting.pop(run, None)
         run.__exit__(type(error) if error is not None else None, error, None)
         return run.record
 

@@ -85,7 +85,7 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
         self._enter(None)
         if self._run is not None:
             self._run.describe(model=_model(self.model))
-            self._run.save("completed")
+            self._rest()
 
     @quiet
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -99,7 +99,7 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
         self._enter("train" if self._fitting else None)
         if self._run is not None and not self._fitting:
             self._run.log({f"eval_{name}": value for name, value in (logs or {}).items()})
-            self._run.save("completed")
+            self._rest()
 
     @quiet
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -111,16 +111,16 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the prediction."""
         self._enter("train" if self._fitting else None)
-        if self._run is not None and not self._fitting:
-            self._run.save("completed")
+        if not self._fitting:
+            self._rest()
 
     # The run.
 
     def _begin(self) -> greenml.Run:
-        if self._run is None:
-            self._epochs = self._steps = 0
-            self._run = greenml.track(self._output, **self._settings).start()
-        return self._run
+        if self._run is not None and self._goes_on():
+            return self._run
+        self._epochs = self._steps = 0
+        return self._start(self._output)
 
     def _write_progress(self, epochs: int) -> None:
         fit = self.params or {}
