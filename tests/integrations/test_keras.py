@@ -91,6 +91,33 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
 
 
+def test_an_evaluation_at_the_end_of_each_epoch_leaves_the_fit_its_steps(tmp_path):
+    green = integration.GreenCallback(tmp_path / "run.json")
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(*data(), verbose=0, callbacks=[green])
+
+    fit(model_of(), green, Look(), validation_data=None)
+    record = green.stop()
+    assert record.trainer["counts"] == {"epochs": 3.0, "steps": 12.0}
+    assert record.trainer["progress"]["steps"][-1][1] == 12.0
+    assert {phase.path: phase.count for phase in record.phases} == {"train": 4, "eval": 3}
+
+
+def test_losses_have_their_names(tmp_path):
+    def own_loss(y_true, y_pred):
+        return keras.ops.mean(abs(y_true - y_pred))
+
+    entry = keras.Input((3,))
+    model = keras.Model(entry, {name: keras.layers.Dense(1, name=name)(entry) for name in "abc"})
+    model.compile(optimizer="sgd", loss={"a": "mse", "b": keras.losses.MeanAbsoluteError(), "c": own_loss})
+    x, y = data()
+    green = integration.GreenCallback(tmp_path / "run.json")
+    model.fit(x, dict.fromkeys("abc", y), epochs=1, verbose=0, callbacks=[green])
+    assert green.stop().params["loss"] == {"a": "mse", "b": "mean_absolute_error", "c": "own_loss"}
+
+
 def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
     folds = [(integration.GreenCallback(tmp_path / f"fold-{fold}" / "run.json"), model_of()) for fold in range(2)]
     for green, model in folds:
