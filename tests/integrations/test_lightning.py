@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
@@ -13,6 +14,7 @@ import time
 import pytest
 
 import greenml
+from greenml.integrations import batch_size
 
 from .shared import Later, assert_one_at_a_time, break_greenml, run_program
 
@@ -185,6 +187,27 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     assert (green.run, another.run_id == record.run_id) == (None, False)
     assert another.trainer["counts"] == {"samples": 1.0 * SAMPLES, "steps": 6.0, "epochs": 1.0}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
+@dataclasses.dataclass
+class Texts:
+    input_ids: object
+    labels: object
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "detection", "nested", "jagged"])
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage")
+def test_samples_and_tokens_of_batches_without_a_common_shape(kind):
+    ids = torch.zeros(4, 6, dtype=torch.long)
+    images, targets = [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)], [{"boxes": torch.zeros(n, 4)} for n in (2, 1)]
+    rows = [torch.zeros(3), torch.zeros(5)]
+    batch, counts = {
+        "dataclass": lambda: (Texts(ids, ids), (4, 24)),
+        "detection": lambda: ((images, targets), (2, 0)),
+        "nested": lambda: ([torch.nested.nested_tensor(rows)], (2, 0)),
+        "jagged": lambda: ([torch.nested.nested_tensor(rows, layout=torch.jagged)], (2, 0)),
+    }[kind]()
+    assert batch_size(batch) == counts
 
 
 def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
