@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -44,6 +45,15 @@ def run_program(folder, code, *words, ranks=1, seconds=120, **environment):
         text=True,
         timeout=seconds,
     )
+
+
+def assert_one_at_a_time(records):
+    """Hold that no moment is in two attempts of these records."""
+    attempts = sorted(
+        (attempt.started.timestamp(), attempt.seconds) for record in records for attempt in record.attempts
+    )
+    for (start, seconds), (next_start, _) in itertools.pairwise(attempts):
+        assert start + seconds <= next_start + 0.001
 
 
 def break_greenml(monkeypatch, fault):

@@ -13,7 +13,7 @@ import pytest
 
 import greenml
 
-from .shared import Later, break_greenml, run_program
+from .shared import Later, assert_one_at_a_time, break_greenml, run_program
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = Later("keras", "keras", "torch")
@@ -89,6 +89,50 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     fit(model, green, epochs=1)
     assert green.stop().trainer["counts"] == {"epochs": 1.0, "steps": 4.0}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
+def test_an_evaluation_at_the_end_of_each_epoch_leaves_the_fit_its_steps(tmp_path):
+    green = integration.GreenCallback(tmp_path / "run.json")
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(*data(), verbose=0, callbacks=[green])
+
+    fit(model_of(), green, Look(), validation_data=None)
+    record = green.stop()
+    assert record.trainer["counts"] == {"epochs": 3.0, "steps": 12.0}
+    assert record.trainer["progress"]["steps"][-1][1] == 12.0
+    assert {phase.path: phase.count for phase in record.phases} == {"train": 4, "eval": 3}
+
+
+def test_losses_have_their_names(tmp_path):
+    def own_loss(y_true, y_pred):
+        return keras.ops.mean(abs(y_true - y_pred))
+
+    entry = keras.Input((3,))
+    model = keras.Model(entry, {name: keras.layers.Dense(1, name=name)(entry) for name in "abc"})
+    model.compile(optimizer="sgd", loss={"a": "mse", "b": keras.losses.MeanAbsoluteError(), "c": own_loss})
+    x, y = data()
+    green = integration.GreenCallback(tmp_path / "run.json")
+    model.fit(x, dict.fromkeys("abc", y), epochs=1, verbose=0, callbacks=[green])
+    assert green.stop().params["loss"] == {"a": "mse", "b": "mean_absolute_error", "c": "own_loss"}
+
+
+def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
+    folds = [(integration.GreenCallback(tmp_path / f"fold-{fold}" / "run.json"), model_of()) for fold in range(2)]
+    for green, model in folds:
+        fit(model, green)
+    first = greenml.open_record(tmp_path / "fold-0" / "run.json")
+    (again, model), (green, _) = folds
+    model.evaluate(*data(), verbose=0, callbacks=[again])
+    records = [again.stop(), green.stop()]
+
+    assert (first.status, first.trainer["counts"]) == ("completed", {"epochs": 3.0, "steps": 12.0})
+    assert [len(record.attempts) for record in records] == [2, 1]
+    assert {phase.path: phase.count for phase in records[0].phases} == {"train": 4, "eval": 4}
+    assert (records[0].run_id, records[0].trainer["counts"]) == (first.run_id, first.trainer["counts"])
+    assert "eval_loss" in records[0].metrics
+    assert_one_at_a_time(records)
 
 
 def test_what_is_not_known_is_not_a_number(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
@@ -13,8 +14,9 @@ import time
 import pytest
 
 import greenml
+from greenml.integrations import batch_size
 
-from .shared import Later, break_greenml, run_program
+from .shared import Later, assert_one_at_a_time, break_greenml, run_program
 
 torch = Later("torch", "torch", "lightning")
 integration = Later("greenml.integrations.lightning")
@@ -185,6 +187,46 @@ def test_fits_after_each_other_are_one_run_and_one_after_stop_is_another(tmp_pat
     assert (green.run, another.run_id == record.run_id) == (None, False)
     assert another.trainer["counts"] == {"samples": 1.0 * SAMPLES, "steps": 6.0, "epochs": 1.0}
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run-2.json", "run.json"]
+
+
+@dataclasses.dataclass
+class Texts:
+    input_ids: object
+    labels: object
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "detection", "nested", "jagged"])
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage")
+def test_samples_and_tokens_of_batches_without_a_common_shape(kind):
+    ids = torch.zeros(4, 6, dtype=torch.long)
+    images, targets = [torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)], [{"boxes": torch.zeros(n, 4)} for n in (2, 1)]
+    rows = [torch.zeros(3), torch.zeros(5)]
+    batch, counts = {
+        "dataclass": lambda: (Texts(ids, ids), (4, 24)),
+        "detection": lambda: ((images, targets), (2, 0)),
+        "nested": lambda: ([torch.nested.nested_tensor(rows)], (2, 0)),
+        "jagged": lambda: ([torch.nested.nested_tensor(rows, layout=torch.jagged)], (2, 0)),
+    }[kind]()
+    assert batch_size(batch) == counts
+
+
+def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
+    pl = tree("lightning.pytorch")
+    folds = [(integration.GreenCallback(), module_of(pl)) for _ in range(2)]
+    trainers = [trainer_of(pl, tmp_path / f"fold-{number}", green) for number, (green, _) in enumerate(folds)]
+    for trainer, (_, module) in zip(trainers, folds, strict=True):
+        trainer.fit(module, loader(), loader())
+    first = greenml.open_record(tmp_path / "fold-0" / "run.json")
+    trainers[0].test(folds[0][1], loader(), verbose=False)
+    records = [green.stop() for green, _ in folds]
+
+    counts = {"samples": 2.0 * SAMPLES, "steps": 12.0, "epochs": 2.0}
+    assert (first.status, first.trainer["counts"]) == ("completed", counts)
+    assert [len(record.attempts) for record in records] == [2, 1]
+    assert (records[0].run_id, records[0].trainer["counts"]) == (first.run_id, counts)
+    assert {"train", "validate", "test"} <= {phase.path for phase in records[0].phases}
+    assert "test_loss" in records[0].metrics
+    assert_one_at_a_time(records)
 
 
 @pytest.mark.parametrize("fault", ["none", "sensors", "run", "start"])

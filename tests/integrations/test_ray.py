@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 
@@ -172,6 +173,26 @@ def test_each_trial_has_a_record_and_the_sweep_their_sum(folder):
     measured = sum(trial["record"]["it_energy_joules"] for trial in sweep["trials"].values())
     # Less where both were measured at once; on busy cores a trial's first reading may come when the other has ended.
     assert 0 < sweep["total"]["it_energy_joules"] <= 1.001 * measured
+
+
+def test_a_trial_that_ray_ended_before_it_wrote_its_record_has_one_at_the_end(tmp_path):
+    """A scheduler that stops a trial early ends its process, which may be at its record by then."""
+    from greenml.integrations.ray import GreenTuneCallback
+
+    trials = [SimpleNamespace(path=str(tmp_path / name)) for name in ("stopped", "running", "not-begun")]
+    for name in ("stopped", "not-begun"):
+        (tmp_path / name).mkdir()
+    with greenml.track(tmp_path / "stopped" / "run.json") as run:
+        run.params(x=2)
+    (tmp_path / "stopped" / "run.json").unlink()
+    with greenml.track(tmp_path / "running" / "run.json"):
+        GreenTuneCallback().on_experiment_end(trials)
+        assert [path.parent.name for path in tmp_path.glob("*/run.json")] == ["stopped"]
+    sweep = json.loads((tmp_path / "sweep.json").read_text())
+    statuses = {name: trial["status"] for name, trial in sweep["trials"].items()}
+    assert (statuses, sweep["unmeasured"]) == ({"stopped": "completed", "running": "running"}, ["not-begun"])
+    record = json.loads((tmp_path / "stopped" / "run.json").read_text())
+    assert (record["status"], record["params"], record["run_id"]) == ("completed", {"x": 2}, run.record.run_id)
 
 
 def test_what_trials_side_by_side_share_counts_once(tmp_path):

@@ -60,6 +60,22 @@ def test_a_start_cell_that_is_run_twice_ends_the_first_run(tmp_path: Path):
     assert [note.code for note in first.notes].count("started-again") == 1
 
 
+def test_an_error_that_an_interactive_session_showed_before_a_run_is_no_failure_of_it(tmp_path: Path):
+    lines = """\
+import greenml
+before = greenml.track("before.json").start()
+1 / 0
+after = greenml.track("after.json").start()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-i", "-q"], input=lines, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "ZeroDivisionError" in ran.stderr
+    ends = {name: (record.status, record.error) for name in ("before", "after")
+            for record in [records.read(tmp_path / f"{name}.json")]}  # fmt: skip
+    assert ends == {"before": ("failed", "ZeroDivisionError: division by zero"), "after": ("completed", None)}
+
+
 def test_a_run_that_was_stopped_within_an_import_ends_though_its_folder_is_gone(tmp_path: Path, monkeypatch):
     run = greenml.track(tmp_path / "gone" / "run.json").start()
     shutil.rmtree(tmp_path / "gone")

@@ -6,10 +6,14 @@ What callbacks share stands here: faults kept out of the training, phases side b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
 import os
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -47,8 +51,17 @@ def quiet(method: Method) -> Method:
     return guarded  # type: ignore[return-value]
 
 
+# The runs of callbacks whose framework is not at work: the thread that it worked in, and when it ended.
+_resting: dict[greenml.Run, tuple[int, float]] = {}
+_paused: weakref.WeakSet[greenml.Run] = weakref.WeakSet()  # those that ended since another callback's run began
+
+
 class MeasuringCallback:
     """A framework's callback that has one run, with phases beside each other.
+
+    A thread works for one callback at a time. When the run of the next begins, the runs that rest in this thread end,
+    as of their last work, so that no second is billed to two of them. A callback that works again after that adds an
+    attempt to its run.
 
     Args:
         settings: arguments of ``greenml.track()``, but where the record goes.
@@ -79,6 +92,31 @@ class MeasuringCallback:
             if self._run is not None:
                 self._run.note(text, "callback")
 
+    def _goes_on(self) -> bool:
+        """Tell whether there is a run that measures, which is at work from now on; else ``_start`` begins one."""
+        if self._run is not None:
+            _resting.pop(self._run, None)
+        return self._run is not None and self._run not in _paused
+
+    def _start(self, output: str | os.PathLike[str] | None) -> greenml.Run:
+        """Begin a run, or another attempt of the one that was paused."""
+        for run, (thread, worked_seconds) in list(_resting.items()):
+            if thread == threading.get_ident():
+                del _resting[run]
+                _paused.add(run)
+                run.stop("completed", None, worked_seconds)
+        settings = self._settings
+        if self._run is not None:
+            output, settings = self._run.output, {**settings, "resume": True}
+        self._run = greenml.track(output, **settings).start()
+        return self._run
+
+    def _rest(self) -> None:
+        """Write the record so far: the framework has done what it was asked for."""
+        if self._run is not None:
+            self._run.save("completed")
+            _resting[self._run] = threading.get_ident(), time.monotonic()
+
     def _enter(self, name: str | None) -> None:
         """Close the phase that is open and begin another: phases lie beside each other."""
         if self._run is not None:
@@ -91,6 +129,7 @@ class MeasuringCallback:
         run, self._run, self._phase, self._fitting = self._run, None, None, False
         if run is None:
             return None
+        _resting.pop(run, None)
         run.__exit__(type(error) if error is not None else None, error, None)
         return run.record
 
@@ -135,12 +174,27 @@ def batch_size(batch: Any, main_input: str = "input_ids") -> tuple[int, int]:  #
         rows = [_tokens(list(_tensors(row, "", 0)), main_input, rank=1) for row in batch]
         return len(batch), sum(_elements(shapes) for shapes in rows)
     ids = _tokens(tensors, main_input, rank=2)
+    if _is_images_and_targets(batch):
+        return len(batch[0]), _elements(ids)
     main = [tensor.shape for tensor in tensors if tensor.name.endswith(main_input) and tensor.shape]
     joined = [tensor.shape for tensor in tensors if tensor.name.endswith("cu_seq_lens_q") and len(tensor.shape) == 1]
     if joined:
         return joined[0][0] - 1, _elements(ids)
     first = next((shape for shape in (*main, *ids, *(tensor.shape for tensor in tensors)) if shape), ())
     return (first[0] if first else 0), _elements(ids)
+
+
+def _is_images_and_targets(batch: Any) -> bool:  # noqa: ANN401
+    """Tell whether a batch is one of detection: images of any size and a mapping for each, side by side."""
+    if not (isinstance(batch, list | tuple) and len(batch) == 2):
+        return False
+    images, targets = batch
+    columns = all(isinstance(column, list | tuple) for column in batch) and len(images) == len(targets) > 0
+    return (
+        columns
+        and all(len(_shape(image) or ()) == 3 for image in images)
+        and all(isinstance(target, Mapping) for target in targets)
+    )
 
 
 class _Tensor(NamedTuple):
@@ -166,13 +220,13 @@ def _elements(shapes: Iterable[tuple[int, ...]]) -> int:
 
 def _tensors(value: Any, name: str, depth: int) -> Iterator[_Tensor]:  # noqa: ANN401
     """Yield every tensor in a batch; a list of numbers, or of such lists, is one."""
-    shape = getattr(value, "shape", None)
+    shape = _shape(value)
     if shape is not None:
-        yield _Tensor(name, tuple(map(int, shape)), "float" not in str(getattr(value, "dtype", "")))
+        yield _Tensor(name, shape, "float" not in str(getattr(value, "dtype", "")))
     elif depth > MOST_NESTED:
         return
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
+    elif (columns := _columns(value)) is not None:
+        for key, inner in columns.items():
             yield from _tensors(inner, str(key), depth + 1)
     elif isinstance(value, list | tuple) and value:
         first = value[0]
@@ -183,3 +237,21 @@ def _tensors(value: Any, name: str, depth: int) -> Iterator[_Tensor]:  # noqa: A
         else:
             for inner in value:
                 yield from _tensors(inner, name, depth + 1)
+
+
+def _columns(value: Any) -> Mapping[Any, Any] | None:  # noqa: ANN401
+    """Return what a mapping or a dataclass holds, by name; None for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    return value if isinstance(value, Mapping) else None
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:  # noqa: ANN401
+    """Return a tensor's shape; of one whose rows differ in length (a nested tensor) the number of rows alone."""
+    try:
+        shape = getattr(value, "shape", None)
+        return None if shape is None else tuple(map(int, shape))
+    except Exception:  # noqa: BLE001  torch's nested tensors have no shape, or one with a size that is no number
+        with contextlib.suppress(Exception):
+            return (int(value.size(0)),)
+        return None

@@ -16,8 +16,9 @@ class GreenTracker(GeneralTracker):  # type: ignore[misc]  # accelerate has no t
     """Measures from its making to ``Accelerator.end_training()``: ``Accelerator(log_with=GreenTracker())``.
 
     Make it in every process: each device is measured once, and rank 0 speaks for the run. ``tracker`` is the run, for
-    phases of the loop: ``with accelerator.get_tracker("greenml", unwrap=True).phase("train"):``. A tracker cannot add
-    to what other trackers are logged; log the running totals yourself: ``accelerator.log({..., **green.figures()})``.
+    phases of the loop: ``with green.tracker.phase("train"):`` (``accelerator.get_tracker`` has it in rank 0 alone, and
+    gives the others a tracker that can do nothing). A tracker cannot add to what other trackers are logged; log the
+    running totals yourself: ``accelerator.log({..., **green.figures()})``.
 
     Args:
         output: where the record goes, ``run.json`` by default.

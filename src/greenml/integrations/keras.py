@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -36,6 +37,7 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
         greenml.track(output, **settings)
         self._output = output
         self._priced = False
+        self._fit: dict[str, Any] = {}  # what Keras told of the fit; an evaluation within it replaces ``params``
         self._epochs = self._steps = self._steps_before = 0
 
     def stop(self, error: BaseException | None = None) -> greenml.RunRecord | None:
@@ -55,7 +57,8 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
         self._fitting = True
         self._steps_before = _iterations(self.model)
         self._priced = bool(run.totals().cost_usd)
-        run.params(_hyperparameters(self.model, self.params or {}))
+        self._fit = dict(self.params or {})
+        run.params(_hyperparameters(self.model, self._fit))
         run.describe(model=_model(self.model), ran=_ran())
         self._enter("train")
 
@@ -85,7 +88,7 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
         self._enter(None)
         if self._run is not None:
             self._run.describe(model=_model(self.model))
-            self._run.save("completed")
+            self._rest()
 
     @quiet
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -99,7 +102,7 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
         self._enter("train" if self._fitting else None)
         if self._run is not None and not self._fitting:
             self._run.log({f"eval_{name}": value for name, value in (logs or {}).items()})
-            self._run.save("completed")
+            self._rest()
 
     @quiet
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -111,19 +114,19 @@ class GreenCallback(MeasuringCallback, keras.callbacks.Callback):  # type: ignor
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the prediction."""
         self._enter("train" if self._fitting else None)
-        if self._run is not None and not self._fitting:
-            self._run.save("completed")
+        if not self._fitting:
+            self._rest()
 
     # The run.
 
     def _begin(self) -> greenml.Run:
-        if self._run is None:
-            self._epochs = self._steps = 0
-            self._run = greenml.track(self._output, **self._settings).start()
-        return self._run
+        if self._run is not None and self._goes_on():
+            return self._run
+        self._epochs = self._steps = 0
+        return self._start(self._output)
 
     def _write_progress(self, epochs: int) -> None:
-        fit = self.params or {}
+        fit = self._fit
         if self._run is not None and fit.get("steps") and fit.get("epochs"):
             self._run.progress(epochs * fit["steps"], fit["epochs"] * fit["steps"])
 
@@ -143,14 +146,24 @@ def _iterations(model: Any) -> int:  # noqa: ANN401
 def _hyperparameters(model: Any, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
     """Return what ``fit`` and ``compile`` were given."""
     optimizer = getattr(model, "optimizer", None)
-    loss = getattr(model, "loss", None)
     arguments = {
         "epochs": params.get("epochs"),
         "steps_per_epoch": params.get("steps"),
         "optimizer": optimizer.get_config() if optimizer is not None else None,
-        "loss": loss if isinstance(loss, str) or loss is None else getattr(loss, "name", type(loss).__name__),
+        "loss": _loss(getattr(model, "loss", None)),
     }
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _loss(loss: Any) -> Any:  # noqa: ANN401
+    """Return the name of a loss, or the names of those of several outputs."""
+    if isinstance(loss, Mapping):
+        return {name: _loss(value) for name, value in loss.items()}
+    if isinstance(loss, list | tuple):
+        return [_loss(value) for value in loss]
+    if loss is None or isinstance(loss, str):
+        return loss
+    return getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
 
 
 def _model(model: Any) -> dict[str, Any]:  # noqa: ANN401

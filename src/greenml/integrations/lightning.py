@@ -57,15 +57,15 @@ class GreenCallback(MeasuringCallback, *_TREES):  # type: ignore[misc]  # its ba
     @quiet
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Begin to measure."""
-        if self._run is None:
+        run = self._run
+        if run is None or not self._goes_on():
             self._counts = dict.fromkeys(self._counts, 0.0)
-            output = self._output or _folder(trainer) / "run.json"
             with _ranks(trainer):
-                self._run = greenml.track(output, **self._settings).start()
+                run = self._start(self._output or _folder(trainer) / "run.json")
         self._enter("setup")
-        self._run.params(_hyperparameters(trainer, pl_module) | _engine(trainer))
+        run.params(_hyperparameters(trainer, pl_module) | _engine(trainer))
         self._model = _model(pl_module)
-        self._run.describe(model=self._model, ran=_ran(trainer))
+        run.describe(model=self._model, ran=_ran(trainer))
 
     @quiet
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
@@ -164,8 +164,8 @@ class GreenCallback(MeasuringCallback, *_TREES):  # type: ignore[misc]  # its ba
         self._keep_results(trainer)
         if multiprocessing.parent_process() is not None:  # it ends without Python's exit functions
             self.stop()
-        elif self._run is not None:
-            self._run.save("completed")
+        else:
+            self._rest()
 
     @quiet
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ANN401

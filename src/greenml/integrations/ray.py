@@ -22,6 +22,7 @@ from greenml.factors.prices import tier_name
 from greenml.integrations import environment
 from greenml.integrations._trainer_run import PATIENCE_SECONDS, Budget
 from greenml.run.assembly import DatedCurve, DeviceKey, dated_curves
+from greenml.run.finish import finish
 from greenml.trace import run_dir_of
 
 log = logging.getLogger("greenml")
@@ -96,8 +97,19 @@ class GreenTuneCallback(ray.tune.Callback):  # type: ignore[misc,unused-ignore] 
         self._write(trials)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:  # noqa: ANN401
-        """Sum up."""
+        """Sum up, and write the records of trials whose processes Ray ended before they had."""
         self._write(trials)
+        for folder in (Path(trial.path) for trial in trials if trial.path):
+            self._finish(folder)
+
+    def _finish(self, folder: Path) -> None:
+        output = folder / "run.json"
+        try:
+            trial = None if output.exists() else self._trials.read(folder)
+            if trial is not None and trial.record.status != "running":  # else its process writes it yet
+                finish(run_dir_of(output), output)
+        except Exception as error:  # noqa: BLE001  no fault of ours may end a sweep
+            log.warning("greenml: %s was not written: %s: %s", output, type(error).__name__, error)
 
     def _write(self, trials: list[Any]) -> None:
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -50,7 +51,9 @@ class Stoppable(Protocol):
         """In a forked child: let go of what belongs to the parent."""
 
 
-_active: dict[Stoppable, object] = {}  # the runs that go on, which nobody else may hold, and where each was started
+# The runs that go on, which nobody else may hold; where each was started, and time.monotonic() of that.
+_active: dict[Stoppable, tuple[object, float]] = {}
+_EARLIER = "_greenml_seen_seconds"  # at an exception that the interpreter had shown when a run was started
 _hooked = False
 interrupted = False  # the interpreter ends by Ctrl-C: an import, as any exec(), would make it forget that
 
@@ -66,7 +69,11 @@ def add(run: Stoppable, started_at: object = None) -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_at_exit)
-    _active[run] = started_at
+    now, error = time.monotonic(), _last_error()
+    if error is not None and not hasattr(error, _EARLIER):
+        with contextlib.suppress(Exception):  # a mark, since to hold the exception would hold all that its frames have
+            setattr(error, _EARLIER, now)
+    _active[run] = started_at, now
 
 
 def discard(run: Stoppable) -> None:
@@ -82,7 +89,7 @@ def go_first() -> None:
 
 def end_earlier(started_at: object) -> None:
     """End the runs that were started at the same place: a notebook's start cell is being run again."""
-    for run, place in list(_active.items()):
+    for run, (place, _) in list(_active.items()):
         if place is not None and place == started_at:
             run.note("this run was ended when another was started in its place", "started-again")
             run.stop("completed", None)
@@ -90,10 +97,19 @@ def end_earlier(started_at: object) -> None:
 
 def _at_exit() -> None:
     global interrupted  # noqa: PLW0603
-    status, error = outcome(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
-    interrupted = status == "interrupted"
-    for run in list(_active):
-        run.stop(status, error)
+    error = _last_error()
+    ending = outcome(error)
+    interrupted = ending[0] == "interrupted"
+    for run, (_, started_seconds) in list(_active.items()):
+        # An error in a cell of a notebook goes by, and is no failure of a run that another cell started after it.
+        earlier = getattr(error, _EARLIER, math.inf) <= started_seconds
+        run.stop(*(outcome(None) if earlier else ending))
+
+
+def _last_error() -> BaseException | None:
+    """Return the last exception that the interpreter showed: the one that ends it, or one of an interactive session."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error if isinstance(error, BaseException) else None
 
 
 def _before_fork() -> None:
