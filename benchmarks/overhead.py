@@ -137,18 +137,19 @@ IMPORT, START, SETTLED, TRACKED, STOP = (
 # Figure: its column, and by what to multiply it.
 COLUMNS = {
     "import": ("import ms", 1e3), "make": ("make ms", 1e3), "start": ("start ms", 1e3), "sum": ("sum ms", 1e3),
-    "stop": ("stop ms", 1e3), "once": ("CPU once ms", 1e3), "steady": ("CPU ms/s", 1e3), "memory": ("MB", 1e-6),
-    "threads": ("threads", 1), "calls": ("calls/GPU/s", 1), "watts": ("GPU W", 1),
+    "stop": ("stop ms", 1e3), "once": ("CPU once ms", 1e3), "steady": ("CPU ms/s", 1e3), "run": ("CPU run ms", 1e3),
+    "memory": ("MB", 1e-6), "threads": ("threads", 1), "calls": ("calls/GPU/s", 1), "watts": ("GPU W", 1),
 }  # fmt: skip
 BUSY_COLUMNS = {
     "start": ("start ms", 1e3), "step": ("step ms", 1e3), "slowest": ("99 % ms", 1e3), "stop": ("stop ms", 1e3),
     "watts": ("GPU W", 1),
 }  # fmt: skip
-RATIOS = ("import", "sum", "stop", "once", "steady", "memory")
+RATIOS = ("import", "sum", "stop", "once", "steady", "run", "memory")
 LEGEND = """
 import: of the tool's entry point, in a fresh interpreter.    make: track(sku=, region=), or the tracker's constructor.
 start, stop: how long the caller waits.    sum: import, make and start.
 CPU once: of make, start and the {settle:g} s after them.    CPU ms/s: from then on, while the program itself sleeps.
+CPU run: of the two, for {run:g} s.
 MB, threads: resident memory and threads more than before the import.    calls: of the driver, a GPU and second.
 GPU W: what the tool says that the GPUs drew, as a check that it did measure; true are {watts:.0f} W."""
 
@@ -201,6 +202,7 @@ class Bench:
 
         self._simnvml, self._folder = simnvml, folder
         self.settle_seconds, self._track_seconds = settle_seconds, track_seconds
+        self.run_seconds = settle_seconds + track_seconds
         self._library = simnvml.build(folder)
         gpus = (replace(simnvml.A100, power=WATTS),) * GPUS
         slow = (simnvml.Slow("*", call_seconds),) if call_seconds else ()
@@ -281,6 +283,8 @@ class Bench:
         figures = dict(child.figures)
         if "start" in figures:
             figures["sum"] = figures["import"] + figures["make"] + figures["start"]
+        if "steady" in figures:
+            figures["run"] = figures["once"] + figures["steady"] * self._track_seconds
         for name, value in figures.items():
             self.figures[child.tool.name].setdefault(name, []).append(value)
 
@@ -315,7 +319,7 @@ def report(bench: Bench) -> str:
         if tool.name not in ("none", own):
             pairs = [(bench.median(own, figure), values[figure]) for figure in RATIOS]
             ratios.append([tool.name, *(f"{mine / its:.3g}" if mine and its else "-" for mine, its in pairs)])
-    legend = LEGEND.format(settle=bench.settle_seconds, watts=GPUS * WATTS)
+    legend = LEGEND.format(settle=bench.settle_seconds, run=bench.run_seconds, watts=GPUS * WATTS)
     return f"{table(rows)}\n{legend}\n\n{table(ratios)}"
 
 
