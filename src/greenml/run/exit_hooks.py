@@ -9,7 +9,9 @@ of the GPU driver's library, or between the fork and the exec of a command that 
 
 A signal's handler has the thread that it interrupted, and what that is in the middle of stays half done until it
 returns. An import is the worst case here, too: before Python 3.12, one that is made while the thread takes the lock of
-another takes that one's entry (``imports``), or waits for itself for ever (``within_import_lock``).
+another takes that one's entry (``imports``), or waits for itself for ever (``within_import_lock``). In any version, one
+that is made while the thread holds the lock that all imports share waits for ever for a thread that imports the same
+module and waits for that lock.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from greenml.redaction import redact_text
 _IMPORT = "<frozen importlib._bootstrap>"
 # What a thread may be in the middle of: the code's file, the function's name ("" for any), and how long a fork waits.
 _UNSAFE = ((_IMPORT, "", 30.0), ("pynvml.py", "", 0.1), ("subprocess.py", "_execute_child", 0.5))
-_IMPORT_LOCKING = ("acquire", "release")  # what importlib calls to lock a module that it imports
+# Within these importlib takes a lock: of the module that it imports, or the one that all imports share, which it holds
+# while it looks for a module (``_find_spec``).
+_IMPORT_LOCKING = ("acquire", "release", "_get_module_lock", "cb", "_find_spec")
 _MOST_INTERRUPTIONS = 5  # of an import, after which it is given up
 _WITHIN_IMPORT_SECONDS = 0.5  # how long a fork waits that is made by an import: the other import may wait for that one
 
@@ -134,9 +138,10 @@ def within_import(*functions: str) -> bool:
 
 
 def within_import_lock() -> bool:
-    """Return whether this thread was interrupted as it takes or leaves the lock of an import: it must not import now.
+    """Return whether this thread was interrupted as it takes, holds or leaves a lock of all imports: it must not import.
 
-    Source: CPython issue 91351. The interrupted import, whose ever it is, would fail; the same module's would hang.
+    Source: CPython issue 91351. The interrupted import, whose ever it is, would fail; the same module's would hang, and
+    so would one that another thread makes, too, if it waits for the lock that this thread holds.
     """
     return within_import(*_IMPORT_LOCKING)
 
