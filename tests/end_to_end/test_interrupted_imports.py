@@ -15,7 +15,7 @@ import pytest
 RUNS = int(os.environ.get("GREENML_STRESS_RUNS", "42"))
 SEED = int(os.environ.get("GREENML_STRESS_SEED", "1"))
 HANDLERS = ("own imports", "save", "stop", "totals", "card")
-# As an import waits for its module's lock, as it holds that lock's own one, and as it holds the one that all imports share
+# As an import waits for its module's lock, as it holds that lock's own one, and as it holds the one all imports share
 # and another thread, which imports what the handler will, waits for that.
 MOMENTS = ("registered", "locked", "found")
 CASES = [

@@ -138,10 +138,10 @@ def within_import(*functions: str) -> bool:
 
 
 def within_import_lock() -> bool:
-    """Return whether this thread was interrupted as it takes, holds or leaves a lock of all imports: it must not import.
+    """Return whether this thread was interrupted as it takes or leaves a lock of an import, or holds the shared one.
 
-    Source: CPython issue 91351. The interrupted import, whose ever it is, would fail; the same module's would hang, and
-    so would one that another thread makes, too, if it waits for the lock that this thread holds.
+    It must not import now. The interrupted import, whose ever it is, would fail, and one of the same module hang
+    (CPython issue 91351); so would one of what another thread imports, if that waits for the lock this thread holds.
     """
     return within_import(*_IMPORT_LOCKING)
 

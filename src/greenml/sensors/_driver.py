@@ -57,18 +57,22 @@ class Library:
 
     def hold(self) -> None:
         """Keep it for one more user."""
-        self._count(users=1)
+        self._count(1)
 
     def release(self) -> None:
         """Let go of it."""
-        self._count(users=-1)
+        self._count(-1)
 
     def __enter__(self) -> None:  # it is kept for the length of a call: ``with library:``
         with self._lock:
             self._calls += 1
 
     def __exit__(self, *_: object) -> None:
-        self._count(calls=-1)
+        with self._lock:
+            self._calls -= 1
+            goes_on = self._users > 0
+        if not goes_on:
+            self._count()
 
     def restart(self) -> None:
         """Start it again, within ``call``; at most every ``RESTART_SECONDS``."""
@@ -85,9 +89,9 @@ class Library:
             self._started = True
             self.generation += 1
 
-    def _count(self, users: int = 0, calls: int = 0) -> None:
+    def _count(self, users: int = 0) -> None:
         with self._lock:
-            self._users, self._calls = self._users + users, self._calls + calls
+            self._users += users
             ended = self._started and self._users == 0 and self._calls == 0
             self._started = self._started and not ended
         if ended:
@@ -262,7 +266,10 @@ class SampleBuffer:
         if not stamped:
             return []
         newest = stamped[-1][0]
-        offset = min((at - now for at in (now, wall, *others)), key=lambda o: abs(_seconds(newest, o) - now))
+        stamped_seconds, offset = newest * SECONDS_PER_MICROSECOND, 0.0
+        for at in (wall, *others):
+            if abs(stamped_seconds - at) < abs(stamped_seconds - now - offset):
+                offset = at - now
         limit = _stamp(now + FUTURE_SECONDS, offset)
         if stamped[0][0] <= 0 or newest >= limit:
             stamped = [sample for sample in stamped if 0 < sample[0] < limit]

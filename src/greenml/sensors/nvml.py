@@ -355,7 +355,7 @@ class _Gpu:
     @property
     def interval_seconds(self) -> float:
         """Each second, or oftener where power must be polled or the driver's buffer would run over."""
-        if self.cumulative:
+        if self._counts or self.cumulative:
             return TICK_SECONDS
         if self._buffered:
             return min(TICK_SECONDS, max(BUFFER_SECONDS, self._power_buffer.depth_seconds / 2))

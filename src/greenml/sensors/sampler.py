@@ -173,8 +173,12 @@ class Window:
         """Return the window as a rollup and begin the next; None where nothing was read."""
         if self.begun_seconds is None or self.last_seconds is None:
             return None
-
-        means = {name: total / weights for name, (total, weights) in self._sums.items()}
+        busy = memory_busy = memory_bytes = None
+        if self._sums:
+            means = {name: total / weights for name, (total, weights) in self._sums.items()}
+            busy, memory_busy = means.get("utilization_ratio"), means.get("memory_utilization_ratio")
+            memory_bytes = means.get("memory_bytes")
+            self._sums = {}
         known = self.power_max_watts is not None or self._dated(self.last_seconds)
         last_power: tuple[float | None, float | None] = (None, None)
         if self._newest is not None:
@@ -183,17 +187,15 @@ class Window:
             last_power = max(self.last_power[0], self.opened_seconds), self.last_power[1]
         rollup = Rollup(
             self.begun_seconds, self.last_seconds, self.energy_joules,
-            self.power_joules, self.power_seconds, self.power_max_watts, self.swing_joules,
-            means.get("utilization_ratio"), means.get("memory_utilization_ratio"), means.get("memory_bytes"),
-            self.memory_max_bytes, *last_power, tuple(self._late),
+            self.power_joules, self.power_seconds, self.power_max_watts, self.swing_joules, busy, memory_busy,
+            memory_bytes, self.memory_max_bytes, *last_power, tuple(self._late),
         )  # fmt: skip
         if self._follows:
             self._waiting.append(self.last_seconds)
-        self._late = []
+        self._late.clear()
         self.begun_seconds = self._newest = None
         self.energy_joules = self.power_joules = self.power_max_watts = self.memory_max_bytes = None
         self.power_seconds = self.swing_joules = 0.0
-        self._sums = {}
         return rollup
 
 
@@ -439,10 +441,12 @@ class Sampler:
     def _flush_seconds(self, now: float) -> float:
         """Return how long after now the trace is to be written: each second while any sensor is read as often."""
         calm = self._calm_seconds(now)
+        if calm <= FLUSH_SECONDS:
+            return FLUSH_SECONDS
         rare = all(
             watched.interval_seconds >= calm for watched in self._watched if watched.claimed and not watched.lost
         )
-        return max(calm, FLUSH_SECONDS) if rare else FLUSH_SECONDS
+        return calm if rare else FLUSH_SECONDS
 
     def _sleep(self) -> None:
         """Wait for the next thing that is due, or to be woken."""

@@ -50,6 +50,7 @@ FORMAT = 1
 STATUSES = ("running", "completed", "failed", "interrupted", "killed")
 ROW_LENGTH = 12
 _UNKNOWN = [None] * ROW_LENGTH
+_NOTHING_MORE = (None, 0.0, None, 0.0, None, None, None, None, None, None, ())
 SAME_SECONDS = 2e-5  # times are rounded in the file
 _SUMS, _MEANS, _PEAK = (2, 3, 5), (6, 7), 4
 _POWER_AGE, _POWER_WATTS = 10, 11
@@ -72,24 +73,28 @@ def sample_line(at_seconds: float, rollups: Mapping[str, Rollup], *, edge: bool 
 
 def _row(at_seconds: float, rollup: Rollup) -> list[Any]:
     """Return a device's array. It is built for each device each second: no call where a value is not known."""
-    end, energy, joules, peak = rollup.end_seconds, rollup.energy_joules, rollup.power_joules, rollup.power_max_watts
-    busy, memory_busy = rollup.utilization_ratio, rollup.memory_utilization_ratio
-    mean, most, watts = rollup.memory_mean_bytes, rollup.memory_max_bytes, rollup.power_last_watts
-    power_end = rollup.power_end_seconds
-    row = [
-        round(end - at_seconds, 5),
-        None if energy is None else round(energy, 3),
+    end, energy = rollup.end_seconds, rollup.energy_joules
+    row: list[Any] = [round(end - at_seconds, 5), None if energy is None else round(energy, 3)]
+    more = (
+        rollup.power_joules, rollup.power_seconds, rollup.power_max_watts, rollup.swing_joules,
+        rollup.utilization_ratio, rollup.memory_utilization_ratio, rollup.memory_mean_bytes, rollup.memory_max_bytes,
+        rollup.power_end_seconds, rollup.power_last_watts, rollup.late,
+    )  # fmt: skip
+    if energy is not None and more == _NOTHING_MORE:  # of a counter, nearly always
+        return row
+    joules, seconds, peak, swing, busy, memory_busy, mean, most, power_end, watts, late = more
+    row += [
         None if joules is None else round(joules, 4),
-        round(rollup.power_seconds, 5) or None if rollup.power_seconds else None,
+        round(seconds, 5) or None if seconds else None,
         None if peak is None else round(peak, 2),
-        round(rollup.swing_joules, 3) or None if rollup.swing_joules else None,
+        round(swing, 3) or None if swing else None,
         None if busy is None else round(busy, 4),
         None if memory_busy is None else round(memory_busy, 4),
         None if mean is None else int(mean),
         None if most is None else int(most),
         None if power_end is None else round(end - power_end, 5) or None,
         None if watts is None else round(watts, 2),
-        [_row(at_seconds, late) for late in rollup.late] if rollup.late else None,
+        [_row(at_seconds, earlier) for earlier in late] if late else None,
     ]
     while row and row[-1] is None:
         row.pop()
