@@ -26,8 +26,9 @@ LIMIT_SECONDS = 2400  # minutes where the cores are idle
 CELLS_BEFORE_THE_KILL = 8
 # Of options that test_summarization.py tries; ``greenml study run --smoke`` runs these too.
 LEFT_OUT = (
-    "accumulation", "adafactor", "bf16+freeze-encoder+sortish", "checkpointing", "freeze-embeddings", "large-buckets",
-    "long-pegasus", "offload-parameters", "small-buckets", "t5", "truncation",
+    "accumulation", "adafactor", "bf16+freeze-encoder+sortish", "bf16+zero2", "checkpointing", "freeze-embeddings",
+    "freeze-encoder", "large-buckets", "long-bart", "long-pegasus", "offload-optimizer", "offload-parameters",
+    "small-buckets", "sortish", "t5", "truncation",
 )  # fmt: skip
 
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -35,12 +36,8 @@ pytestmark = [
     pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"),
     pytest.mark.skipif(sys.platform != "linux", reason="DeepSpeed on a CPU wants Linux"),
 ]
-ZERO = {"zero2": 2, "zero3": 3, "offload-optimizer": 2, "bf16+zero2": 2}
-LONG = {
-    "long-bart": "BartForConditionalGeneration",
-    "long-led": "LEDForConditionalGeneration",
-    "long-bigbird": "BigBirdPegasusForConditionalGeneration",
-}
+ZERO = {"zero2": 2, "zero3": 3}
+LONG = {"long-led": "LEDForConditionalGeneration", "long-bigbird": "BigBirdPegasusForConditionalGeneration"}
 
 
 def start(study: Path, output: Path) -> subprocess.Popen:
@@ -116,7 +113,7 @@ def records(study, variant):
 
 
 def test_every_cell_has_run(study):
-    assert len(study.plan.variants) == 1 + 14  # the broken one
+    assert len(study.plan.variants) == 1 + 9  # the broken one
     assert study.plan.seeds == (1, 2)
     for cell in study.cells:
         if cell.variant.name == "broken":
@@ -141,9 +138,7 @@ def test_each_variant_did_what_it_says(study):
             assert (ran["deepspeed_zero_stage"], ran["world_size"], ran["distributed_type"]) == (stage, 2, "DEEPSPEED")
     launched = {name: (study.of_variant(name)[0].folder / "output.log").read_text() for name in ("zero2", "zero3")}
     assert ["deepspeed.launcher.launch" in log for log in launched.values()] == [True, False]
-    zero = {name: records(study, name)[0].trainer["ds_config"]["zero_optimization"] for name in ZERO}
-    assert [name for name in zero if "offload_optimizer" in zero[name]] == ["offload-optimizer"]
-    for variant, precision in {"fp32": "no", "fp16": "fp16", "bf16": "bf16", "bf16+zero2": "bf16"}.items():
+    for variant, precision in {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}.items():
         assert {record.trainer["ran"]["mixed_precision"] for record in records(study, variant)} == {precision}
     for record in records(study, "largest-batch"):
         assert record.params["per_device_train_batch_size"] == 8
@@ -151,9 +146,6 @@ def test_each_variant_did_what_it_says(study):
     for record in records(study, "early-stopping"):
         state = record.trainer["trainer_state"]
         assert 0 < state["global_step"] < state["max_steps"]
-    assert all(record.params["sortish"] for record in records(study, "sortish"))
-    for record in records(study, "freeze-encoder"):
-        assert 0 < record.trainer["model"]["trainable_parameters"] < record.trainer["model"]["parameters"]
     for variant, name in LONG.items():
         assert {record.trainer["model"]["class"] for record in records(study, variant)} == {name}
     seeds = [cell.record.params["seed"] for cell in study.of_variant("bf16")]

@@ -25,6 +25,7 @@ import psutil
 import pytest
 from launches import environment
 
+from greenml.analysis.study import plan
 from greenml.record import file as records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -345,28 +346,43 @@ def readme_commands() -> list[list[str]]:
     return [shlex.split(line) for line in blocks.splitlines() if "finetune.py --" in line]
 
 
-def test_the_commands_of_the_readme_are_understood():
-    commands = readme_commands()
-    assert len(commands) >= 4
-    told = [words[words.index("finetune.py") + 1 :] for words in commands]
+def understood(told: list[list[str]]) -> list[tuple[list[str], str, str]]:
+    """What finetune.py makes of each list of words: those that it does not know, the model and the folder."""
     code = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); import finetune\n"
         "parser = finetune.command_line()\n"
-        "for words in json.loads(sys.argv[2]):\n"
+        "for words in json.load(sys.stdin):\n"
         "    known, unknown = parser.parse_known_args(words)\n"
         "    print('parsed', json.dumps([unknown, known.model, known.output_dir]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(EXAMPLE), json.dumps(told)],
-        env=environment() | {"DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", code, str(EXAMPLE)], input=json.dumps(told),
+        env=environment() | {"DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     parsed = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("parsed ")]
-    assert len(parsed) == len(commands), done.stderr
-    assert all(not unknown and model for unknown, model, _ in parsed)
-    assert len({folder for *_, folder in parsed}) == len(commands)
+    assert len(parsed) == len(told), done.stderr
+    return parsed
+
+
+def test_the_commands_of_the_readme_and_of_each_variant_of_the_study_are_understood():
+    commands = readme_commands()
+    assert len(commands) >= 4
+    told = [words[words.index("finetune.py") + 1 :] for words in commands]
     for words in told:
         if "--deepspeed" in words:
             assert (EXAMPLE / words[words.index("--deepspeed") + 1]).is_file()
+    for profile in ("", "8gpu-v100", "1gpu", "smoke"):
+        study = plan.read(EXAMPLE.parent / "study" / "study.yaml", profile)
+        for variant in study.variants:
+            words = plan.words(study, variant, 1, Path("out"))
+            if profile == "smoke":  # smoke.py makes the model
+                told.append(["--model", "tiny", "--output_dir", "out/model", *words[words.index("--") + 1 :]])
+            else:
+                told.append(words[words.index("../summarization/finetune.py") + 1 :])
+    parsed = understood(told)
+    assert len(told) > len(commands) + 4 * 20
+    assert all(not unknown and model for unknown, model, _ in parsed)
+    assert len({folder for *_, folder in parsed[: len(commands)]}) == len(commands)
 
 
 def test_the_options_of_a_stage_change_its_configuration():
