@@ -26,7 +26,7 @@ SECTIONS = {
     "How this was measured": sections.method_section,
 }
 _SAME = {"training hyperparameters": "hyperparameters", "evaluation results": "results"}
-_PLACEHOLDER = "[More Information Needed]"
+_PLACEHOLDER = "more information needed"  # of the hub's template, and of the Trainer's cards
 
 
 @dataclass(slots=True)
@@ -126,6 +126,6 @@ def _own_sections(card: str) -> set[str]:
         title = titles.get(_SAME.get(heading.words, heading.words))
         below = (other.start for other in known[number + 1 :] if other.level <= heading.level)
         section = theirs[heading.stop : next(below, len(theirs))]
-        if title and card_text.without_comments(section).strip() and _PLACEHOLDER not in section:
+        if title and card_text.without_comments(section).strip() and _PLACEHOLDER not in section.lower():
             own_titles.add(title)
     return own_titles
