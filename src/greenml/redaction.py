@@ -45,7 +45,7 @@ _ABOUT = _set(
     "name names file files filename path paths dir folder type kind length len size limit count policy field"
     " fields column columns env var variable url uri endpoint host provider required enabled method mode scheme"
     " format expiry expires ttl prefix suffix level version strategy backend manager store error errors accuracy"
-    " dataset datasets corpus task game score scores rate ratio loss strength sharing"
+    " dataset datasets corpus task game score scores rate ratio loss strength sharing helper"
 )
 # Fields of a trace's lines that hold what people and programs gave.
 _GIVEN_FIELDS = _set("name settings command metrics params facts found note text phase error")
@@ -79,6 +79,7 @@ _TEXT_TOKEN = _set(
     " forced decoder encoder generated sampled draft input output label answer context doc document passage entity"
     " rare common latent compressed global local memory mem beacon pool pooling single multi fake original soft"
     " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy"
+    " starting continuation page pagination"
     " yes no true false score logits positive negative neg good bad step rank cot eow sow bow"
     " void human speaker emotion frame pixel action reward noise eom eop semantic coarse fine codec quantizer bpe"
     " wordpiece unigram endoftext anchor learnable learned gist summary time pos position predicted unexpected"
@@ -122,6 +123,10 @@ _UNREAL = frozenset(
         "invalid",
         "expired",
         "empty",
+        "yes",
+        "no",
+        "on",
+        "off",
         "str",
         "int",
         "bool",
@@ -318,13 +323,13 @@ _IS = (
 )
 _HEADER = (
     r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*[\"']?\s*[:=]\s*)(\\*[\"'])?"
-    r"((?:=\s?\"[^\"\r\n]*\"|[^\"'\r\n\\])+)"
+    r"((?:=\s?\"[^\"\r\n]*\"|[^\"'\r\n\\]|\\ )+)"
 )
 # What some programs take for a password, by an option of one letter: as text, and as the words of a command.
 _TOOLS = (
-    r"(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[ =][\"']?)(?!\d+:\d)[^\s:\"']+:(?!//)[^\s\"']+"
+    r"(\bcurl\b[^\n]{0,200}?\s(?:-u[ =]?|--user[ =]|--proxy-user[ =])[\"']?)(?!\d+:\d)[^\s:\"']+:(?!//)[^\s\"']+"
     r"|(\b(?:sshpass\s+|(?:docker|podman|oras|skopeo|registry)\s+login\b[^\n]{0,200}?\s)-p[ =]?)[^\s]+"
-    r"|(\bredis-cli\b[^\n]{0,200}?\s-a\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
+    r"|(\bredis-cli\b[^\n]{0,200}?\s(?:-a|--pass)\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
     r"|(\bset\s+api-key\s)[^\s]+|(\b(?:az\s+login|twine|mongo\w*)\b[^\n]{0,200}?\s-p[ =])[^\s]+"
     r"|(\bldap\w+\b[^\n]{0,200}?\s-w\s)[^\s]+|(\b(?:(?:un)?zip|sqlcmd|bcp)\s[^\n]{0,200}?-P\s)[^\s]+"
     r"|(\b7z\w?\s[^\n]{0,200}?\s-p)[^\s]+"
@@ -560,7 +565,8 @@ def _mask_pairs(text: str) -> str:
         # A sentence about it: "api_key: must be set"
         said = sign == ": " and re.match(_SENTENCE, text[match.end() :]) is not None
         empty = "\n" in sign and re.fullmatch(r"[\w.-]+:", bare) is not None  # YAML: the next line is another name's
-        if not bare or number or word or said or empty or _harmless(name, bare):
+        resource = sign == ":" and re.search(r"\barn:[\w:-]*:\Z", text[: match.start()]) is not None
+        if not bare or number or word or said or empty or resource or _harmless(name, bare):
             continue
         start = match.end() + value.index(bare)
         parts += [text[end:start], MASK]
@@ -597,7 +603,9 @@ def _harmless(name: str, value: str) -> bool:
     plain = value.rstrip("`)]};:!?.,").lower() or value  # the end of a sentence or call, not of the value
     if plain in _UNREAL or plain == MASK or value.lower() in _UNREAL:
         return True
-    return "token" in name.lower() and re.fullmatch(r"[\[(]?\d{1,6}", plain) is not None  # "token=128", "token: [1, 2]"
+    return (
+        "token" in name.lower() and re.fullmatch(r"[\[(]?-?\d{1,6}", plain) is not None
+    )  # "token=128", "token: [1, 2]"
 
 
 def redact_command(words: Sequence[str]) -> list[str]:
@@ -655,9 +663,13 @@ def _is_set(word: str) -> bool:
 
 def _of_a_tool(word: str, before: Sequence[str]) -> str | None:
     """Return what to show of an option of one letter that takes a password; "" where that is the next word."""
-    if word[:2] not in _TAKEN_BY:
+    if word.startswith("pass:") and before and before[-1] in {"-pass", "-passin", "-passout"}:  # openssl's
+        return f"pass:{MASK}"
+    if word[:2] not in _TAKEN_BY and word[:2] != "-u":
         return None
     names = {earlier.rpartition("/")[2] for earlier in before}
+    if word.startswith("-u") and ":" in word and "curl" in names:
+        return f"-u{MASK}"
     if word in _TAKEN_BY:
         return "" if any(re.fullmatch(_TAKEN_BY[word], name) for name in names) else None
     if word.startswith("-p") and any(re.fullmatch(r"mysql.*|sshpass|7zr?a?", name) for name in names):

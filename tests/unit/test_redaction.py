@@ -55,6 +55,7 @@ pass_rate
 tiktoken char_to_token next_mtp_token no_split_token question_token
 eom_token eop_token codec_token semantic_token coarse_token bpe_token wordpiece_token anchor_token gist_token pos_token
 summary_token time_token learned_token hf_tok tok old_tokens passes num_keys key_dim auth_free pad_token_old
+credential.helper starting_token continuation_token page_token
 yes_token no_token true_token false_token negative_token score_token step_token logits_token eow_token key_pass
 pin_memory dataloader_pin_memory pin_memory_device cpu_pin core_pin version_pin use_pin pins spin pinned pincount
 """
@@ -252,6 +253,9 @@ SHAPES = {
     "behind a brace": (f"password=a}}b{WORD} x", WORD),
     "behind a variable": (f"password=${{A}}{WORD} x", WORD),
     "default of a variable of the shell": (f"password=${{A:-{WORD}}}", WORD),
+    "login of curl, in one word": (f"curl -uelastic:{WORD} h", WORD),
+    "header with a space of the shell": (f"curl -H Authorization:Token\\ {LONG} h", LONG),
+    "redis-cli": (f"redis-cli --pass {WORD} ping", WORD),
     "quotes doubled": (f"password='it''s {WORD}'", WORD),
 }
 PLAIN_TEXTS = [
@@ -286,7 +290,9 @@ PLAIN_TEXTS = [
     "by passing `token=<your_token>`", "HF_TOKEN=<your token> python x", "HF_TOKEN=${HF_TOKEN}", "--hf-token $HF_TOKEN",
     "token: ${oc.env:HF_TOKEN}", 'password: "{{ db_password }}"', "token: ${{ secrets.HF_TOKEN }}",
     "--user-token '<|user|>'", "AssertionError: secret: expected str, got int", "**Tokens:** many", "**token**: the",
-    "re_weight_20240101_sampled_token", "squad_v2_20240101_processed", "pul-mri-2024",
+    "re_weight_20240101_sampled_token", "ssh -o PasswordAuthentication=no h", "use_auth_token: yes", "token=-1",
+    "git config credential.helper store", "arn:aws:secretsmanager:us-east-1:123456789012:secret:x-AbCdEf",
+     "squad_v2_20240101_processed", "pul-mri-2024",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
 ]  # fmt: skip
 
@@ -500,7 +506,8 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
      ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"],
      ["az", "login", "-u", "x", "-p", WORD],
      ["aws", "configure", "set", "aws_secret_access_key", WORD], ["git", "config", "user.password", WORD],
-     ["ldapsearch", "-w", WORD], ["sqlcmd", "-P", WORD], ["setx", "HF_TOKEN", WORD],
+     ["ldapsearch", "-w", WORD], ["sqlcmd", "-P", WORD], ["setx", "HF_TOKEN", WORD], ["curl", f"-ume:{WORD}", "h"], ["openssl", "-passin", f"pass:{WORD}"],
+     
      ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
      ["curl", f"--user=me:{WORD}", "x"]],
 )  # fmt: skip
