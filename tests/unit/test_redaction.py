@@ -506,9 +506,8 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
      ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"],
      ["az", "login", "-u", "x", "-p", WORD],
      ["aws", "configure", "set", "aws_secret_access_key", WORD], ["git", "config", "user.password", WORD],
-     ["ldapsearch", "-w", WORD], ["sqlcmd", "-P", WORD], ["setx", "HF_TOKEN", WORD], ["curl", f"-ume:{WORD}", "h"], ["openssl", "-passin", f"pass:{WORD}"],
-     
-     ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
+     ["ldapsearch", "-w", WORD], ["sqlcmd", "-P", WORD], ["setx", "HF_TOKEN", WORD], ["curl", f"-ume:{WORD}", "h"],
+     ["openssl", "-passin", f"pass:{WORD}"], ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
      ["curl", f"--user=me:{WORD}", "x"]],
 )  # fmt: skip
 def test_an_option_of_one_letter_is_masked_where_the_program_takes_a_password(words):
