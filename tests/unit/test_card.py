@@ -699,6 +699,26 @@ def test_a_field_that_somebody_filled_is_kept():
     )
 
 
+@pytest.mark.parametrize(
+    "begin",
+    ["- **Cloud Provider**:", "* __Cloud Provider:__", "- **Cloud provider:**", "-   **Cloud Provider:**"],
+)
+@pytest.mark.parametrize(
+    "text", ["[More Information Needed]", "[more information needed]", "*[More Information Needed]*"]
+)
+def test_fields_of_the_template_are_known_in_the_forms_that_people_have(begin, text):
+    made = model_card.update(f"# M\n\n{begin} {text}\n", run(), style="hub")
+    assert made.text.endswith(f"# M\n\n{begin} Azure\n")
+    assert made.conflicts == []
+
+
+def test_fields_in_a_comment_are_seen_by_nobody_and_stay():
+    comment = "<!--\n- **Cloud Provider:** [More Information Needed]\n-->\n"
+    made = model_card.update(comment, run(), style="hub").text
+    assert comment in made
+    assert "- **Cloud Provider:** Azure\n" in made
+
+
 def test_what_is_not_known_is_said_in_words():
     made = model_card.update("", run(place=PlaceRecord(), totals=[totals("run", 1.0, 1.0)]), style="hub").text
     assert "- **Cloud Provider:** not known\n" in made

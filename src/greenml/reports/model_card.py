@@ -10,7 +10,7 @@ from greenml.reports import markdown
 from greenml.reports.card import metadata, sections
 from greenml.reports.card import text as card_text
 from greenml.reports.card.metadata import Conflict
-from greenml.reports.card.text import Marks, headings, without_code
+from greenml.reports.card.text import Marks, headings, without_code, without_comments
 
 Style = Literal["full", "hub"]
 MARKS = Marks("greenml")
@@ -96,7 +96,7 @@ def _full(card: str, record: RunRecord, *, force: bool) -> Update:
 
 def _hub(card: str, record: RunRecord, *, force: bool) -> Update:
     if HUB_MARKS.find(card) is None:
-        filled = sections.fill(card, without_code(_foreign(card)), record, force=force)
+        filled = sections.fill(card, without_comments(without_code(_foreign(card))), record, force=force)
         if filled.has_fields:
             return Update(filled.text, [Conflict(*conflict) for conflict in filled.conflicts], filled.left_out)
     return Update(HUB_MARKS.put(card, sections.section(record), "", card_text.line_break(card)))
