@@ -45,14 +45,14 @@ _ABOUT = _set(
     "name names file files filename path paths dir folder type kind length len size limit count policy field"
     " fields column columns env var variable url uri endpoint host provider required enabled method mode scheme"
     " format expiry expires ttl prefix suffix level version strategy backend manager store error errors accuracy"
-    " dataset datasets corpus task game score scores rate ratio loss strength sharing"
+    " dataset datasets corpus task game score scores rate ratio loss strength sharing helper"
 )
 # Fields of a trace's lines that hold what people and programs gave.
 _GIVEN_FIELDS = _set("name settings command metrics params facts found note text phase error")
 # Words that add nothing to what a name means.
 _NEUTRAL = _set(
     "value values str text plain b64 base64 encoded raw hex hash prod dev staging default current old new"
-    " backup live primary secondary"
+    " backup live primary secondary read write ro rw"
 )
 _KEY_OF = _set(
     "api access secret account shared private subscription signing sign encryption encrypt decryption master auth"
@@ -62,6 +62,7 @@ _KEY_OF = _set(
     " sendgrid stripe twilio datadog dd ingest ngc nvidia runpod instrumentation functions cosmos maps write token"
     " jwt root watttime electricitymaps principal pass serpapi serper tavily voyage jina fireworks cerebras deepseek"
     " gpt lightning weaviate qdrant milvus recovery perplexity elevenlabs deepgram assemblyai exa brave"
+    " fal dashscope supabase algolia"
 )
 _TOKENS_OF = _set(
     "access api auth oauth refresh hf hub bearer github gitlab wandb secret huggingface session security slack"
@@ -78,6 +79,8 @@ _TEXT_TOKEN = _set(
     " forced decoder encoder generated sampled draft input output label answer context doc document passage entity"
     " rare common latent compressed global local memory mem beacon pool pooling single multi fake original soft"
     " virtual oov stopping de pre re un inter cross row sos ignore ignored distill distillation dist number date dummy"
+    " starting continuation page pagination"
+    " yes no true false score logits positive negative neg good bad step rank cot eow sow bow"
     " void human speaker emotion frame pixel action reward noise eom eop semantic coarse fine codec quantizer bpe"
     " wordpiece unigram endoftext anchor learnable learned gist summary time pos position predicted unexpected"
     " to tik mtp split question str one"
@@ -97,7 +100,7 @@ _AFTER = {"tokens": _TOKENS_OF, "key": _KEY_OF, "keys": _KEY_OF, "pass": _PASS_O
 _NOT_AFTER = {"token": _TEXT_TOKEN, "auth": _FLAGS, "oauth": _FLAGS, "pin": _PINNED | _FLAGS}
 _COMPOUND = (
     r"\w*(?:password|passwd|passphrase|secret|apikey|credentials|connectionstring)|passw(?:or)?d\w+"
-    r"|(?:db|my|mysql|pg|postgres|root|admin|user)pwd|(?:http|basic|proxy|api)auth"
+    r"|(?:db|my|mysql|pg|postgres|root|admin|user)pwd|(?:http|basic|proxy|api)auth|(?:key|store)pass"
 )
 _PAIRS = frozenset(
     [("connection", "string"), ("conn", "string"), ("connection", "str"), ("conn", "str"), ("auth", "header"),
@@ -120,13 +123,21 @@ _UNREAL = frozenset(
         "invalid",
         "expired",
         "empty",
+        "yes",
+        "no",
+        "on",
+        "off",
         "str",
         "int",
         "bool",
         "bytes",
     ]
 )  # written out: no text, so no secret
-_PLACEHOLDER = r"<[A-Z_]+>"  # transformers writes <HUB_TOKEN> for what it hides itself
+# transformers writes <HUB_TOKEN> for what it hides itself, and <your_token>; ${HF_TOKEN} and {{ token }} are filled in.
+_PLACEHOLDER = (
+    r"<(?:[A-Z_]+|your[\w -]{1,30})>|\$\{\{?\s*(?:oc\.env:|env:)?[A-Za-z_][\w.]*\s*\}?\}"
+    r"|\$[A-Z]+(?:_[A-Z]+)+|\{\{\s*[\w.]+\s*\}\}"
+)
 _TEXT_PIECE = r"<\|?[\w/ -]{1,30}\|?>|\[[A-Z][A-Z0-9_]{1,20}\]|(?:[\u2581\u0120]|##)\w*"  # </s>, <|im_end|>, [CLS]
 _VERSION = r"v?\d{1,4}(?:\.\d{1,8}){1,4}(?:[.+-]?[a-z]{1,5}\d{1,8})*"  # of a package: google-auth, oauthlib, tiktoken
 _DIGEST_NAME, _DIGEST = r"(?:\b|_)(?:sha\d*|digest|checksum|integrity|hash)(?:\b|_)", r"[A-Za-z0-9+/]{86}=="
@@ -212,9 +223,9 @@ _SHAPES = {
         ("SG.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),  # SendGrid
         ("key-", r"(?<![\w-])key-[0-9a-f]{32}(?![0-9a-f])"),  # Mailgun
         ("r8_", r"r8_[A-Za-z0-9]{20,}"),  # Replicate
-        ("xai- pplx- nvapi- tskey- dop_v1_ doo_v1_", r"(?:xai|pplx|nvapi|tskey|do[op]_v1)[-_][\w-]{20,}"),
+        ("xai- pplx- nvapi- tskey- dop_v1_ doo_v1_ dor_v1_", r"(?:xai|pplx|nvapi|tskey|do[opr]_v1)[-_][\w-]{20,}"),
         ("dapi dose dkea", r"{}[0-9a-f]{{32}}"),  # Databricks
-        ("hvs. hvb.", r"hv[sb]\.[\w-]{20,}"),  # Vault
+        ("hvs. hvb. hvr.", r"hv[sbr]\.[\w-]{20,}"),  # Vault
         ("lsv2_", r"lsv2_(?:pt|sk)_[0-9a-f_]{16,}"),  # LangSmith
         ("glsa_ glc_", r"gl(?:sa|c)_[\w=+/]{16,}"),  # Grafana
         ("dckr_pat_", r"dckr_pat_[\w-]{16,}"),
@@ -229,9 +240,11 @@ _SHAPES = {
         (":AA", r"\d{8,10}:AA[\w-]{30,}"),  # Telegram
         (
             "lin_api_ ntn_ figd_ sbp_ fw_ tgp_v1_ jina_ rpa_ pnu_ sb_secret_ esecret_ secret_ pcsk_ pscale_tkn_"
-            " pscale_pw_ hf_oauth_ sess- csk- pa- tvly- xkeysib- PMAK- NRAK- CFPAT- AKCp8 cmVmdGtu EAACEdEose0cBA fm2_",
+            " pscale_pw_ hf_oauth_ sess- csk- pa- tvly- xkeysib- PMAK- NRAK- CFPAT- AKCp8 cmVmdGtu EAACEdEose0cBA fm2_"
+            " CCIPRJ_ CCIPAT_ bkua_ KGAT_ aio_ pul- rubygems_ CLOJARS_ sqp_ squ_ sqa_ lin_oauth_ xsmtpsib- snyk_uat."
+            " sq0atp- sq0csp-",
             r"{}(?:[A-Za-z0-9]{{1,10}}[_.-])?(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{{20,}}[\w.-]*",
-        ),  # Linear, Notion, Figma, Supabase, Together, Jina, RunPod, Prefect, Pinecone, PlanetScale, Tavily ...
+        ),  # Linear, Notion, Figma, Supabase, Together, Jina, RunPod, Prefect, Pinecone, Tavily, CircleCI ...
         ("GR1348941", r"GR1348941[\w-]{20}"),  # GitLab, of a runner
         ("dt0c01. dt0s01.", r"dt0[cs]01\.[A-Z0-9]{20,}\.[A-Z0-9]{40,}"),  # Dynatrace
         (".atlasv1.", r"[A-Za-z0-9]{10,}\.atlasv1\.[\w=-]{40,}"),  # Terraform Cloud
@@ -252,6 +265,17 @@ _SHAPES = {
         ("AKID", r"AKID(?=[A-Za-z]*\d)[A-Za-z0-9]{32}(?![A-Za-z0-9])"),  # Tencent
         ("AQVN", r"AQVN(?=[\w-]*\d)[\w-]{35,}"),  # Yandex
         ("t1.9eu", r"t1\.9eu[\w.=-]{40,}"),
+        ("JQQJ9", r"[A-Za-z0-9]{52}JQQJ9[9DH][A-Za-z0-9]{26}(?:[A-Za-z0-9]{2}==)?"),  # Azure OpenAI, other Azure AI
+        ("AZDO", r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}"),  # Azure DevOps
+        ("k_", r"sk_[0-9a-f]{48}(?![0-9a-f])"),  # ElevenLabs
+        ("oy2", r"oy2[a-z0-9]{43}(?![A-Za-z0-9])"),  # NuGet
+        ("NRAL", r"[0-9a-zA-Z]{36}NRAL(?![A-Za-z0-9])"),  # New Relic
+        ("HRKU-", r"HRKU-[\w-]{36,}"),  # Heroku
+        ("GOOG1", r"GOOG1[A-Z0-9]{20,}"),  # Google Cloud Storage
+        ("ABSK", r"ABSK[A-Za-z0-9+/]{60,}=*"),  # AWS Bedrock
+        ("amzn.mws.", r"{}[0-9a-f-]{{36}}"),
+        ("access_token$", r"access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}"),  # PayPal
+        ("re_", r"re_(?=\w*\d)(?=\w*[A-Z])[A-Za-z0-9]{8}_[A-Za-z0-9]{24}(?![A-Za-z0-9])"),  # Resend
     )
     for needle in needles.split()
 }
@@ -286,7 +310,7 @@ _SAID = (
 )
 _SENTENCE = (
     r"(?i)(?:field required|(?:must|should) (?:be|not)|can ?not be|could not|please [a-z]|check [a-z]"
-    r"|not (?:set|found|given|provided|valid|allowed))"
+    r"|not (?:set|found|given|provided|valid|allowed)|expected [a-z])"
 )
 _WORDS = (
     r"""(?:[^\s,;"'}]|[ \t](?![\w.-]+\s?[=:]))+"""  # what a pass phrase or a mnemonic may be, written without quotes
@@ -299,21 +323,26 @@ _IS = (
 )
 _HEADER = (
     r"(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*[\"']?\s*[:=]\s*)(\\*[\"'])?"
-    r"((?:=\s?\"[^\"\r\n]*\"|[^\"'\r\n\\])+)"
+    r"((?:=\s?\"[^\"\r\n]*\"|[^\"'\r\n\\]|\\ )+)"
 )
 # What some programs take for a password, by an option of one letter: as text, and as the words of a command.
 _TOOLS = (
-    r"(\bcurl\b[^\n]{0,200}?\s(?:-u|--user|--proxy-user)[ =][\"']?)(?!\d+:\d)[^\s:\"']+:(?!//)[^\s\"']+"
+    r"(\bcurl\b[^\n]{0,200}?\s(?:-u[ =]?|--user[ =]|--proxy-user[ =])[\"']?)(?!\d+:\d)[^\s:\"']+:(?!//)[^\s\"']+"
     r"|(\b(?:sshpass\s+|(?:docker|podman|oras|skopeo|registry)\s+login\b[^\n]{0,200}?\s)-p[ =]?)[^\s]+"
-    r"|(\bredis-cli\b[^\n]{0,200}?\s-a\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
+    r"|(\bredis-cli\b[^\n]{0,200}?\s(?:-a|--pass)\s)[^\s]+|(\bmysql\w*\b[^\n]{0,200}?\s-p)(?=[^\s-])[^\s]+"
     r"|(\bset\s+api-key\s)[^\s]+|(\b(?:az\s+login|twine|mongo\w*)\b[^\n]{0,200}?\s-p[ =])[^\s]+"
-    r"|(\bldap\w+\b[^\n]{0,200}?\s-w\s)[^\s]+|(\b(?:un)?zip\s[^\n]{0,200}?-P\s)[^\s]+"
+    r"|(\bldap\w+\b[^\n]{0,200}?\s-w\s)[^\s]+|(\b(?:(?:un)?zip|sqlcmd|bcp)\s[^\n]{0,200}?-P\s)[^\s]+"
     r"|(\b7z\w?\s[^\n]{0,200}?\s-p)[^\s]+"
     r"|(\blftp\b[^\n]{0,200}?\s-u\s+[^\s,]+,)[^\s]+|(\s-(?:pass|passin|passout)\s+pass:)[^\s]+"
     r"|(\bsmbclient\b[^\n]{0,200}?\s-U\s+[^\s%]+%)[^\s]+|(\bauthtoken\s)[^\s]+"
 )
-_SETTERS = frozenset(["config", "configure", "modify", "setenv"])  # git config user.password ...
-_TAKEN_BY = {"-p": r"sshpass|login|twine|mongo\w*", "-a": r"redis-cli", "-w": r"ldap\w+", "-P": r"(?:un)?zip"}
+_SETTERS = frozenset(["config", "configure", "modify", "setenv", "setx"])  # git config user.password ...
+_TAKEN_BY = {
+    "-p": r"sshpass|login|twine|mongo\w*",
+    "-a": r"redis-cli",
+    "-w": r"ldap\w+",
+    "-P": r"(?:un)?zip|sqlcmd|bcp",
+}
 _LISTED = r"""(["'])(--?[A-Za-z][\w.-]*)\1(,\s*)(["'])([^"'\n]*)\4"""  # ['--password', '...']
 # ('token', '...'), setdefault("TOKEN", "..."); a name and its value beside each other, in XML, YAML, Python and JSON;
 # ENV TOKEN ...; and TOKEN%3D..., as an address within an address is written.
@@ -323,7 +352,7 @@ _BESIDE = (
     r"""("[^"\n]*|'[^'\n]*|[^\s,}"'][^\s,}]*)"""
 )
 _SETTING = (
-    r"(\b(?:ENV|setenv|set\s+-\w+|configure\s+set|config(?:\s+--\w+|\s+set)*|modify(?:\s+--\w+)*\s+[\w.-]+)\s+)"
+    r"(\b(?:ENV|setenv|setx|set\s+-\w+|configure\s+set|config(?:\s+--\w+|\s+set)*|modify(?:\s+--\w+)*\s+[\w.-]+)\s+)"
     r"([\w.-]+)(\s+)(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=]\S*)"
 )
 _ENCODED = r"(?i)((?:%26|%3B|%3F|(?<![\w.%-])))([a-z][\w.-]{0,99})(%3D)((?:(?!%26|%3B)[^\s&\"'<>])+)"
@@ -339,8 +368,10 @@ _MIXED = (
 # name=value, name: value, "name": "value". A bare value ends at a space, a quote, or a sign that a next name follows.
 _NAME = (
     r"""(?P<name>(?<![\w.-])(?:(?i:api|access|secret|account|private|client|connection)\ (?i:key|token|secret|string)"""
+    r"""|(?i:mot\ de\ passe)"""
     r"""|-{0,2}[^\W\d][\w.-]{0,99}))"""
-    r"""(?P<sign>(?P<quoted>\\*["'])?\]?[ \t]{0,40}(?:=>|:=|={1,3}|[:\uff1a])\s{0,3}"""
+    r"""(?P<sign>(?P<quoted>\\*["'`])?\]?(?:\*\*)?[ \t\u00a0]{0,40}(?:=>|:=|={1,3}|:\*\*(?!\*)|[:\uff1a])"""
+    r"""(?:</\w{1,6}>)?\s{0,3}"""
     r"""(?:(?:&?str|string|String|Optional\[str\]|str \| None)\s=\s)?)"""
 )
 _VALUE = (
@@ -348,13 +379,16 @@ _VALUE = (
     r"""|[!&]\w[\w.-]*[ \t]+(?:"[^"\n]*"|'[^'\n]*'|[^\s"']+)"""  # YAML's tag or anchor, and the value behind it
     r"""|[bBuUrRfF]{0,2}(?:\"{3}(?s:.*?)\"{3}|'{3}(?s:.*?)'{3})"""
     r"""|[bBuUrRfF]{1,2}(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)|"""
-    r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""
+    r"""\\+"(?:.*?)\\+"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.|'')*'?"""
     # several, in brackets; or lines of YAML that are set in below the name
     r"""|[\[({](?=\s*["'\[({A-Za-z])(?:[^\[\](){}]|[\[({][^\[\](){}]{0,500}[\])}]){0,2000}[\])}]"""
     r"""|[\[({](?=\s*["'\[({A-Za-z])[^\n]*"""
     r"""|(?:(?<=\n )|(?<=\n  )|(?<=\n\t)|(?<=\n)(?=-))[ \t]*(?:-[ \t]|[\w.-]+:[ \t])[^\r\n]*"""
     r"""(?:\r?\n(?:[ \t]+|-[ \t])[^\r\n]*)*"""
-    r"""|(?:[^\s&;,"'}]|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""
+    # a call, or an entry of a mapping, whole
+    r"""|[\w.]{1,60}(?:[(\[](?:[^()\[\]\n]|[(\[][^()\[\]\n]{0,200}[)\]]){0,500}[)\]])+(?=[\s,;)\]}]|\Z)"""
+    rf"""|(?:{_PLACEHOLDER})(?![\w$@#!%^*+/-])"""
+    r"""|(?:[^\s&;,"'}]|\}(?=[\w$@#!%^*+/-])|[,&;](?!\s|$|[\w.-]+\\*["']?\s*[=:]))+"""
 )
 _OPTION = r"""(?<![\w-])(--?[A-Za-z][\w.-]*)((?:\s|\\\r?\n)+)("[^"]*"|'[^']*'|[^\s"'\\-][^\s]*)"""
 _PLAIN_NUMBER = r"(?i)[-+]?[\d.]+(?:e[-+]?\d+)?"
@@ -504,7 +538,8 @@ def _after_its_name(match: re.Match[str]) -> str:
 
 
 def _without_option(match: re.Match[str]) -> str:
-    return f"{match[1]}{match[2]}{MASK}" if is_secret_name(match[1]) and not _harmless(match[1], match[3]) else match[0]
+    secret = is_secret_name(match[1]) and not _harmless(match[1], match[3].strip("\"'"))
+    return f"{match[1]}{match[2]}{MASK}" if secret else match[0]
 
 
 def _mask_pairs(text: str) -> str:
@@ -524,13 +559,14 @@ def _mask_pairs(text: str) -> str:
         bare = bare.strip("\\\"'")
         number = match["quoted"] and bare == value and re.fullmatch(_PLAIN_NUMBER, bare)
         # A parser's complaint: "unexpected token: else"
-        word = sign.strip() == ":" and name.lower() == "token" and (
+        word = sign.strip(" *`") == ":" and name.lower() == "token" and (
             (bare.isalpha() and bare.islower()) or _last_word(text[: match.start()]) in _TEXT_TOKEN
         )  # fmt: skip
         # A sentence about it: "api_key: must be set"
         said = sign == ": " and re.match(_SENTENCE, text[match.end() :]) is not None
         empty = "\n" in sign and re.fullmatch(r"[\w.-]+:", bare) is not None  # YAML: the next line is another name's
-        if not bare or number or word or said or empty or _harmless(name, bare):
+        resource = sign == ":" and re.search(r"\barn:[\w:-]*:\Z", text[: match.start()]) is not None
+        if not bare or number or word or said or empty or resource or _harmless(name, bare):
             continue
         start = match.end() + value.index(bare)
         parts += [text[end:start], MASK]
@@ -567,7 +603,9 @@ def _harmless(name: str, value: str) -> bool:
     plain = value.rstrip("`)]};:!?.,").lower() or value  # the end of a sentence or call, not of the value
     if plain in _UNREAL or plain == MASK or value.lower() in _UNREAL:
         return True
-    return "token" in name.lower() and re.fullmatch(r"[\[(]?\d{1,6}", plain) is not None  # "token=128", "token: [1, 2]"
+    return (
+        "token" in name.lower() and re.fullmatch(r"[\[(]?-?\d{1,6}", plain) is not None
+    )  # "token=128", "token: [1, 2]"
 
 
 def redact_command(words: Sequence[str]) -> list[str]:
@@ -582,14 +620,14 @@ def redact_command(words: Sequence[str]) -> list[str]:
             word = word.replace(key, MASK)
         name, equals, value = word.partition("=")
         if masks_next and not word.startswith("-"):
-            shown.append(word if word.lower() in _UNREAL else MASK)
+            shown.append(word if _harmless(words[position - 1], word) else MASK)
             masks_next = False
             continue
         masks_next = False
         if equals and value and re.fullmatch(r"[-+~]{0,2}[\w.@/-]+", name) and is_secret_name(name):
             shown.append(word if _harmless(name, value.lstrip("=")) else f"{name}={MASK}")
             continue
-        if equals and name in {"--user", "--proxy-user"} and ":" in value:
+        if equals and name in {"--user", "--proxy-user"} and _is_login(value, words[:position]):
             shown.append(f"{name}={MASK}")
             continue
         if (hidden := _of_a_tool(word, words[:position])) is not None:
@@ -597,7 +635,7 @@ def redact_command(words: Sequence[str]) -> list[str]:
             shown.append(hidden or word)
             continue
         if word.startswith("-") and not equals:
-            user = word in {"-u", "--user"} and ":" in "".join(words[position + 1 : position + 2])
+            user = word in {"-u", "--user"} and _is_login("".join(words[position + 1 : position + 2]), words[:position])
             masks_next = user or is_secret_name(word)
         masks_next = masks_next or (not _SETTERS.isdisjoint(words[:position]) and _is_set(word))
         under = word.lstrip("-").partition("=")[2] if equals else word
@@ -612,6 +650,12 @@ def redact_command(words: Sequence[str]) -> list[str]:
     return shown
 
 
+def _is_login(word: str, before: Sequence[str]) -> bool:
+    """Tell whether an option's value is a user with a password; a container's is a user and a group."""
+    containers = {"docker", "podman", "nerdctl"}.intersection(earlier.rpartition("/")[2] for earlier in before)
+    return not containers and re.fullmatch(r"(?!\d+:\d+\Z)[^:]*:.+", word, re.DOTALL) is not None
+
+
 def _is_set(word: str) -> bool:
     """Tell whether a word, after ``config`` and the like, is the name of a secret, so that the next is its value."""
     return re.fullmatch(r"\w[\w.-]*", word) is not None and is_secret_name(word)
@@ -619,9 +663,13 @@ def _is_set(word: str) -> bool:
 
 def _of_a_tool(word: str, before: Sequence[str]) -> str | None:
     """Return what to show of an option of one letter that takes a password; "" where that is the next word."""
-    if word[:2] not in _TAKEN_BY:
+    if word.startswith("pass:") and before and before[-1] in {"-pass", "-passin", "-passout"}:  # openssl's
+        return f"pass:{MASK}"
+    if word[:2] not in _TAKEN_BY and word[:2] != "-u":
         return None
     names = {earlier.rpartition("/")[2] for earlier in before}
+    if word.startswith("-u") and ":" in word and "curl" in names:
+        return f"-u{MASK}"
     if word in _TAKEN_BY:
         return "" if any(re.fullmatch(_TAKEN_BY[word], name) for name in names) else None
     if word.startswith("-p") and any(re.fullmatch(r"mysql.*|sshpass|7zr?a?", name) for name in names):
@@ -664,6 +712,7 @@ _STEPS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("ENV ", _SETTING, _without_value),
     ("set -", _SETTING, _without_value),
     ("setenv ", _SETTING, _without_value),
+    ("setx ", _SETTING, _without_value),
     ("config ", _SETTING, _without_value),
     ("configure ", _SETTING, _without_value),
     ("modify ", _SETTING, _without_value),

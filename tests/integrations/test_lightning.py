@@ -210,6 +210,15 @@ def test_samples_and_tokens_of_batches_without_a_common_shape(kind):
     assert batch_size(batch) == counts
 
 
+def test_tokens_are_those_of_the_input():
+    """Not the decoder's, which a collator adds where it is given the model, nor the samples of a sound."""
+    ids, labels, sound = torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 7, dtype=torch.long), torch.zeros(3, 160)
+    texts = {"input_ids": ids, "attention_mask": ids, "labels": labels}
+    assert batch_size(texts) == batch_size({**texts, "decoder_input_ids": labels}) == (3, 15)
+    assert batch_size({"input_values": sound, "attention_mask": sound.long(), "labels": labels}) == (3, 0)
+    assert batch_size({"inputs_embeds": torch.zeros(3, 5, 8), "attention_mask": ids}) == (3, 15)
+
+
 def test_a_callback_per_fold_bills_no_second_twice_and_goes_on_as_another_attempt(tmp_path):
     pl = tree("lightning.pytorch")
     folds = [(integration.GreenCallback(), module_of(pl)) for _ in range(2)]

@@ -699,6 +699,26 @@ def test_a_field_that_somebody_filled_is_kept():
     )
 
 
+@pytest.mark.parametrize(
+    "begin",
+    ["- **Cloud Provider**:", "* __Cloud Provider:__", "- **Cloud provider:**", "-   **Cloud Provider:**"],
+)
+@pytest.mark.parametrize(
+    "text", ["[More Information Needed]", "[more information needed]", "*[More Information Needed]*"]
+)
+def test_fields_of_the_template_are_known_in_the_forms_that_people_have(begin, text):
+    made = model_card.update(f"# M\n\n{begin} {text}\n", run(), style="hub")
+    assert made.text.endswith(f"# M\n\n{begin} Azure\n")
+    assert made.conflicts == []
+
+
+def test_fields_in_a_comment_are_seen_by_nobody_and_stay():
+    comment = "<!--\n- **Cloud Provider:** [More Information Needed]\n-->\n"
+    made = model_card.update(comment, run(), style="hub").text
+    assert comment in made
+    assert "- **Cloud Provider:** Azure\n" in made
+
+
 def test_what_is_not_known_is_said_in_words():
     made = model_card.update("", run(place=PlaceRecord(), totals=[totals("run", 1.0, 1.0)]), style="hub").text
     assert "- **Cloud Provider:** not known\n" in made
@@ -943,6 +963,13 @@ def test_the_configuration_of_another_data_set_is_not_the_runs():
     assert model_card.update(made, evaluated()).text == made
 
 
+def test_markers_in_preformatted_text_are_text():
+    shown = "<pre>\n<!-- greenml: begin -->\nas greenml writes it\n<!-- greenml: end -->\n</pre>\n"
+    made = model_card.update(f"# M\n\n{shown}", evaluated()).text
+    assert shown in made
+    assert model_card.update(made, evaluated()).text == made
+
+
 @pytest.mark.parametrize(
     ("opened", "prefix", "closed"),
     [
@@ -1016,6 +1043,13 @@ def test_a_fence_that_is_never_closed_is_named(opened):
         "<h2\n  align='center'\n>Results</h2>",
         "<div align='center'><h2>Results</h2></div>",
         "<center> <h3>\U0001f4ca Results</h3> </center>",
+        "<details><summary><h2>Results</h2></summary>",
+        "## 1\\. Results",
+        "## 3.Results",
+        "## Section 3: Results",
+        "## Appendix A: Results",
+        "## Results[^1]",
+        "## Results<sup>1</sup>",
     ],
 )
 def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading):
@@ -1032,6 +1066,10 @@ def test_a_section_of_ones_own_is_known_whatever_its_heading_looks_like(heading)
         "- Results\n---",
         "| Results |\n| --- |",
         "## Results so far",
+        "## Part of the results",
+        "<pre>\n## Results\n</pre>",
+        "## Results\n\nMore information needed",
+        "## Results\n\n*[More information needed]*",
         "<h2>\nResults so far\n</h2>",
         "<!--\n## Results\n\nto be written\n-->",
         "<!-- <h2>Results</h2> -->",

@@ -298,6 +298,16 @@ def test_the_innermost_phase_of_each_bin_is_named() -> None:
 # The page
 
 
+def test_a_page_has_no_control_characters_and_no_turned_text() -> None:
+    odd = "a\x00b\x1b[31mc\x0bd\x7fe\u202ef"
+    text = html.render(
+        run(name=odd, params={odd: odd}, metrics={odd: 0.5}, devices=[gpu(0, 8.0, name=odd), gpu(1, 2.0)])
+    )
+    assert "a b [31mc d e f" in text
+    without_scripts = re.sub(r"<script\b.*?</script>", "", text, flags=re.DOTALL)
+    assert re.findall("[\x00-\x08\x0b-\x1f\x7f\u202e]", without_scripts) == []
+
+
 def test_a_page_is_whole_and_asks_no_network() -> None:
     text = html.render(run())
     assert len(text.encode()) < 6_000_000

@@ -592,10 +592,30 @@ def test_a_state_alone_tells_run_times_and_metrics(tmp_path: Path, place: str) -
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "trainer_state.json").write_text(json.dumps(STATE))
     run = importers.load(trainer_output=tmp_path)
-    assert [(phase.path, phase.seconds) for phase in run.phases] == [("train", 2601.05), ("eval", 4.0)]
+    assert [(phase.path, phase.seconds) for phase in run.phases] == [("train", 2601.05), ("train/eval", 4.0)]
+    assert run.duration_seconds == 2601.05, "the evaluation was before the training's end: its time is in train"
     assert run.metrics["eval_loss"] == 1.5
     assert "epoch" not in run.metrics
     assert "trainer-log" in [note.code for note in run.notes]
+
+
+def test_an_evaluation_after_training_adds_to_it_and_one_of_a_run_that_was_killed_tells_no_duration(
+    tmp_path: Path,
+) -> None:
+    after = {"log_history": [*STATE["log_history"], {"eval_loss": 1.25, "eval_runtime": 6.5, "step": 30}]}  # type: ignore[misc]
+    (tmp_path / "trainer_state.json").write_text(json.dumps(after))
+    run = importers.load(trainer_output=tmp_path)
+    assert [(phase.path, phase.seconds) for phase in run.phases] == [("train", 2601.05), ("eval", 6.5)]
+    assert run.duration_seconds == 2607.55
+    (tmp_path / "trainer_state.json").write_text(json.dumps(STATE))
+    (tmp_path / "all_results.json").write_text('{"train_runtime": 2601.05, "eval_runtime": 5.5}')
+    assert importers.load(trainer_output=tmp_path).duration_seconds == 2606.55, "a script's own evaluation, at its end"
+    (tmp_path / "all_results.json").unlink()
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": STATE["log_history"][:2]}))  # type: ignore[index]
+    with pytest.raises(SettingsError, match="do not tell how long the run was; add --duration"):
+        importers.load(trainer_output=tmp_path)
+    run = importers.load(trainer_output=tmp_path, duration_seconds=60)
+    assert [(phase.path, phase.seconds) for phase in run.phases] == [("train/eval", 4.0)]
 
 
 @pytest.mark.parametrize("newest", [None, "", '{"log_history": [{"train_runt'])

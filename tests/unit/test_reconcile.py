@@ -552,6 +552,16 @@ def test_impact_tracker_of_another_zone_counts_no_hours_that_were_not(tmp_path: 
     assert (made.started.timestamp(), made.duration_seconds) == (UNIX, 100)
 
 
+@pytest.mark.parametrize("hours", [0, 2])
+def test_impact_tracker_s_start_after_its_first_sample_adds_no_quarter_of_an_hour(tmp_path: Path, hours: float):
+    """Its machine's clock was set meanwhile."""
+    start = datetime.fromtimestamp(UNIX + 10 + hours * 3600)
+    info = {"experiment_start": start, "experiment_end": start + timedelta(seconds=90)}
+    made = importers.load(impact_tracker=impact_log(tmp_path, info=pickle.dumps(info)))
+    assert (made.started.timestamp(), made.duration_seconds) == (UNIX + 5, 95)
+    assert made.devices[1].usage.energy_joules == pytest.approx(50.0 * 95)
+
+
 def test_impact_tracker_with_damaged_numbers_is_read_without_them(tmp_path: Path):
     folder = impact_log(tmp_path, info=pickle.dumps({"gpu_info": [5, {"name": "V100"}]}))
     data = folder / "impacttracker" / "data.json"

@@ -35,6 +35,7 @@ sqlalchemy_conn_str ConnectionStrings servicePrincipalKey serpapi_key mot_de_pas
 pin card_pin USER_PIN pinCode pincode wallet_mnemonic otp_seed cvv
 hf_token_old HF_TOKEN_BACKUP api_key_primary stripe_key_live ansible_become_pass vault_pass recovery_key gpt_key
 weaviate_key IDENTITY_HEADER auth_tok api_tok pswd motdepasse wachtwoord contrasena
+hf_token_read hub_token_write storepass keypass FAL_KEY SUPABASE_KEY
 \u5bc6\u7801 \u30d1\u30b9\u30ef\u30fc\u30c9
 """
 PLAIN_WORDS = """
@@ -54,11 +55,14 @@ pass_rate
 tiktoken char_to_token next_mtp_token no_split_token question_token
 eom_token eop_token codec_token semantic_token coarse_token bpe_token wordpiece_token anchor_token gist_token pos_token
 summary_token time_token learned_token hf_tok tok old_tokens passes num_keys key_dim auth_free pad_token_old
+credential.helper starting_token continuation_token page_token
+yes_token no_token true_token false_token negative_token score_token step_token logits_token eow_token key_pass
 pin_memory dataloader_pin_memory pin_memory_device cpu_pin core_pin version_pin use_pin pins spin pinned pincount
 """
 # fmt: on
 SECRET_NAMES, PLAIN_NAMES = SECRET_WORDS.split(), PLAIN_WORDS.split()
 WORD = "hunter2"
+HEX = "3e1f9a0b5c7d2468"
 LONG = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hI6kL9n"
 
 
@@ -209,6 +213,50 @@ SHAPES = {
     "Yandex": (f"AQVN{LONG}", LONG),
     "private key of SSH.com": (f"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n{LONG}\n---- END", LONG),
     "after another name": (f"ValueError: token={WORD} was refused", WORD),
+    "CircleCI": (f"CCIPAT_{LONG[:22]}_{HEX * 2}3e1f9a0b", HEX),
+    "Buildkite": (f"bkua_{HEX * 2}3e1f9a0b", HEX),
+    "Square": (f"sq0atp-{LONG[:22]}", LONG[:22]),
+    "PayPal": (f"access_token$production${HEX}${HEX * 2}", HEX),
+    "Adafruit": (f"aio_{LONG[:28]}", LONG[:28]),
+    "New Relic": (f"eu01xx{HEX}{HEX[:14]}NRAL", HEX),
+    "ElevenLabs": (f"sk_{HEX * 3}", HEX),
+    "Kaggle": (f"KGAT_{HEX * 2}", HEX),
+    "DigitalOcean": (f"dor_v1_{HEX * 4}", HEX),
+    "Heroku": (f"HRKU-{HEX[:8]}-5c7d-4468-9abc-{HEX[:12]}", HEX[:8]),
+    "Pulumi": (f"pul-{HEX * 2}3e1f9a0b", HEX),
+    "RubyGems": (f"rubygems_{HEX * 3}", HEX),
+    "NuGet": (f"oy2{(HEX * 3)[:43]}", HEX),
+    "Clojars": (f"CLOJARS_{HEX * 3}abcdef012345", HEX),
+    "Sonar": (f"squ_{HEX * 2}3e1f9a0b", HEX),
+    "Snyk": (f"snyk_uat.3e1f9a0b.{LONG}", LONG),
+    "Linear, OAuth": (f"lin_oauth_{HEX * 4}", HEX),
+    "Brevo": (f"xsmtpsib-{HEX * 4}-{LONG[:16]}", HEX),
+    "Resend": (f"re_{LONG[:8]}_{LONG[8:32]}", LONG[8:32]),
+    "Azure OpenAI": (f"{LONG}{LONG[:12]}JQQJ99BB{LONG[:24]}", LONG),
+    "Azure DevOps": (f"{LONG}{LONG[:36]}AZDO1234", LONG),
+    "Google Cloud Storage": (f"GOOG1E{LONG.upper()}ABCDEFGH", LONG.upper()),
+    "AWS Bedrock": (f"ABSK{LONG * 2}", LONG),
+    "AWS marketplace": (f"amzn.mws.{HEX[:8]}-5c7d-4468-9abc-{HEX[:12]}", HEX[:8]),
+    "Vault, recovery": (f"hvr.{LONG}", LONG),
+    "sqlcmd": (f"sqlcmd -S h -U sa -P {WORD}", WORD),
+    "keytool": (f"keytool -storepass {WORD} -alias x", WORD),
+    "Windows": (f"setx HF_TOKEN {WORD}", WORD),
+    "bold name": (f"**password:** {WORD}", WORD),
+    "bold name, colon behind it": (f"- **API key**: {WORD}", WORD),
+    "name in backticks": (f"`password`: `{WORD}`", WORD),
+    "name in HTML": (f"<b>password:</b> {WORD}", WORD),
+    "French": (f"mot de passe : {WORD}", WORD),
+    "spaces that do not break": (f"password\u00a0=\u00a0{WORD}", WORD),
+    "in a call": (f"Hub(token=SecretStr('{WORD}'), lr=1)", WORD),
+    "in a call of a call": (f"token=str(Secret(value='{WORD}'))", WORD),
+    "default of a call": (f"token = os.environ.get('X', '{WORD}')", WORD),
+    "behind a brace": (f"password=a}}b{WORD} x", WORD),
+    "behind a variable": (f"password=${{A}}{WORD} x", WORD),
+    "default of a variable of the shell": (f"password=${{A:-{WORD}}}", WORD),
+    "login of curl, in one word": (f"curl -uelastic:{WORD} h", WORD),
+    "header with a space of the shell": (f"curl -H Authorization:Token\\ {LONG} h", LONG),
+    "redis-cli": (f"redis-cli --pass {WORD} ping", WORD),
+    "quotes doubled": (f"password='it''s {WORD}'", WORD),
 }
 PLAIN_TEXTS = [
     "facebook/bart-large-cnn", "google/flan-t5-xxl@main", "hf_transfer", "sk-learn", "/home/me/.ssh/id_rsa.pub",
@@ -239,6 +287,12 @@ PLAIN_TEXTS = [
     "if credentials == None", "hf_token: str = None", "password:\nlr: 1", "secrets:\n\nlr: 1", "credentials={}",
     "token=[]", "git config user.email me@x",
     "ENV PATH /usr/bin", "set -x LR 0.1", "name: token\nvalue: 3", "https://h/x?tag%3Da%26pad_token%3Db",
+    "by passing `token=<your_token>`", "HF_TOKEN=<your token> python x", "HF_TOKEN=${HF_TOKEN}", "--hf-token $HF_TOKEN",
+    "token: ${oc.env:HF_TOKEN}", 'password: "{{ db_password }}"', "token: ${{ secrets.HF_TOKEN }}",
+    "--user-token '<|user|>'", "AssertionError: secret: expected str, got int", "**Tokens:** many", "**token**: the",
+    "re_weight_20240101_sampled_token", "ssh -o PasswordAuthentication=no h", "use_auth_token: yes", "token=-1",
+    "git config credential.helper store", "arn:aws:secretsmanager:us-east-1:123456789012:secret:x-AbCdEf",
+     "squad_v2_20240101_processed", "pul-mri-2024",
     "s3://bucket/train/key=1/part-0.parquet", "t5-3b samsum", "adamw_torch", "", "x", "\u00e9\u00e8 \u65e5\u672c: 1",
 ]  # fmt: skip
 
@@ -342,6 +396,12 @@ def test_the_version_of_a_package_is_kept():
     assert redact({"google-auth": WORD, "password": "2.29.0"}) == {"google-auth": MASK, "password": MASK}
 
 
+def test_the_whole_value_is_masked_and_no_more():
+    assert redact_text(f"Hub(token=SecretStr('{WORD}'), n=2)") == f"Hub(token={MASK}, n=2)"
+    assert redact_text(f"Hub(token=d['a']['{WORD}'], n=2)") == f"Hub(token={MASK}, n=2)"
+    assert redact_text(f"**password:** {WORD} and **lr:** 1") == f"**password:** {MASK} and **lr:** 1"
+
+
 def test_the_key_of_kaggle_json():
     assert redact({"username": "me", "key": WORD}) == {"username": "me", "key": MASK}
     assert redact({"username": "me", "key": "id", "on": True}) == {"username": "me", "key": "id", "on": True}
@@ -422,7 +482,10 @@ def test_what_is_no_secret_stays():
     assert redact_command(words) == words
     assert redact_command(["--api-key", "--do_train"]) == ["--api-key", "--do_train"], "an option is not a value"
     assert redact_command(["--token=abc"]) == [f"--token={MASK}"]
-    for tool in (["docker", "run", "-p", "80:80", "x"], ["ssh", "-p", "22", "h"], ["rsync", "-a", "x", "y"],
+    for tool in (["docker", "run", "-u", "1000:1000", "x"], ["podman", "run", "--user", "me:us", "x"],
+                 ["docker", "run", "--user=1000:1000", "x"], ["curl", "-u", ":", "x"],
+                 ["t.py", "--user-token", "<|user|>"],
+                 ["docker", "run", "-p", "80:80", "x"], ["ssh", "-p", "22", "h"], ["rsync", "-a", "x", "y"],
                  ["mysql", "-u", "me", "-p", "db"]):  # fmt: skip
         assert redact_command(tool) == tool
     assert redact_command([]) == []
@@ -443,7 +506,8 @@ def test_a_secret_at_the_end_of_what_is_shown_is_masked(letters: int):
      ["mysqldump", f"-p{WORD}"], ["redis-cli", "-a", WORD, "ping"],
      ["az", "login", "-u", "x", "-p", WORD],
      ["aws", "configure", "set", "aws_secret_access_key", WORD], ["git", "config", "user.password", WORD],
-     ["ldapsearch", "-w", WORD], ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
+     ["ldapsearch", "-w", WORD], ["sqlcmd", "-P", WORD], ["setx", "HF_TOKEN", WORD], ["curl", f"-ume:{WORD}", "h"],
+     ["openssl", "-passin", f"pass:{WORD}"], ["zip", "-P", WORD, "a"], ["7z", "x", f"-p{WORD}"],
      ["curl", f"--user=me:{WORD}", "x"]],
 )  # fmt: skip
 def test_an_option_of_one_letter_is_masked_where_the_program_takes_a_password(words):

@@ -204,11 +204,18 @@ class _Tensor(NamedTuple):
 
 
 def _tokens(tensors: Sequence[_Tensor], main_input: str, *, rank: int) -> list[tuple[int, ...]]:
-    """Return the shapes of the tensors of token ids, of this many dimensions or more."""
+    """Return the shapes of the tensors of token ids, of this many dimensions or more.
+
+    A decoder's are the labels, moved by one: some collators add them. The mask of a sound has no tokens.
+    """
+    sounds = {tensor.shape for tensor in tensors if not tensor.whole}
     for name in (main_input, "input_ids", "attention_mask"):
         shapes = [
-            tensor.shape for tensor in tensors if name in tensor.name and tensor.whole and len(tensor.shape) >= rank
-        ]
+            tensor.shape
+            for tensor in tensors
+            if name in tensor.name and "decoder_" not in tensor.name and tensor.whole and len(tensor.shape) >= rank
+            and not (name == "attention_mask" and tensor.shape in sounds)
+        ]  # fmt: skip
         if shapes:
             return shapes
     return []

@@ -83,13 +83,13 @@ def duration(seconds: float) -> str:
     """
     if seconds < 0:
         return "-" + duration(-seconds)
-    if seconds == round(seconds):
+    if seconds == 0 or abs(seconds - round(seconds)) < min(1e-6, seconds):  # a sum of whole seconds is one
         minutes, whole = divmod(round(seconds), 60)
         hours, rest = divmod(minutes, 60)
         return f"{hours}h {rest:02d}m {whole:02d}s" if hours else f"{minutes}m {whole:02d}s" if minutes else f"{whole}s"
     if round(seconds, 2) < 60:
         return f"{at_least(seconds, 2)}s"
-    if round(seconds, 2) < SECONDS_PER_HOUR:
+    if round(seconds * 100) < SECONDS_PER_HOUR * 100:
         minutes, centiseconds = divmod(round(seconds * 100), 6000)
         return f"{minutes}m {centiseconds / 100:05.2f}s"
     minutes, tenths = divmod(round(seconds * 10), 600)

@@ -10,7 +10,7 @@ from greenml.reports import markdown
 from greenml.reports.card import metadata, sections
 from greenml.reports.card import text as card_text
 from greenml.reports.card.metadata import Conflict
-from greenml.reports.card.text import Marks, headings, without_code
+from greenml.reports.card.text import Marks, headings, without_code, without_comments
 
 Style = Literal["full", "hub"]
 MARKS = Marks("greenml")
@@ -26,7 +26,7 @@ SECTIONS = {
     "How this was measured": sections.method_section,
 }
 _SAME = {"training hyperparameters": "hyperparameters", "evaluation results": "results"}
-_PLACEHOLDER = "[More Information Needed]"
+_PLACEHOLDER = "more information needed"  # of the hub's template, and of the Trainer's cards
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ def _full(card: str, record: RunRecord, *, force: bool) -> Update:
 
 def _hub(card: str, record: RunRecord, *, force: bool) -> Update:
     if HUB_MARKS.find(card) is None:
-        filled = sections.fill(card, without_code(_foreign(card)), record, force=force)
+        filled = sections.fill(card, without_comments(without_code(_foreign(card))), record, force=force)
         if filled.has_fields:
             return Update(filled.text, [Conflict(*conflict) for conflict in filled.conflicts], filled.left_out)
     return Update(HUB_MARKS.put(card, sections.section(record), "", card_text.line_break(card)))
@@ -126,6 +126,6 @@ def _own_sections(card: str) -> set[str]:
         title = titles.get(_SAME.get(heading.words, heading.words))
         below = (other.start for other in known[number + 1 :] if other.level <= heading.level)
         section = theirs[heading.stop : next(below, len(theirs))]
-        if title and card_text.without_comments(section).strip() and _PLACEHOLDER not in section:
+        if title and card_text.without_comments(section).strip() and _PLACEHOLDER not in section.lower():
             own_titles.add(title)
     return own_titles

@@ -386,7 +386,7 @@ def _alone(part: Part, duration_seconds: float | None, name: str) -> RunRecord:
 def _in_order(phases: Mapping[str, PhaseRecord]) -> list[PhaseRecord]:
     """Put the phases in the order in which a Trainer's script runs them."""
     order = list(trainer.RUNTIMES.values())
-    return sorted(phases.values(), key=lambda phase: order.index(phase.path))
+    return sorted(phases.values(), key=lambda phase: (order.index(phase.path.partition("/")[0]), phase.path))
 
 
 def _duration(given: float | None, phases: Sequence[PhaseRecord]) -> tuple[float, list[Note]]:
@@ -394,14 +394,15 @@ def _duration(given: float | None, phases: Sequence[PhaseRecord]) -> tuple[float
         if not 0 < given <= LONGEST_SECONDS:
             raise SettingsError(f"duration {given!r} is not above zero, or too long for a run; {ADD_DURATION}")
         return given, []
-    if not phases:
+    top = [phase for phase in phases if "/" not in phase.path]
+    if not top:
         raise SettingsError(f"these files do not tell how long the run was; {ADD_DURATION}")
-    names = ", ".join(phase.path for phase in phases)
+    names = ", ".join(phase.path for phase in top)
     text = (
         f"The run's duration was not given: it is that of {names}, without set-up; "
         f"a cost made from it is too low by the rest."
     )
-    return math.fsum(phase.seconds for phase in phases), [Note(code="duration", text=text)]
+    return math.fsum(phase.seconds for phase in top), [Note(code="duration", text=text)]
 
 
 def _dated(azure_part: Part, impact_part: Part, carbon_part: Part, trainer_part: Part) -> tuple[Part, str]:

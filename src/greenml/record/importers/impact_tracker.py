@@ -36,6 +36,7 @@ PLAIN = {
 NAMED = 3
 MOST = 1e11  # seconds of a time, and watts: above, it is damage
 ZONE_STEP_SECONDS = 900.0  # zones differ by quarters of an hour
+CLOCK_SECONDS = 60.0  # a clock that was set meanwhile: so much may the start be after the first sample
 MOST_ZONES_SECONDS = 26 * 3600.0  # between two zones
 
 Sample = dict[str, Any]
@@ -55,7 +56,8 @@ def load(folder: Path) -> Part:
     info, notes = _info(home / INFO)
     start = _moment(info.get("experiment_start"))
     shift = _zone_shift(start, samples[0]["timestamp"])
-    start = start + shift if start is not None else _moment(samples[0]["timestamp"])
+    first = _moment(samples[0]["timestamp"])
+    start = first if start is None or first is None else min(start + shift, first)
     end = _moment(info.get("experiment_end"))
     end = end + shift if end is not None else None
     if "experiment_start" not in info:
@@ -154,7 +156,7 @@ def _zone_shift(start: datetime | None, first: float) -> timedelta:
     late = first - start.timestamp() if start is not None else 0.0
     if 0 <= late <= ZONE_STEP_SECONDS or abs(late) > MOST_ZONES_SECONDS:
         return timedelta(0)
-    return timedelta(seconds=math.floor(late / ZONE_STEP_SECONDS + 1e-3) * ZONE_STEP_SECONDS)
+    return timedelta(seconds=math.floor((late + CLOCK_SECONDS) / ZONE_STEP_SECONDS) * ZONE_STEP_SECONDS)
 
 
 def _region(info: dict[str, Any]) -> str:

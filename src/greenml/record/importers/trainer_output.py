@@ -55,17 +55,21 @@ def load(folder: Path) -> Part:
         wanted = ", ".join((*RESULTS, *(f"{name}.json" for name in DOCUMENTS)))
         raise RecordError(f"{folder}: none of the Trainer's files is here, nor in a checkpoint-N: {wanted}")
     trainer = {name: _clean(read_json(path)) for name, path in documents.items()}
-    metrics: dict[str, Any] = _logged(trainer.get("trainer_state", {}))
+    history = _history(trainer.get("trainer_state", {}))
+    results_metrics: dict[str, Any] = {}
     for path in reversed(results):  # all_results.json last: it has the last word
-        metrics |= _clean(read_json(path))
+        results_metrics |= _clean(read_json(path))
+    metrics = {**_logged(history), **results_metrics}
     params: dict[str, Any] = trainer.get("training_args", {})
     if "ds_config" not in trainer and isinstance(params.get("deepspeed"), dict):
         trainer["ds_config"] = params["deepspeed"]
+    nested = "eval_runtime" not in results_metrics and _evaluates_in_training(history)
     phases = [
-        PhaseRecord(path=name, count=1, seconds=seconds, spans=[], usage={})
+        PhaseRecord(path=f"train/{name}" if name == "eval" and nested else name, count=1, seconds=seconds, spans=[],
+                    usage={})
         for key, name in RUNTIMES.items()
         if (seconds := _seconds(metrics.get(key))) is not None
-    ]
+    ]  # fmt: skip
     ended = max(_written(path) for path in (*results, *documents.values()))
     notes = [Note(code="dates", text="Start and end of the run are guessed from the dates of the Trainer's files.")]
     if "trainer_state" in documents:
@@ -79,7 +83,7 @@ def load(folder: Path) -> Part:
         )
         notes.append(Note(code="trainer-log", text=text))
     return Part(
-        started=ended - timedelta(seconds=math.fsum(phase.seconds for phase in phases)),
+        started=ended - timedelta(seconds=math.fsum(phase.seconds for phase in phases if "/" not in phase.path)),
         ended=ended,
         phases=phases,
         metrics=metrics,
@@ -126,13 +130,26 @@ def _step(path: Path) -> int:
     return int(number) if number.isascii() and number.isdigit() else -1
 
 
-def _logged(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the last value of each metric that the state's log holds, but for its position (epoch, step)."""
+def _history(state: dict[str, Any]) -> list[dict[str, Any]]:
     history = state.get("log_history")
-    entries = [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+    return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+
+
+def _evaluates_in_training(history: list[dict[str, Any]]) -> bool:
+    """Tell whether the last evaluation of a log was before the training's end, so that its time is in the training's.
+
+    A log without a run time of the training is of one that went on.
+    """
+    evaluated = max((at for at, entry in enumerate(history) if "eval_runtime" in entry), default=-1)
+    trained = [at for at, entry in enumerate(history) if "train_runtime" in entry]
+    return evaluated < max(trained) if trained else any("loss" in entry for entry in history)
+
+
+def _logged(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last value of each metric that the state's log holds, but for its position (epoch, step)."""
     return {
         name: value
-        for entry in entries
+        for entry in history
         for name, value in entry.items()
         if name not in {"epoch", "step"} and isinstance(value, int | float | str)
     }

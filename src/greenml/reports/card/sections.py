@@ -394,10 +394,12 @@ def _intervals(record: RunRecord) -> str:
 # The words of huggingface_hub/templates/modelcard_template.md.
 HARDWARE, HOURS, PROVIDER = "Hardware Type", "Hours used", "Cloud Provider"
 REGION, CARBON = "Compute Region", "Carbon Emitted"
+_FIELDS = (HARDWARE, HOURS, PROVIDER, REGION, CARBON)
+# The colon behind the emphasis, underscores or a small letter are people's, and their formatters'.
 _LINE = re.compile(
-    r"^([ \t]*[-*+] \*\*(" + "|".join((HARDWARE, HOURS, PROVIDER, REGION, CARBON)) + r"):\*\*)([^\r\n]*)", re.M
+    rf"^([ \t]*[-*+] +(?:\*\*|__)({'|'.join(_FIELDS)})(?::(?:\*\*|__)|(?:\*\*|__):))([^\r\n]*)", re.M | re.I
 )
-_UNFILLED = re.compile(r"\s*(?:|\[More Information Needed\]|\{\{.*\}\})\s*")
+_UNFILLED = re.compile(r"\s*(?:|[*_]?\[More Information Needed\](?:\([^()]*\))?[*_]?|\{\{.*\}\})\s*", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +450,10 @@ def fill(card: str, hidden: str, record: RunRecord, *, force: bool) -> Filled:
     left_out: list[str] = []
     lines = list(_LINE.finditer(hidden))
     for line in reversed(lines):
-        name, theirs = line[2], card[line.start(3) : line.end(3)]
+        name, theirs = (
+            next(field for field in _FIELDS if field.lower() == line[2].lower()),
+            card[line.start(3) : line.end(3)],
+        )
         ours = known[name]
         unfilled = _UNFILLED.fullmatch(theirs)
         if not ours and unfilled:

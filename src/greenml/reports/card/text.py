@@ -17,11 +17,12 @@ _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+([^\r\n]*?))?[ \t]*#*[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 # On one line or several, alone or in a box that places it.
 _HTML_HEADING = re.compile(
-    r"^[ \t]*(?:<(?:div|center|p|a|span)\b[^>]{0,200}>[ \t]*)*"
+    r"^[ \t]*(?:<(?:div|center|p|a|span|details|summary)\b[^>]{0,200}>[ \t]*)*"
     r"<h([1-6])\b[^>]{0,200}>((?:(?!</h\1>)[\s\S]){0,500}?)</h\1>"
-    r"[ \t]*(?:</(?:div|center|p|a|span)>[ \t]*)*(?:\r?\n|\r|\Z)",
+    r"[ \t]*(?:</(?:div|center|p|a|span|details|summary)>[ \t]*)*(?:\r?\n|\r|\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
+_PREFORMATTED = re.compile(r"^ {0,3}<pre\b[\s\S]*?</pre>", re.IGNORECASE | re.MULTILINE)
 _COMMENT = re.compile(r"<!--[\s\S]*?-->")
 _INDENTED = re.compile(r"(?: {4}| {0,3}\t)")
 _LIST_ITEM = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]")
@@ -137,10 +138,14 @@ def words(heading: str) -> str:
 
     What stands in brackets behind its words is not part of them: ``Carbon Emissions (CO2eq)``.
     """
-    text = re.sub(r"<[^>]*>|\{[#.:][^}]*\}|:[a-z0-9_+-]+:|!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?", " ", heading)
+    text = re.sub(r"<sup\b[^>]*>.{0,40}?</sup>|\[\^[^\]]*\]|\\(?=[!-/:-@\[-`{-~])", "", heading)
+    text = re.sub(r"<[^>]*>|\{[#.:][^}]*\}|:[a-z0-9_+-]+:|!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])?", " ", text)
     text = re.sub(r"(\d)\ufe0f?\u20e3", r"\1 ", unescape(text))
     text = re.sub(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])?", r"\1", text)
-    text = re.sub(r"^\W*(?:\d+(?:\.\d+)*[.):]?|[IVXLC]+[.):]|[A-Za-z][.):])\s+", "", text)
+    text = re.sub(
+        r"^\W*(?:section|chapter|appendix|part)\s+(?=(?:\d|[A-Z]\b|[IVXLC]+\b))", "", text, flags=re.IGNORECASE
+    )
+    text = re.sub(r"^\W*(?:(?:\d+(?:\.\d+)*[.):]?|[IVXLC]+[.):]|[A-Za-z][.):])\s+|\d+[.)](?=[^\W\d]))", "", text)
     text = re.sub(r"(?<=\w)\s*\([^()]*\)\W*\Z", "", text)
     return " ".join(re.findall(r"[\w'&/-]+", text.replace("_", " "))).strip(" -").lower()
 
@@ -153,8 +158,12 @@ def _without_head(card: str) -> str:
 
 
 def without_code(card: str) -> str:
-    """Return a card with spaces in place of its fenced code; a fence that nobody closes reaches to the end."""
-    return "".join(_blank(line) if opened else line for line, opened, _ in _lines(card))
+    """Return a card with spaces in place of its fenced and preformatted code.
+
+    A fence that nobody closes reaches to the end.
+    """
+    unfenced = "".join(_blank(line) if opened else line for line, opened, _ in _lines(card))
+    return _PREFORMATTED.sub(lambda match: _blank(match[0]), unfenced)
 
 
 def without_comments(card: str) -> str:

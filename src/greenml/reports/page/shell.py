@@ -129,13 +129,22 @@ def render(template: str, *, charts: bool, package: str = PACKAGE, **context: ob
     return page.render(style=style(), scripts=scripts, themes=themes, **context)
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401
+    """Return what a template shows without what HTML has not: control characters; nor what turns a text around."""
+    return _UNPRINTABLE.sub(" ", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def environment(package: str = PACKAGE) -> Environment:
     """Return the templates' environment: everything is escaped, and a name that is not known is an error."""
     loaders = [PackageLoader(name) for name in dict.fromkeys((package, PACKAGE))]
     made = Environment(
-        autoescape=True, loader=ChoiceLoader(loaders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, loader=ChoiceLoader(loaders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_printable,
+    )  # fmt: skip
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return made
 
