@@ -670,3 +670,42 @@ def test_a_working_folder_that_is_gone_is_no_trouble_where_the_output_is_absolut
         with greenml.track(sys.argv[1]) as run: run.log(x=1)
     """, str(tmp_path / "kept.json"))  # fmt: skip
     assert record("kept.json").metrics == {"x": 1}
+
+
+def test_a_record_lands_where_it_was_asked_for_though_links_and_folders_on_the_way_changed(program, record):
+    done = program("""
+        import os
+        import greenml
+        os.makedirs("runs/1"); os.makedirs("runs/2"); os.mkdir("work"); os.symlink("1", "runs/latest")
+        first = greenml.track("runs/latest/run.json").start()
+        os.chdir("work")
+        second = greenml.track("../run.json").start()
+        os.chdir(".."); os.rmdir("work"); os.remove("runs/latest"); os.symlink("2", "runs/latest")
+        first.stop(); second.stop()
+    """)
+    assert done.stderr == ""
+    assert record("runs/1/run.json").status == record("run.json").status == "completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text are Linux's")
+def test_a_folder_whose_name_is_not_utf_8_costs_no_figure(program, record):
+    program("""
+        import os, time
+        import greenml
+        with greenml.track(os.fsdecode(b"gr\\xf6sse/run.json")) as run: time.sleep(0.3)
+        os.rename(run.output, "run.json")
+    """)
+    made = record()
+    assert not [note for note in made.notes if note.code != "sensor-absent"]
+    assert made.total().it_energy_joules.value > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a locale has any name")
+def test_a_name_that_the_locale_does_not_have_is_refused_in_a_line(program):
+    done = program(
+        "import greenml; greenml.track(chr(252) + '/run.json').start()", check=False,
+        LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
+    )  # fmt: skip
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("greenml.errors.SettingsError: output "), done.stderr
+    assert "cannot be written" in last

@@ -51,7 +51,8 @@ class DeviceClaims:
         """
         lock = self._locks.get(device_id)
         if lock is None:
-            key = hashlib.sha256(f"{self._run_id}\n{device_id}".encode()).hexdigest()[:32]
+            name = f"{self._run_id}\n{device_id}".encode(errors="surrogatepass")  # a folder's name may be no UTF-8
+            key = hashlib.sha256(name).hexdigest()[:32]
             lock = self._locks[device_id] = ProcessLock(self._folder / f"{key}.lock")
         if lock.held:
             return True

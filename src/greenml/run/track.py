@@ -254,6 +254,8 @@ class Run:
         try:
             if self._recorder is None and self._outcome is None:
                 self._start(place, since_seconds)
+            elif self._recorder is None:
+                log.warning("greenml: this run has ended and is not measured again; greenml.track() makes another")
         finally:
             self._start_lock.release()
         return self
@@ -453,9 +455,12 @@ class Run:
                 raise
             if exit_hooks.within_import():
                 self._owed = True
-            elif not self._unwritten and self.run_dir.is_dir():  # else that was said, or the folder was taken away
+            elif not self._unwritten and self.output.parent.is_dir():  # else that was said, or the folder is gone
                 self._unwritten, shown = True, _shown(self.output)
-                log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
+                if self.run_dir.is_dir():
+                    log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
+                else:
+                    log.warning("greenml: %s cannot be written: its traces, %s, are gone", shown, _shown(self.run_dir))
             return None
 
     def _write_record(self) -> RunRecord | None:
@@ -672,7 +677,10 @@ class Run:
 
     def _keep(self, kind: str, name: str, values: object, more: Mapping[str, Any]) -> None:
         """Keep values given as a mapping, as keywords or both; what is no mapping stands under the argument's name."""
-        if not self._is_active() or (values is None and not more):
+        if values is None and not more:
+            return
+        if not self._is_active():
+            self._say_unheard("log" if kind == "metrics" else kind)
             return
         self.offer()
         if values is None:
@@ -705,6 +713,13 @@ class Run:
         text = exit_hooks.outcome(error)[1]
         if self._note_once("call-failed", f"Run.{method}() had no effect: {text}"):
             log.warning("greenml: Run.%s() had no effect: %s", method, text)
+
+    def _say_unheard(self, method: str) -> None:
+        """Say once that a call before the start, or after the end, is lost; a forked child has no part in the run."""
+        when = "has not started" if self._outcome is None else "has ended"
+        text = f"Run.{method}() had no effect: the run {when}"
+        if self._pid in (0, os.getpid()) and self._note_once("call-failed", text):
+            log.warning("greenml: %s", text)
 
     def _note_once(self, code: str, text: str) -> bool:
         if text in self._troubles or len(self._troubles) > MOST_TROUBLES:
@@ -786,16 +801,22 @@ def _working_folder() -> Path | None:
 
 
 def _absolute(path: Path, folder: Path | None) -> Path:
-    """Return a path that holds after ``os.chdir()`` too.
+    """Return a path that holds after ``os.chdir()`` too, and where a link on the way is led elsewhere.
 
     Raises:
         SettingsError: it is relative, and the working folder is gone.
     """
-    if path.is_absolute():
-        return path
-    if folder is None:
+    if folder is None and not path.is_absolute():
         raise SettingsError(f"'{path}' is relative, and the working folder was removed; give an absolute path")
-    return folder / path
+    path = path if folder is None else folder / path
+    try:
+        return path.parent.resolve() / path.name
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # links in a circle, a name that cannot be: whoever writes there says so
+        return path
 
 
 def _shown(path: Path) -> str:
