@@ -563,7 +563,7 @@ class Run:
     def count(self, /, **counts: float) -> None:
         """Keep what this process has worked through so far, such as ``samples`` and ``tokens``; ranks are summed."""
         values = {name: to_jsonable(value) for name, value in counts.items()}
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        numbers = {name: +value for name, value in values.items() if isinstance(value, int | float)}  # +True is 1
         if numbers and self._is_active():
             self._write({"facts": {"counts": numbers}})
 
@@ -904,7 +904,7 @@ class OpenPhases:
         if self._paths.pop(number, None) is not None:
             _begun.set(tuple(entry for entry in _begun.get() if entry != (self._key, number)))
             ended = {} if until_seconds is None else {"t": float(until_seconds)}
-            self._write({"end": number, **ended})
+            self._write({"end": int(number), **ended})  # of numpy, or True: what equals a number was one
 
 
 class Phase:
