@@ -178,6 +178,17 @@ def locked(path: Path, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
         paths.discard(key)
 
 
+def is_gone(folder: Path) -> bool:
+    """Tell whether a folder is not there any more; one that cannot be looked at (a network's) may be."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class OwnDescriptor:
     """A file's descriptor, which the program may close: a daemon closes all, a fault one twice.
 

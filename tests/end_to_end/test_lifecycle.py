@@ -233,7 +233,7 @@ def test_nothing_outlives_the_run(program):
         assert run.stop() is run.stop()
         with run.phase("after the end"): run.log(x=1)
     """)
-    assert done.stderr == ""
+    assert done.stderr == "greenml: Run.log() had no effect: the run has ended\n"
 
 
 def test_a_full_disk_costs_the_record_and_nothing_else(program, tmp_path):

@@ -339,3 +339,23 @@ def test_a_program_without_arguments_has_no_command(tmp_path: Path, monkeypatch:
     record = greenml.track(tmp_path / "run.json").start().stop()
     assert record is not None
     assert record.environment.command == [""]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are not everybody's there")
+def test_a_folder_that_cannot_be_looked_at_ends_no_training(tmp_path: Path, caplog):
+    """As that of a network whose ticket expired, or whose server is gone: every call of it fails."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    run = greenml.track(folder / "run.json").start()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to("x" * 300)
+    assert run.stop() is None
+    assert any("out/run.json was not written" in text for text in said(caplog))
+
+
+def test_a_card_whose_name_is_too_long_costs_the_card_alone(tmp_path: Path, caplog):
+    run = greenml.track(tmp_path / "run.json").start()
+    run.card(tmp_path / ("x" * 300))
+    assert run.stop() is not None
+    assert all("the model card was not written" in text for text in said(caplog))
+    assert said(caplog)

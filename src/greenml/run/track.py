@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from greenml import files
 from greenml.accounting.status import RunningTotals
 from greenml.errors import SettingsError, is_of_handler
 from greenml.redaction import RedactingFilter, redact_text
@@ -426,7 +427,6 @@ class Run:
 
             texts = delivery.close(record_file.redacted(record))
             if texts:
-                from greenml import files
                 from greenml.record.schema import Note
 
                 notes = [*record.notes, *(Note(code="sink", text=text) for text in texts)]
@@ -455,9 +455,11 @@ class Run:
                 raise
             if exit_hooks.within_import():
                 self._owed = True
-            elif not self._unwritten and self.output.parent.is_dir():  # else that was said, or the folder is gone
+            elif not self._unwritten and not files.is_gone(
+                self.output.parent
+            ):  # else that was said, or the folder is gone
                 self._unwritten, shown = True, _shown(self.output)
-                if self.run_dir.is_dir():
+                if not files.is_gone(self.run_dir):
                     log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
                 else:
                     log.warning("greenml: %s cannot be written: its traces, %s, are gone", shown, _shown(self.run_dir))
