@@ -709,3 +709,23 @@ def test_a_name_that_the_locale_does_not_have_is_refused_in_a_line(program):
     last = done.stderr.splitlines()[-1]
     assert last.startswith("greenml.errors.SettingsError: output "), done.stderr
     assert "cannot be written" in last
+
+
+@pytest.mark.parametrize("start", ["run = greenml.track().start()", "run = greenml.track().__enter__()"])
+def test_a_start_in_a_file_that_spawned_workers_import_again_is_the_programs_alone(program, record, tmp_path, start):
+    """A run that a worker begins itself, in a function, is measured as any other."""
+    done = program(f"""
+        import multiprocessing
+        import greenml
+        {start}
+        run.params(lr=1)
+        def work(number):
+            with greenml.track(f"work-{{number}}.json") as own, run.phase("work"): own.log(number=number)
+        if __name__ == "__main__":
+            with multiprocessing.get_context("spawn").Pool(1) as pool: pool.map(work, [3])
+            run.stop()
+    """)
+    assert done.stderr == ""
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run.json", "work-3.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.trace")) == ["run.trace", "work-3.trace"]
+    assert (record().status, record().params, record("work-3.json").metrics) == ("completed", {"lr": 1}, {"number": 3})

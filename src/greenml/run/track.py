@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenml import files
@@ -249,6 +249,9 @@ class Run:
         Raises:
             SettingsError: the output cannot be written.
         """
+        if _is_imported_by_a_worker():  # the run is its parent's, and goes on there
+            self._pid = -1
+            return self
         place = self._start_place(sys._getframe(1).f_globals.get("__name__"))
         if not self._start_lock.acquire(blocking=False):
             return self  # another thread is starting it
@@ -757,6 +760,16 @@ class Run:
         self._renew_locks()
         if recorder is not None:
             recorder.forget()
+
+
+def _is_imported_by_a_worker() -> bool:
+    """Tell whether a worker that multiprocessing spawned is importing the program's own file, as its first act."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__mp_main__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _import_what_starts() -> None:
