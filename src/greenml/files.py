@@ -178,6 +178,42 @@ def locked(path: Path, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
         paths.discard(key)
 
 
+def is_gone(folder: Path) -> bool:
+    """Tell whether a folder is not there any more; one that cannot be looked at (a network's) may be."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class OwnDescriptor:
+    """A file's descriptor, which the program may close: a daemon closes all, a fault one twice.
+
+    Its number is then another file's. That is neither written to nor closed.
+
+    Args:
+        number: of the open file.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number, self._opened = number, os.fstat(number)
+
+    def is_open(self) -> bool:
+        """Tell whether the number is still that of the file that was opened."""
+        try:
+            return os.path.samestat(os.fstat(self.number), self._opened)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self.is_open():
+            os.close(self.number)
+
+
 class ProcessLock:
     """An exclusive kernel lock on a file, held until ``release()`` or the death of the process.
 
@@ -187,7 +223,7 @@ class ProcessLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor: int | None = None
+        self._descriptor: OwnDescriptor | None = None
 
     @property
     def held(self) -> bool:
@@ -208,7 +244,7 @@ class ProcessLock:
                 if not _lock(descriptor):
                     return False
                 if _is_at(descriptor, self.path):  # else its last holder has just removed the file
-                    self._descriptor, descriptor = descriptor, -1
+                    self._descriptor, descriptor = OwnDescriptor(descriptor), -1
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
@@ -225,7 +261,7 @@ class ProcessLock:
         """Close this process's side of it: a forked child leaves the lock to its parent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            descriptor.close()
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -233,7 +233,7 @@ def test_nothing_outlives_the_run(program):
         assert run.stop() is run.stop()
         with run.phase("after the end"): run.log(x=1)
     """)
-    assert done.stderr == ""
+    assert done.stderr == "greenml: Run.log() had no effect: the run has ended\n"
 
 
 def test_a_full_disk_costs_the_record_and_nothing_else(program, tmp_path):
@@ -670,3 +670,62 @@ def test_a_working_folder_that_is_gone_is_no_trouble_where_the_output_is_absolut
         with greenml.track(sys.argv[1]) as run: run.log(x=1)
     """, str(tmp_path / "kept.json"))  # fmt: skip
     assert record("kept.json").metrics == {"x": 1}
+
+
+def test_a_record_lands_where_it_was_asked_for_though_links_and_folders_on_the_way_changed(program, record):
+    done = program("""
+        import os
+        import greenml
+        os.makedirs("runs/1"); os.makedirs("runs/2"); os.mkdir("work"); os.symlink("1", "runs/latest")
+        first = greenml.track("runs/latest/run.json").start()
+        os.chdir("work")
+        second = greenml.track("../run.json").start()
+        os.chdir(".."); os.rmdir("work"); os.remove("runs/latest"); os.symlink("2", "runs/latest")
+        first.stop(); second.stop()
+    """)
+    assert done.stderr == ""
+    assert record("runs/1/run.json").status == record("run.json").status == "completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text are Linux's")
+def test_a_folder_whose_name_is_not_utf_8_costs_no_figure(program, record):
+    program("""
+        import os, time
+        import greenml
+        with greenml.track(os.fsdecode(b"gr\\xf6sse/run.json")) as run: time.sleep(0.3)
+        os.rename(run.output, "run.json")
+    """)
+    made = record()
+    assert not [note for note in made.notes if note.code != "sensor-absent"]
+    assert made.total().it_energy_joules.value > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a locale has any name")
+def test_a_name_that_the_locale_does_not_have_is_refused_in_a_line(program):
+    done = program(
+        "import greenml; greenml.track(chr(252) + '/run.json').start()", check=False,
+        LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
+    )  # fmt: skip
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("greenml.errors.SettingsError: output "), done.stderr
+    assert "cannot be written" in last
+
+
+@pytest.mark.parametrize("start", ["run = greenml.track().start()", "run = greenml.track().__enter__()"])
+def test_a_start_in_a_file_that_spawned_workers_import_again_is_the_programs_alone(program, record, tmp_path, start):
+    """A run that a worker begins itself, in a function, is measured as any other."""
+    done = program(f"""
+        import multiprocessing
+        import greenml
+        {start}
+        run.params(lr=1)
+        def work(number):
+            with greenml.track(f"work-{{number}}.json") as own, run.phase("work"): own.log(number=number)
+        if __name__ == "__main__":
+            with multiprocessing.get_context("spawn").Pool(1) as pool: pool.map(work, [3])
+            run.stop()
+    """)
+    assert done.stderr == ""
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["run.json", "work-3.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.trace")) == ["run.trace", "work-3.trace"]
+    assert (record().status, record().params, record("work-3.json").metrics) == ("completed", {"lr": 1}, {"number": 3})

@@ -242,6 +242,20 @@ def test_where_the_counter_fails_power_is_integrated(start, begin):
             assert "its power is integrated" in notes[0]
 
 
+@pytest.mark.parametrize("frozen_at", [0.0, 4.0])
+def test_a_counter_that_stands_still_without_any_power_is_not_taken_for_no_energy(start, frozen_at):
+    powerless = {"sample_capacity": 0, "faults": NOTHING[:1] + NOTHING[2:]}
+    program = start([Gpu(power=200.0, counter_frozen_at=frozen_at, **powerless), Gpu(power=100.0)], frozen_at + 4.0)
+    program.said()
+    total = program.record.total().gpu_energy_joules
+    assert total.at_least
+    assert total.high >= 300 * (frozen_at + 4.0)
+    first, _ = program.gpus()
+    if not frozen_at:
+        assert (first.method, first.usage.energy_joules) == (None, None)
+        assert "its energy is not known" in program.notes("counter-frozen")[0]
+
+
 def test_where_the_counter_and_the_power_fail_midway_nothing_is_said_to_be_integrated(start):
     functions = ("field:83", "nvmlDeviceGetTotalEnergyConsumption", *(fault.function for fault in NOTHING), "samples:0")
     gone = tuple(Error(name, NO_PERMISSION, 5.0) for name in functions)

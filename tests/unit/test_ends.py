@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import logging
 import os
@@ -13,13 +14,16 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 
 import greenml
 from greenml.analysis import record_search
 from greenml.record import file as records
 from greenml.reports import model_card
+from greenml.run import exit_hooks
 
+Group = getattr(builtins, "BaseExceptionGroup", None)  # Python 3.10 has none
 CELLS = """
 import sys, threading, time
 import greenml
@@ -270,3 +274,88 @@ def test_a_run_that_several_threads_start_is_started_once(tmp_path: Path):
     run.stop()
     assert [path.name for path in tmp_path.glob("*.json")] == ["run.json"]
     assert not [thread for thread in threading.enumerate() if thread.name == "greenml-sampler"]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
+
+
+def test_what_is_kept_before_the_start_or_after_the_end_is_said_to_be_lost(tmp_path: Path, caplog):
+    run = greenml.track(tmp_path / "run.json")
+    run.params(lr=1)
+    run.params(batch=2)
+    with run:
+        run.params(seed=3)
+    run.log(accuracy=0.9)
+    assert said(caplog) == [
+        "greenml: Run.params() had no effect: the run has not started",
+        "greenml: Run.log() had no effect: the run has ended",
+    ]
+    assert run.record is not None
+    assert (run.record.params, run.record.metrics) == ({"seed": 3}, {})
+
+
+def test_a_run_that_is_started_again_after_its_end_is_said_not_to_be_measured(tmp_path: Path, caplog):
+    run = greenml.track(tmp_path / "run.json").start()
+    first = run.stop()
+    with run:
+        pass
+    assert run.record is first
+    assert said(caplog) == ["greenml: this run has ended and is not measured again; greenml.track() makes another"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_traces_that_were_removed_under_a_run_are_named_unless_its_folder_went_with_them(
+    tmp_path: Path, caplog, again: bool
+):
+    """As by a program that empties its output's folder after the start."""
+    run = greenml.track(tmp_path / "out.json" / ".." / "out" / "run.json").start()
+    shutil.rmtree(tmp_path / "out")
+    if again:
+        (tmp_path / "out").mkdir()
+    run.stop()
+    assert len(said(caplog)) == again
+    assert all("run.json cannot be written: its traces" in text for text in said(caplog))
+
+
+@pytest.mark.parametrize(("code", "ending"), [(0, ("completed", None)), (3, ("failed", "Exit: 3"))])
+def test_an_exit_of_click_and_typer_is_a_failure_by_its_code(code, ending):
+    assert exit_hooks.outcome(click.exceptions.Exit(code)) == ending
+
+
+@pytest.mark.skipif(Group is None, reason="Python has no groups of exceptions")
+def test_a_group_of_one_exception_is_that_one():
+    """As asyncio's TaskGroup and trio raise what ended one of their tasks."""
+    lone = Group("errors in a TaskGroup", [ValueError("no memory")])
+    assert exit_hooks.outcome(lone) == ("failed", "ValueError: no memory")
+    assert exit_hooks.outcome(Group("", [Group("", [KeyboardInterrupt()])])) == ("interrupted", "KeyboardInterrupt")
+    several = Group("two", [ValueError(), OSError()])
+    assert exit_hooks.outcome(several) == ("failed", "ExceptionGroup: two (2 sub-exceptions)")
+
+
+def test_a_program_without_arguments_has_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in a Python that another program embeds."""
+    monkeypatch.delattr(sys, "argv")
+    record = greenml.track(tmp_path / "run.json").start().stop()
+    assert record is not None
+    assert record.environment.command == [""]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are not everybody's there")
+def test_a_folder_that_cannot_be_looked_at_ends_no_training(tmp_path: Path, caplog):
+    """As that of a network whose ticket expired, or whose server is gone: every call of it fails."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    run = greenml.track(folder / "run.json").start()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to("x" * 300)
+    assert run.stop() is None
+    assert any("out/run.json was not written" in text for text in said(caplog))
+
+
+def test_a_card_whose_name_is_too_long_costs_the_card_alone(tmp_path: Path, caplog):
+    run = greenml.track(tmp_path / "run.json").start()
+    run.card(tmp_path / ("x" * 300))
+    assert run.stop() is not None
+    assert all("the model card was not written" in text for text in said(caplog))
+    assert said(caplog)

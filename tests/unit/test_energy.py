@@ -280,6 +280,21 @@ def test_an_idle_counter_that_stands_still_is_believed_where_no_power_is_drawn()
     assert (known.method, known.notes) == ("counter", ())
 
 
+def test_a_counter_that_stands_still_without_any_power_is_not_known_and_never_0():
+    """A device that answers draws some: a vGPU may answer with a counter that is no counter."""
+    known = integrate.curve_of(COUNTER, [counted(*((second, 700.0) for second in range(6)))])
+    assert (known.curve, known.method) == (None, None)
+    assert [code for code, _ in known.notes] == ["counter-frozen"]
+    assert "stood still, and no power was read: its energy is not known" in known.notes[0][1]
+
+
+def test_from_where_a_counter_stands_still_to_the_end_it_tells_nothing():
+    readings = [(second, min(second, 4) * 100.0) for second in range(11)]
+    curve = curve_of(COUNTER, counted(*readings))
+    assert (curve.between(0, 10), curve.covered_between(0, 10)) == (400.0, 4.0)
+    assert curve_of(COUNTER, counted(*readings[:7])).covered_between(0, 6) == 6.0, "2 s may be a slow counter's step"
+
+
 def test_no_counter_at_all_gives_way_to_power_and_says_so():
     known = integrate.curve_of(COUNTER, [drawn((0, 1, 100), (1, 2, 200))])
     assert known.method == "gauge"
@@ -589,7 +604,7 @@ def test_what_lies_beyond_an_edge_is_thought_of(spans, limit, joules):
 
 
 @given(
-    watts=st.lists(st.floats(0, 300), min_size=5, max_size=40),
+    watts=st.lists(st.floats(1, 300), min_size=5, max_size=40),
     read=st.lists(st.floats(0, 1), min_size=2, max_size=10, unique_by=lambda share: round(share, 3)),
     edges=st.lists(st.floats(0, 1), min_size=2, max_size=8, unique_by=lambda share: round(share, 3)),
     known=st.booleans(),

@@ -172,3 +172,17 @@ def test_an_end_that_is_no_time_is_now(tmp_path, end_seconds):
     record = run.stop(end_seconds=end_seconds)
     assert record is not None
     assert record.duration_seconds >= 0.05
+
+
+def test_numbers_of_other_types_damage_no_line(tmp_path):
+    """``True`` counts one, and what equals a phase's number ends that phase."""
+    run = greenml.track(tmp_path / "run.json").start()
+    numpy = pytest.importorskip("numpy")
+    for number, path in ((True, "first"), (numpy.int64(2), "second"), (3.0, "third")):
+        assert run.begin_phase(path) == number
+        run.end_phase(number)
+    run.count(samples=True, tokens=numpy.float32(2))
+    record = run.stop()
+    assert not [note.text for note in record.notes if note.code == "trace-damaged"]
+    assert [phase.path for phase in record.phases] == ["first", "second", "third"]
+    assert record.trainer["counts"] == {"samples": 1, "tokens": 2}

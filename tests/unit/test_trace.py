@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenml.errors import RecordError
+from greenml.files import OwnDescriptor
 from greenml.run import finish
 from greenml.trace import file as trace_file
 from greenml.trace import lines as trace_lines
@@ -175,16 +176,35 @@ def test_writing_after_the_end_is_lost_and_harmless(tmp_path: Path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_is_remembered_and_never_raised(tmp_path: Path):
-    import os
-
     writer = TraceWriter(tmp_path / "a.jsonl", HEADER)
     full = os.open("/dev/full", os.O_WRONLY)
     assert writer._descriptor is not None
-    os.dup2(full, writer._descriptor)
-    os.close(full)
+    os.close(writer._descriptor.number)
+    writer._descriptor = OwnDescriptor(full)
     writer.write({"note": "x", "text": "", "t": 1.0})
     assert "No space left" in writer.failed
     writer.close()
+
+
+def test_a_descriptor_that_the_program_closed_is_opened_again_and_no_other_file_is_touched(tmp_path: Path):
+    """A daemon closes all; the number is then that of another file."""
+    writer = TraceWriter(tmp_path / "a.jsonl", HEADER)
+    assert writer._descriptor is not None
+    assert writer._alive._descriptor is not None
+    numbers = [writer._descriptor.number, writer._alive._descriptor.number]
+    for number in numbers:
+        os.close(number)
+    assert writer.write({"note": "x", "text": "", "t": 1.0})
+    others = [(tmp_path / f"other{at}").open("w+") for at in range(3)]  # they have the numbers now
+    reopened = writer._descriptor.number
+    os.dup2(others[0].fileno(), reopened)
+    assert writer.write({"note": "y", "text": "", "t": 2.0})
+    writer.close()
+    assert [code for _, code, _ in trace_file.read(writer.path).notes] == ["x", "y"]
+    os.fstat(reopened)
+    for other in others:
+        other.close()  # fails where somebody else closed it
+        assert Path(other.name).read_text() == ""
 
 
 numbers = st.floats(0, 1e7, allow_nan=False)

@@ -487,7 +487,7 @@ def test_the_timeline_holds_the_energy(tmp_path: Path):
 
 @given(
     edges=st.lists(st.floats(0, 60), min_size=2, max_size=12, unique=True),
-    powers=st.lists(st.floats(0, 300), min_size=60, max_size=60),
+    powers=st.lists(st.floats(1, 300), min_size=60, max_size=60),
 )
 def test_top_level_phases_never_use_more_than_the_run(tmp_path_factory, edges, powers):
     joules = [sum(powers[:at]) for at in range(61)]

@@ -230,7 +230,7 @@ def curve_of(  # noqa: PLR0911  a return for each thing that the samples may hol
         text = f"{label}: the energy counter was reset {resets} time{'s'[: resets > 1]}; {how}"
         notes.append(("counter-reset", text))
     if power is None:
-        return Known(counter, "counter", tuple(notes))
+        return _counted_alone(label, device, segments, counter, notes)
     if _stands_still(device, segments) and power.joules[-1] > 0 and power.covered[-1] > FROZEN_SECONDS:
         text = f"{label}: the energy counter stood still while power was drawn; its power was integrated"
         return Known(power, "gauge", (*notes, ("counter-frozen", text)))
@@ -244,8 +244,25 @@ def curve_of(  # noqa: PLR0911  a return for each thing that the samples may hol
     return Known(curve, method, (*notes, *check_notes), lower, higher)
 
 
+def _counted_alone(
+    label: str,
+    device: Device,
+    segments: Sequence[Sequence[Rollup]],
+    counter: EnergyCurve,
+    notes: Sequence[tuple[str, str]],
+) -> Known:
+    """Return what a counter tells beside which no power is known: nothing, if it never moved."""
+    if _stands_still(device, segments) and counter.covered[-1] > FROZEN_SECONDS:
+        text = f"{label}: the energy counter stood still, and no power was read: its energy is not known"
+        return Known(None, None, (*notes, ("counter-frozen", text)))
+    return Known(counter, "counter", tuple(notes))
+
+
 def _without_stuck_end(segment: Sequence[Rollup]) -> Sequence[Rollup]:
-    """Return the samples without the readings of a counter that moved and then stood still to the end, under power."""
+    """Return the samples without the readings of a counter that moved and then stood still to the end.
+
+    A device that answers draws some power, whether or not it tells its power.
+    """
     readings = [at for at, rollup in enumerate(segment) if rollup.energy_joules is not None]
     if not readings or segment[readings[0]].energy_joules == segment[readings[-1]].energy_joules:
         return segment
@@ -256,8 +273,7 @@ def _without_stuck_end(segment: Sequence[Rollup]) -> Sequence[Rollup]:
             break
         stuck = at
     seconds = segment[readings[-1]].end_seconds - segment[stuck].end_seconds
-    joules = sum(rollup.power_joules or 0.0 for rollup in segment[stuck + 1 :])
-    if seconds <= FROZEN_SECONDS or joules <= 0:
+    if seconds <= FROZEN_SECONDS:
         return segment
     return [*segment[: stuck + 1], *(replace(rollup, energy_joules=None) for rollup in segment[stuck + 1 :])]
 

@@ -33,7 +33,7 @@ BYTES_PER_BLOCK = 512  # of ru_oublock, whatever the file system's blocks are
 
 def command() -> list[str]:
     """Return this process's command line, masked, without the interpreter and the folders."""
-    words = list(sys.argv) or [""]
+    words = [str(word) for word in getattr(sys, "argv", ())] or [""]  # an embedded Python may have none
     return [Path(words[0]).name, *redact_command(words[1:])]
 
 

@@ -17,6 +17,7 @@ module and waits for that lock.
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import math
 import os
@@ -26,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from greenml.redaction import redact_text
 
@@ -36,6 +37,7 @@ _UNSAFE = ((_IMPORT, "", 30.0), ("pynvml.py", "", 0.1), ("subprocess.py", "_exec
 # Within these importlib takes a lock: of the module that it imports, or the one that all imports share, which it holds
 # while it looks for a module (``_find_spec``).
 _IMPORT_LOCKING = ("acquire", "release", "_get_module_lock", "cb", "_find_spec")
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.10 has none
 _MOST_INTERRUPTIONS = 5  # of an import, after which it is given up
 _WITHIN_IMPORT_SECONDS = 0.5  # how long a fork waits that is made by an import: the other import may wait for that one
 
@@ -192,7 +194,11 @@ if hasattr(os, "register_at_fork"):  # before the first run: another thread may 
 
 def outcome(error: BaseException | None) -> tuple[str, str | None]:
     """Return the status of a run that ended by an exception (or by none), and the exception in a line."""
+    while isinstance(error, _GROUP) and len(error.exceptions) == 1:  # as asyncio and trio raise what ended one task
+        error = error.exceptions[0]
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "completed", None
+    if type(error).__name__ == "Exit" and getattr(error, "exit_code", None) == 0:  # of Click and Typer
         return "completed", None
     if isinstance(error, GeneratorExit):  # whoever read the generator needed no more of it
         return "completed", None

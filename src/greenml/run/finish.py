@@ -203,5 +203,5 @@ def _write_cards(record: RunRecord, paths: Iterable[Path]) -> None:
             card = files.read(path) if path.exists() else ""
             if (updated := model_card.insert(card, record)) != card:
                 files.write(path, updated)
-        except (RecordError, SettingsError) as error:
+        except (OSError, RecordError, SettingsError) as error:  # the first: it cannot even be looked for
             log.warning("greenml: the model card was not written: %s: %s", path, str(error).removeprefix(f"{path}: "))

@@ -111,9 +111,10 @@ def join_run(
                 f"resume: {output} has no traces in {run_dir_of(output)} to add to; give another output"
             )
         return _enter_first_fit(output, job, header, resume=resume)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # the latter: a name that the locale's encoding does not have
         where = f"{RUN_DIR_VARIABLE} {run_dir_name}" if run_dir_name else f"output {output}"
-        raise SettingsError(f"{where}: cannot be written: {error.strerror or error}; give another output") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{where}: cannot be written: {reason}; give another output") from None
 
 
 def named_run(environment: Mapping[str, str]) -> Path | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from greenml import files
 from greenml.errors import suppressed
 from greenml.files import ProcessLock
 from greenml.run import environment, intensity_poller, membership
@@ -51,7 +52,8 @@ class DeviceClaims:
         """
         lock = self._locks.get(device_id)
         if lock is None:
-            key = hashlib.sha256(f"{self._run_id}\n{device_id}".encode()).hexdigest()[:32]
+            name = f"{self._run_id}\n{device_id}".encode(errors="surrogatepass")  # a folder's name may be no UTF-8
+            key = hashlib.sha256(name).hexdigest()[:32]
             lock = self._locks[device_id] = ProcessLock(self._folder / f"{key}.lock")
         if lock.held:
             return True
@@ -163,7 +165,7 @@ class Recorder:
             self.write({"facts": {"disk": {"written_bytes": max(0, after - (before or 0))}}})
         ended = {} if end_seconds is None else {"end_seconds": end_seconds}
         self.write({"status": status, "error": error, **ended})
-        if self._writer.failed and not self._warned and self._membership.run_dir.is_dir():
+        if self._writer.failed and not self._warned and not files.is_gone(self._membership.run_dir):
             self._warned = True
             log.warning("greenml: the trace %s could not be written: %s", self._writer.path, self._writer.failed)
         self._writer.close(remove=remove)

@@ -22,9 +22,10 @@ from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from greenml import files
 from greenml.accounting.status import RunningTotals
 from greenml.errors import SettingsError, is_of_handler
 from greenml.redaction import RedactingFilter, redact_text
@@ -248,12 +249,17 @@ class Run:
         Raises:
             SettingsError: the output cannot be written.
         """
+        if _is_imported_by_a_worker():  # the run is its parent's, and goes on there
+            self._pid = -1
+            return self
         place = self._start_place(sys._getframe(1).f_globals.get("__name__"))
         if not self._start_lock.acquire(blocking=False):
             return self  # another thread is starting it
         try:
             if self._recorder is None and self._outcome is None:
                 self._start(place, since_seconds)
+            elif self._recorder is None:
+                log.warning("greenml: this run has ended and is not measured again; greenml.track() makes another")
         finally:
             self._start_lock.release()
         return self
@@ -424,7 +430,6 @@ class Run:
 
             texts = delivery.close(record_file.redacted(record))
             if texts:
-                from greenml import files
                 from greenml.record.schema import Note
 
                 notes = [*record.notes, *(Note(code="sink", text=text) for text in texts)]
@@ -453,9 +458,12 @@ class Run:
                 raise
             if exit_hooks.within_import():
                 self._owed = True
-            elif not self._unwritten and self.run_dir.is_dir():  # else that was said, or the folder was taken away
+            elif not (self._unwritten or files.is_gone(self.output.parent)):  # else that was said, or it was removed
                 self._unwritten, shown = True, _shown(self.output)
-                log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
+                if not files.is_gone(self.run_dir):
+                    log.warning("greenml: %s was not written (%s); 'greenml finish %s' makes it", shown, error, shown)
+                else:
+                    log.warning("greenml: %s cannot be written: its traces, %s, are gone", shown, _shown(self.run_dir))
             return None
 
     def _write_record(self) -> RunRecord | None:
@@ -558,7 +566,7 @@ class Run:
     def count(self, /, **counts: float) -> None:
         """Keep what this process has worked through so far, such as ``samples`` and ``tokens``; ranks are summed."""
         values = {name: to_jsonable(value) for name, value in counts.items()}
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        numbers = {name: +value for name, value in values.items() if isinstance(value, int | float)}  # +True is 1
         if numbers and self._is_active():
             self._write({"facts": {"counts": numbers}})
 
@@ -672,7 +680,10 @@ class Run:
 
     def _keep(self, kind: str, name: str, values: object, more: Mapping[str, Any]) -> None:
         """Keep values given as a mapping, as keywords or both; what is no mapping stands under the argument's name."""
-        if not self._is_active() or (values is None and not more):
+        if values is None and not more:
+            return
+        if not self._is_active():
+            self._say_unheard("log" if kind == "metrics" else kind)
             return
         self.offer()
         if values is None:
@@ -705,6 +716,13 @@ class Run:
         text = exit_hooks.outcome(error)[1]
         if self._note_once("call-failed", f"Run.{method}() had no effect: {text}"):
             log.warning("greenml: Run.%s() had no effect: %s", method, text)
+
+    def _say_unheard(self, method: str) -> None:
+        """Say once that a call before the start, or after the end, is lost; a forked child has no part in the run."""
+        when = "has not started" if self._outcome is None else "has ended"
+        text = f"Run.{method}() had no effect: the run {when}"
+        if self._pid in (0, os.getpid()) and self._note_once("call-failed", text):
+            log.warning("greenml: %s", text)
 
     def _note_once(self, code: str, text: str) -> bool:
         if text in self._troubles or len(self._troubles) > MOST_TROUBLES:
@@ -740,6 +758,16 @@ class Run:
         self._renew_locks()
         if recorder is not None:
             recorder.forget()
+
+
+def _is_imported_by_a_worker() -> bool:
+    """Tell whether a worker that multiprocessing spawned is importing the program's own file, as its first act."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__mp_main__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _import_what_starts() -> None:
@@ -786,16 +814,18 @@ def _working_folder() -> Path | None:
 
 
 def _absolute(path: Path, folder: Path | None) -> Path:
-    """Return a path that holds after ``os.chdir()`` too.
+    """Return a path that holds after ``os.chdir()`` too, and where a link on the way is led elsewhere.
 
     Raises:
         SettingsError: it is relative, and the working folder is gone.
     """
-    if path.is_absolute():
-        return path
-    if folder is None:
+    if folder is None and not path.is_absolute():
         raise SettingsError(f"'{path}' is relative, and the working folder was removed; give an absolute path")
-    return folder / path
+    path = path if folder is None else folder / path
+    try:
+        return path.parent.resolve() / path.name
+    except (OSError, RuntimeError, ValueError):  # links in a circle, an impossible name: whoever writes there says so
+        return path
 
 
 def _shown(path: Path) -> str:
@@ -883,7 +913,7 @@ class OpenPhases:
         if self._paths.pop(number, None) is not None:
             _begun.set(tuple(entry for entry in _begun.get() if entry != (self._key, number)))
             ended = {} if until_seconds is None else {"t": float(until_seconds)}
-            self._write({"end": number, **ended})
+            self._write({"end": int(number), **ended})  # of numpy, or True: what equals a number was one
 
 
 class Phase:

@@ -24,7 +24,7 @@ from typing import Any
 from greenml import files
 from greenml.errors import RecordError
 from greenml.factors.types import IntensitySeries
-from greenml.files import ProcessLock, is_locked
+from greenml.files import OwnDescriptor, ProcessLock, is_locked
 from greenml.redaction import redact_line
 from greenml.trace.lines import (
     FORMAT,
@@ -73,7 +73,8 @@ class TraceWriter:
         self._alive = ProcessLock(path.with_suffix(".alive"))
         self._alive.acquire()
         self._left = False  # the file of that lock, by a close() that removed nothing
-        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        self._descriptor: OwnDescriptor | None = OwnDescriptor(descriptor)
         self._owed = _text({"greenml_trace": FORMAT, **header})  # without which no other line can be read
         self._torn, self._size_bytes = False, 0
         self._append(b"")
@@ -93,7 +94,9 @@ class TraceWriter:
             return False
         whole = (b"\n" if self._torn else b"") + self._owed + text
         try:
-            written = os.write(self._descriptor, whole)
+            if not self._descriptor.is_open():
+                self._descriptor = OwnDescriptor(os.open(self.path, os.O_WRONLY | os.O_APPEND))
+            written = os.write(self._descriptor.number, whole)
         except OSError as error:
             self.failed = str(error)
             return False
@@ -130,12 +133,12 @@ class TraceWriter:
                         files.append(descriptor, stream.read())
                     fresh = os.dup(descriptor)
                 self._size_bytes = os.fstat(fresh).st_size
-                before, self._descriptor = self._descriptor, fresh
-                os.close(before)
+                before, self._descriptor, fresh = self._descriptor, OwnDescriptor(fresh), -1
+                before.close()
         except OSError as error:
             if self._descriptor is not None:
                 self.failed = str(error)
-            if fresh >= 0 and self._descriptor != fresh:
+            if fresh >= 0:
                 os.close(fresh)
 
     def close(self, *, remove: bool = True) -> None:
@@ -164,7 +167,7 @@ class TraceWriter:
     def _close(self) -> None:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
+            descriptor.close()
 
 
 def read_lines(
