@@ -559,7 +559,7 @@ def test_the_guest_of_others_tests_adds_a_record_and_traces_and_nothing_else(tmp
     assert "greenml" not in done.stderr
 
 
-MANY_TRAINERS = int(os.environ.get("GREENML_TRAINERS", "20"))  # 200 before a release
+MANY_TRAINERS = int(os.environ.get("GREENML_TRAINERS", "12"))  # 200 before a release
 MANY = """
 import gc, json, os, pathlib, sys, threading, time
 sys.path.insert(0, {root!r})

@@ -208,7 +208,7 @@ def test_attempts_lie_where_they_were(tmp_path: Path):
     grams=st.lists(st.floats(0, 1500), min_size=1, max_size=8),
     step=st.integers(97, 5000),
     shift=st.integers(-9000, 9000),
-    watts=st.lists(st.integers(0, 5000), min_size=3, max_size=3),
+    watts=st.lists(st.integers(1, 5000), min_size=3, max_size=3),
 )
 def test_nothing_is_lost_and_nothing_is_counted_twice(tmp_path_factory, grams, step, shift, watts):
     answer = course(*grams, start=MIDNIGHT + timedelta(seconds=shift), step=timedelta(seconds=step))
